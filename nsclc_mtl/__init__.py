@@ -1,0 +1,3 @@
+"""One multimodal, multitask model from slides, scans, omics and clinical tables, with statistics that hold up."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,226 @@
+"""The words of the house: units, shapes, faults and the records that rooms hand to each other. Imports nothing of ours.
+
+Heavy libraries appear here only as types: importing this file costs NumPy and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NewType, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+Microns = NewType("Microns", float)
+"""A length on the glass, in micrometres."""
+MicronsPerPixel = NewType("MicronsPerPixel", float)
+"""Sampling of a slide level, um/px."""
+Millimetres = NewType("Millimetres", float)
+"""A length in the patient, in millimetres."""
+
+Part = Literal["train", "validation", "calibration", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "calibration", "test")
+Kind = Literal["binary", "multiclass", "ordinal", "survival"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Faults: one sentence with what, which file or row, and what to do. The exit code is part of the contract.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Fault(Exception):
+    """An expected fault: one sentence for the user, and the exit code of the process."""
+
+    exit_code = 1
+
+
+class UsageFault(Fault):
+    """Usage, configuration or a missing device (exit 2)."""
+
+    exit_code = 2
+
+
+class DataFault(Fault):
+    """Invalid input data, or nothing could be done (exit 3)."""
+
+    exit_code = 3
+
+
+class IntegrityFault(Fault):
+    """A hash, a version or a dimension that does not match what was promised (exit 5)."""
+
+    exit_code = 5
+
+
+class TryAgain(Fault):
+    """A lock or a full disk: the same command may succeed later (exit 75)."""
+
+    exit_code = 75
+
+
+class ItemFault(DataFault):
+    """One slide or scan that cannot be used; the others go on (exit 4 when some are done).
+
+    `reason` is the short public word that stands in `run.json` (`unsupported`, `corrupt`, `mpp_missing`, ...).
+    """
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class ItemSkip(ItemFault):
+    """One slide or scan without anything to do in it (`no_tissue`, `too_small`); counted, and no failure."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Slides and features
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tiles:
+    """Where a slide is looked at: square tiles that hold enough tissue, in canonical (y, x) order."""
+
+    slide_id: str
+    coords: np.ndarray  # int64 [tile, 2]: x, y of the upper left corner, level-0 pixels
+    size_level0: int  # edge of a tile in level-0 pixels
+    tile_um: float
+    mpp: float  # level-0 um/px of the slide
+    tissue: np.ndarray  # float32 [tile]: fraction of the tile that is tissue
+    attrs: dict[str, Any] = field(default_factory=dict)  # provenance: slide hash, mpp source, tiling config
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+
+@dataclass
+class Features:
+    """What a backbone saw in a slide: one row a tile, in the order of the coordinates."""
+
+    features: np.ndarray  # float16 [tile, dim]
+    coords: np.ndarray  # int64 [tile, 2], level-0 pixels
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass
+class Volume:
+    """A scan on a regular grid with its lesion, and what was done to it on the way."""
+
+    array: np.ndarray  # float32 [z, y, x]; CT in HU, PET in SUV, MR in arbitrary units
+    mask: np.ndarray  # uint8 [z, y, x], 1 inside the lesion
+    spacing_mm: tuple[float, float, float]  # z, y, x
+    affine: np.ndarray  # float64 [4, 4]: voxel (x, y, z) -> patient space in mm, RAS+ as NIfTI has it
+    modality: str  # CT, MR, PT
+    history: list[str] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The cohort
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One outcome of the cohort: its name, its kind and, for classes, their order."""
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...] = ()  # lowest first; for `binary` the second one is the positive class
+    columns: tuple[str, ...] = ()  # every column that holds the target or a part of it: never an input
+    endpoint: str = ""  # for survival: OS, DSS, PFS, ...
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """One modality of the cohort: its name, its kind (`bag table vector volume`) and where it comes from."""
+
+    name: str
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Manifest:
+    """Who has what: patients, their labels, and where the data of each modality lies.
+
+    `labels[task]` has one row a patient, indexed by patient_id (text): column `value` (class number, float, NaN where
+    unknown) for class tasks; columns `event` (1 = happened, 0 = censored, NaN = unknown) and `time_days` for survival.
+    `tables[modality]` is indexed by patient_id and holds only the patients who have the modality.
+    `bags[modality]` maps patient_id to feature files; `volumes[modality]` to the cached crop.
+    """
+
+    name: str
+    patients: pd.DataFrame  # indexed by patient_id; column `site`, and the covariates
+    tasks: dict[str, TaskSpec]
+    modalities: dict[str, ModalitySpec]
+    labels: dict[str, pd.DataFrame]
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    bags: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    volumes: dict[str, dict[str, str]] = field(default_factory=dict)
+    inputs: list[dict[str, str]] = field(default_factory=list)  # [{path, sha256}] of the tables that were read
+    notes: list[str] = field(default_factory=list)  # what was left out and why, for the log and the report
+    slides: pd.DataFrame | None = None  # slide_id (index), patient_id, path, ...
+
+    @property
+    def ids(self) -> list[str]:
+        """Patient ids, in the order of the table."""
+        return list(self.patients.index)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Batches and what flows through the network
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Bag:
+    """All tiles of several patients in one tensor; patient i owns rows offsets[i]:offsets[i+1] (possibly none)."""
+
+    features: Tensor  # float [tile, dim]
+    offsets: Tensor  # int64 [patient + 1], starts with 0
+    coords: Tensor | None = None  # int64 [tile, 2], level-0 pixels
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The same bag on another device."""
+        coords = None if self.coords is None else self.coords.to(*args, **kwargs)
+        return type(self)(self.features.to(*args, **kwargs), self.offsets.to(*args, **kwargs), coords)
+
+
+@dataclass
+class Target:
+    """What a task should have said, for the patients of a batch."""
+
+    known: Tensor  # bool [patient]: False where the label is missing
+    value: Tensor  # float [patient]: class number; for survival the time in days; anything where unknown
+    event: Tensor | None = None  # float [patient]: 1 = happened, 0 = censored (survival only)
+
+
+@dataclass
+class Batch:
+    """Some patients with whatever each of them has. Plain, not frozen: Lightning moves it between devices."""
+
+    patients: list[str]
+    inputs: dict[str, Any]  # modality -> Bag | Tensor [patient, ...]; rows of absent patients hold zeros
+    present: dict[str, Tensor]  # modality -> bool [patient]
+    targets: dict[str, Target]  # task -> Target
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+
+@dataclass
+class Embedding:
+    """What an encoder says of a modality: a vector a patient, and, where it has them, tokens, attention and losses."""
+
+    vector: Tensor  # float [patient, dim]
+    tokens: Tensor | None = None
+    attention: Tensor | None = None  # bags: float [tile], sums to one within a patient
+    losses: dict[str, Tensor] = field(default_factory=dict)
