@@ -1,0 +1,1 @@
+"""Slides: reading in microns, tissue, tiles, stains and contours."""

@@ -1,0 +1,358 @@
+"""The feature store: one HDF5 file a slide, written whole or not at all, readable by the field's other tools.
+
+Layout: `features` float16 [tile, dim] and `coords` int64 [tile, 2] (level-0 pixels, x then y) at the root, as TRIDENT
+and CLAM lay theirs; the geometry (`patch_size`, `patch_size_level0`, ...) stands on `coords`, where those tools look
+for it, the provenance at the root. "The file exists" never means "done": `is_complete` looks at rows and configuration.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nsclc_mtl.records import DataFault, Features, IntegrityFault, Tiles, TryAgain
+
+FORMAT = "nsclc_mtl/1"
+# What TRIDENT and CLAM keep on `coords`; other attributes are provenance and stand at the root of the file.
+GEOMETRY = (
+    "patch_size",
+    "patch_size_level0",
+    "level0_magnification",
+    "target_magnification",
+    "level0_width",
+    "level0_height",
+    "overlap",
+    "patch_level",
+    "downsample",
+    "name",
+)
+_RECORD = ("format", "rows", "config_hash", "content_sha256", "complete", "json_attrs")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def write(path: Path, features: Features) -> None:
+    """A complete feature file at `path`, or no file: written aside, verified, then renamed.
+
+    Attributes may be text, numbers, or plain lists and mappings (kept as JSON); `config_hash` among them is what
+    `is_complete` compares. Raises DataFault where a value is NaN, Inf or beyond half precision (it names slide and
+    tile), and TryAgain where the disk is full.
+    """
+    values, coords = np.asarray(features.features), np.asarray(features.coords)
+    if values.ndim != 2 or coords.shape != (len(values), 2):
+        raise DataFault(f"{path.name}: {values.shape} features and {coords.shape} coordinates do not belong together")
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    bad = np.flatnonzero(~np.isfinite(half).all(axis=1))
+    if len(bad):
+        row = int(bad[0])
+        column = int(np.flatnonzero(~np.isfinite(half[row]))[0])
+        x, y = (int(v) for v in coords[row])
+        raise DataFault(
+            f"slide '{path.stem}', tile {row} at ({x}, {y}): feature {column} is {values[row, column]}, which half "
+            f"precision cannot hold ({len(bad)} of {len(half)} tiles); check the backbone's output or its normalisation"
+        )
+    _publish(path, {"features": half, "coords": coords.astype(np.int64)}, features.attrs)
+
+
+def read(path: Path, mpp: float | None = None) -> Features:
+    """Features and coordinates of one slide in canonical (y, x) order, whichever tool wrote the file.
+
+    Reads our files, TRIDENT and CLAM (`features`, also [1, tile, dim]), STAMP (`feats`, coordinates in um), `.npz` and
+    `.pt` (weights only). `attrs["coords_unit"]` says what the coordinates are: `level0_px`, `um` (STAMP where neither
+    the file nor `mpp` gives um/px), `unknown` (`feats` without a unit: good for training, not for maps), or `row` where the
+    file has none (then the order of the file is kept). Raises DataFault where it cannot be read or holds NaN or Inf.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in {".h5", ".hdf5"}:
+        values, coords, attrs = _read_hdf5(path)
+    elif suffix == ".npz":
+        values, coords, attrs = _read_npz(path)
+    elif suffix in {".pt", ".pth"}:
+        values, coords, attrs = _read_torch(path)
+    else:
+        raise DataFault(f"'{path.name}' is no feature file: .h5, .npz and .pt are read")
+    values = _two_dimensional(values, path)
+    if coords is None:
+        order = np.arange(len(values))
+        coords = np.stack([order, np.zeros_like(order)], axis=1)
+        attrs["coords_unit"] = "row"
+        return Features(_half(values, path), coords.astype(np.int64), attrs)
+    coords = np.asarray(coords)
+    if coords.ndim == 3 and coords.shape[0] == 1:
+        coords = coords[0]
+    if coords.ndim != 2 or coords.shape[0] != len(values) or coords.shape[1] < 2:
+        raise DataFault(
+            f"'{path.name}': {len(values)} features but coordinates of shape {coords.shape}; extract it again"
+        )
+    coords, attrs["coords_unit"] = _in_pixels(coords[:, :2], attrs, mpp)
+    order = np.lexsort((coords[:, 0], coords[:, 1]))
+    return Features(_half(values, path)[order], coords[order], attrs)
+
+
+def header(path: Path) -> tuple[int, int]:
+    """(tiles, dim) of a feature file; of HDF5 without reading the data."""
+    path = Path(path)
+    if path.suffix.lower() not in {".h5", ".hdf5"}:
+        found = read(path)
+        return len(found), found.features.shape[1]
+    with _open(path) as file:
+        shape = file[_values_name(file, path)].shape
+    if len(shape) == 3 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) != 2:
+        raise DataFault(f"'{path.name}': features of shape {shape}, expected (tiles, dim)")
+    return int(shape[0]), int(shape[1])
+
+
+def is_complete(path: Path, config_hash: str, deep: bool = False) -> bool:
+    """True where `path` was written to its end under this configuration; `deep` also compares the data's digest."""
+    try:
+        with h5py.File(path, "r") as file:
+            attrs = file.attrs
+            if not attrs.get("complete", 0) or attrs.get("config_hash", "") != config_hash:
+                return False
+            data = [name for name in file if isinstance(file[name], h5py.Dataset)]
+            if "coords" not in data or any(len(file[name]) != attrs["rows"] for name in data):
+                return False
+            # HDF5 itself refuses a file cut short; rows that were dropped by a valid edit show in the count.
+            return not deep or attrs["content_sha256"] == _digest({name: file[name][()] for name in data})
+    except (OSError, KeyError, RuntimeError, ValueError):
+        return False
+
+
+def write_tiles(path: Path, tiles: Tiles) -> None:
+    """Tile coordinates of one slide as `out/tiles/*.h5`; a slide without tiles is recorded as such, with its reason.
+
+    Raises DataFault where there are no tiles and `attrs["reason"]` does not say why.
+    """
+    if len(tiles) == 0 and not tiles.attrs.get("reason"):
+        raise DataFault(f"slide '{tiles.slide_id}' has no tiles and no reason for it; this is a fault of the program")
+    attrs = dict(tiles.attrs)
+    attrs |= {"slide_id": tiles.slide_id, "tile_um": float(tiles.tile_um), "mpp": float(tiles.mpp)}
+    attrs["patch_size_level0"] = int(tiles.size_level0)
+    data: dict[str, np.ndarray] = {
+        "coords": np.asarray(tiles.coords, np.int64),
+        "tissue": np.asarray(tiles.tissue, np.float32),
+    }
+    _publish(path, data, attrs)
+
+
+def read_tiles(path: Path) -> Tiles:
+    """The tiles of one slide as `write_tiles` kept them. Raises IntegrityFault where the file is not complete."""
+    path = Path(path)
+    with _open(path) as file:
+        attrs = _attributes(file)
+        if not file.attrs.get("complete", 0) or any(len(file[k]) != file.attrs["rows"] for k in ("coords", "tissue")):
+            raise IntegrityFault(f"'{path.name}' is not a complete tile file; remove it and run `mtl tile` again")
+        coords, tissue = file["coords"][()], file["tissue"][()]
+    own = {key: attrs.pop(key) for key in ("slide_id", "tile_um", "mpp", "patch_size_level0")}
+    size = int(own["patch_size_level0"])
+    return Tiles(str(own["slide_id"]), coords, size, float(own["tile_um"]), float(own["mpp"]), tissue, attrs)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Hex digest of a plain mapping: the same for the same values in any order.
+
+    >>> config_hash({"a": 1, "b": [2]}) == config_hash({"b": [2], "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
+    """Write aside, close, fsync, reopen and verify, rename, fsync the folder. No clock times are kept."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    digest = _digest(data)
+    try:
+        with h5py.File(aside, "w", track_order=False) as file:
+            for name, array in data.items():
+                chunks = (min(len(array), 1024), *array.shape[1:]) if array.size else None
+                file.create_dataset(name, data=array, chunks=chunks, track_times=False)
+            plain = {key: value for key, value in attrs.items() if key not in _RECORD or key == "config_hash"}
+            as_json = sorted(
+                k
+                for k, v in plain.items()
+                if not isinstance(v, (str, int, float, np.generic)) or v is True or v is False
+            )
+            for key in sorted(plain):
+                value = json.dumps(plain[key], sort_keys=True, default=str) if key in as_json else plain[key]
+                (file["coords"] if key in GEOMETRY else file).attrs[key] = value
+            file.attrs["config_hash"] = str(attrs.get("config_hash", ""))
+            file.attrs["format"] = FORMAT
+            file.attrs["json_attrs"] = json.dumps(as_json)
+            file.attrs["rows"] = len(data["coords"])
+            file.attrs["content_sha256"] = digest
+            file.attrs["complete"] = 1
+        _fsync(aside)
+        if not is_complete(aside, str(attrs.get("config_hash", "")), deep=True):
+            raise IntegrityFault(f"'{path.name}' did not read back as written; the disk may be failing")
+        os.replace(aside, path)
+        _fsync(path.parent)
+    except (OSError, RuntimeError) as error:
+        if _is_full(error):
+            raise TryAgain(
+                f"no space left while writing '{path.name}'; free some and run the same command again"
+            ) from error
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _is_full(error: BaseException) -> bool:
+    number = getattr(error, "errno", None)
+    return number in _FULL or any(f"errno = {code}" in str(error) or os.strerror(code) in str(error) for code in _FULL)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(data: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(data):
+        array = np.ascontiguousarray(data[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise DataFault(f"'{path.name}' does not exist; run `mtl extract`") from None
+    except OSError as error:
+        raise DataFault(
+            f"'{path.name}' is not a whole HDF5 file ({str(error).split('(')[0].strip()}); remove and redo it"
+        ) from error
+
+
+def _values_name(file: h5py.File, path: Path) -> str:
+    for name in ("features", "feats"):
+        if name in file:
+            return name
+    raise DataFault(f"'{path.name}' holds {sorted(file)} but neither `features` nor `feats`")
+
+
+def _attributes(file: h5py.File) -> dict[str, Any]:
+    """All attributes as plain types: those on the datasets first, then those of the file."""
+    found: dict[str, Any] = {}
+    for name in ("features", "feats", "coords"):
+        if name in file:
+            found |= {key: _plain(value) for key, value in file[name].attrs.items()}
+    found |= {key: _plain(value) for key, value in file.attrs.items()}
+    for key in json.loads(found.pop("json_attrs", "[]")):
+        found[key] = json.loads(found[key])
+    return {key: value for key, value in found.items() if key not in _RECORD or key == "config_hash"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _read_hdf5(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    with _open(path) as file:
+        name = _values_name(file, path)
+        try:
+            values, coords = file[name][()], file["coords"][()] if "coords" in file else None
+        except OSError as error:
+            raise DataFault(f"'{path.name}' is damaged and cannot be read; remove and redo it") from error
+        if "rows" in file.attrs and file.attrs.get("format") == FORMAT and len(values) != file.attrs["rows"]:
+            raise IntegrityFault(
+                f"'{path.name}' holds {len(values)} of {file.attrs['rows']} rows; run `mtl extract` again"
+            )
+        attrs = _attributes(file)
+        if name == "feats":
+            attrs.setdefault("unit", "unknown")
+    return values, coords, attrs
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            name = next((key for key in ("features", "feats", "arr_0") if key in file), None)
+            if name is None:
+                raise DataFault(f"'{path.name}' holds {sorted(file)} but no array `features`")
+            return file[name], file.get("coords"), {}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataFault(f"'{path.name}' is no plain .npz of arrays (pickled content is not loaded)") from error
+
+
+def _read_torch(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise DataFault(
+            f"'{path.name}' is no plain tensor file (pickled objects are not loaded); save a tensor or a dict"
+        ) from error
+    if isinstance(content, torch.Tensor):
+        return content.float().numpy(), None, {}
+    values = next((content[key] for key in ("features", "feats") if isinstance(content, dict) and key in content), None)
+    if not isinstance(values, torch.Tensor):
+        raise DataFault(f"'{path.name}' holds neither a tensor nor a dict with `features`")
+    coords = content.get("coords")
+    return values.float().numpy(), None if coords is None else torch.as_tensor(coords).numpy(), {}
+
+
+def _two_dimensional(values: np.ndarray, path: Path) -> np.ndarray:
+    if values.ndim == 3 and values.shape[0] == 1:  # some writers keep the batch axis
+        values = values[0]
+    if values.ndim != 2:
+        raise DataFault(f"'{path.name}': features of shape {values.shape}, expected (tiles, dim)")
+    return values
+
+
+def _half(values: np.ndarray, path: Path) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    bad = np.flatnonzero(~np.isfinite(half).all(axis=1))
+    if len(bad):
+        raise DataFault(
+            f"slide '{path.stem}': {len(bad)} tiles hold NaN, Inf or values over 65504, the first is tile {bad[0]}"
+        )
+    return half
+
+
+def _in_pixels(coords: np.ndarray, attrs: Mapping[str, Any], mpp: float | None) -> tuple[np.ndarray, str]:
+    """Coordinates in level-0 pixels where that can be known."""
+    unit = str(attrs.get("unit", "px"))
+    per_pixel = mpp or attrs.get("mpp")
+    if unit != "um":
+        return np.rint(coords).astype(np.int64), "unknown" if unit == "unknown" else "level0_px"
+    if not per_pixel:
+        return np.rint(coords).astype(np.int64), "um"
+    return np.rint(coords / float(per_pixel)).astype(np.int64), "level0_px"
