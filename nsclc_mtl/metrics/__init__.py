@@ -1,0 +1,1 @@
+"""Metrics: pure functions of arrays. One risk convention everywhere: higher = worse."""
