@@ -1,0 +1,151 @@
+"""The command line: `mtl VERB [key=value ...]`. Importing this file costs Typer and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+
+app = typer.Typer(
+    name="mtl",
+    help="One multimodal, multitask model from slides, scans, omics and clinical tables.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="changes to the configuration: group=option, key=value"),
+]
+Show = Annotated[bool, typer.Option("--show", help="print the composed configuration and stop")]
+Check = Annotated[bool, typer.Option("--check", help="check the configuration, list all faults at once and stop")]
+Conf = Annotated[list[Path] | None, typer.Option("--conf", metavar="DIR", help="a folder of your own configurations")]
+Sweep = Annotated[bool, typer.Option("--sweep", "-m", help="one run a combination: model=abmil,moe_mil seed=0,1")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with the run called name=...")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="print tracebacks")]
+
+VERBS = {
+    "tile": "Find the tissue of slides and lay tiles over it: mtl tile DIR.",
+    "extract": "Turn tiles and scans into feature files.",
+    "train": "Train one model for all tasks, cross-validated by patient.",
+    "evaluate": "Metrics with intervals, the floor of linear baselines, and a report.",
+    "predict": "Predictions for patients, with confidence and explanations.",
+    "check": "Look for what is wrong with a cohort before anything is trained on it.",
+}
+
+
+def _body(verb: str) -> Any:
+    return importlib.import_module(f"nsclc_mtl.commands.{verb}").body
+
+
+def _execute(
+    verb: str,
+    overrides: list[str] | None,
+    show: bool,
+    check: bool,
+    conf: list[Path] | None,
+    many: bool,
+    resume: bool,
+    verbose: bool,
+    flags: dict[str, Any] | None = None,
+) -> None:
+    words = overrides or []
+    if many:
+        from .config.sweep import sweep
+
+        options = [name for name, given in (("--check", check), ("--resume", resume), ("--verbose", verbose)) if given]
+        raise typer.Exit(sweep(verb, words, conf_dirs=conf or (), options=options, show=show))
+    from .config.frame import execute
+
+    code = execute(
+        verb,
+        words,
+        lambda: _body(verb),
+        flags=flags,
+        conf_dirs=conf or (),
+        show=show,
+        check_only=check,
+        resume=resume,
+        verbose=verbose,
+    )
+    raise typer.Exit(code)
+
+
+def _verb(verb: str) -> Callable[..., None]:
+    def command(
+        overrides: Overrides = None,
+        show: Show = False,
+        check: Check = False,
+        conf: Conf = None,
+        many: Sweep = False,
+        resume: Resume = False,
+        verbose: Verbose = False,
+    ) -> None:
+        _execute(verb, overrides, show, check, conf, many, resume, verbose)
+
+    return command
+
+
+for _name, _says in VERBS.items():
+    app.command(_name, help=_says)(_verb(_name))
+
+
+@app.command(help="Make the phantom cohort and take it the whole way: tile, extract, train, evaluate, predict.")
+def demo(
+    overrides: Overrides = None,
+    data_only: Annotated[bool, typer.Option("--data-only", help="make the cohort and stop")] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="where the cohort goes")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="compare the cohort in DIR with a fresh one")] = False,
+    show: Show = False,
+    check: Check = False,
+    conf: Conf = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run the demo."""
+    given = {"data_only": data_only or None, "out": None if out is None else str(out), "verify": verify or None}
+    flags = {key: value for key, value in given.items() if value is not None}
+    _execute("demo", overrides, show, check, conf, False, False, verbose, flags)
+
+
+@app.command(help="Look at this machine: packages, accelerator, disk, and what to do about what is missing.")
+def doctor() -> None:
+    """Run the doctor."""
+    raise typer.Exit(importlib.import_module("nsclc_mtl.commands.doctor").doctor())
+
+
+@app.command(help="Print the version.")
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and stop")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except BrokenPipeError:  # the reader of `mtl train --show | head` has left
+        sys.stderr.close()
+        raise SystemExit(0) from None

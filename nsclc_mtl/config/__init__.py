@@ -1,0 +1,8 @@
+"""Compose, check, build, sweep and the run folder: the only room that knows Hydra and OmegaConf."""
+
+from .allow import build, check, permitted
+from .frame import execute
+from .run import Run
+from .wiring import compose, config_hash, plain, to_yaml
+
+__all__ = ["Run", "build", "check", "compose", "config_hash", "execute", "permitted", "plain", "to_yaml"]

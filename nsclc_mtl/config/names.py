@@ -1,0 +1,127 @@
+"""Whether a key, a group or an option exists, and the nearest one that does."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from nsclc_mtl.records import Fault
+
+from .allow import permitted
+
+# Nodes whose keys are the user's own words: the cohort names its tasks, modalities and columns.
+FREE = ("cohort.tasks", "cohort.modalities")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean NAME?`, or nothing where no name is near."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def check_group(verb: str, override: Override, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Faults of `group=option`: an option that does not exist."""
+    group = override.key_or_group.lstrip("/")
+    if override.is_sweep_override():
+        yield f"{override.input_line!r} names several values: add --sweep"
+        return
+    if override.is_delete() and override.value() is None:
+        return
+    value = override.value()
+    if isinstance(value, dict):
+        yield f"{override.input_line!r}: {group} is a group, pick one of {', '.join(groups[group])}"
+        return
+    for option in value if isinstance(value, list) else [value]:
+        if option is not None and str(option) not in groups[group]:
+            near = nearest(str(option), groups[group]) or f"; there are {', '.join(groups[group])}"
+            yield f"{group} has no option {str(option)!r}{near}"
+
+
+def check_key(verb: str, override: Override, cfg: DictConfig, groups: Sequence[str]) -> Iterator[str]:
+    """Faults of `key=value`, `+key=value` and `~key`: a key that `mtl VERB` does not have."""
+    if override.is_sweep_override():
+        yield f"{override.input_line!r} names several values: add --sweep"
+        return
+    value = None if override.is_delete() else override.value()
+    yield from _unknown(verb, override.key_or_group, value, override.is_add() or override.is_force_add(), cfg, groups)
+
+
+def _unknown(verb: str, key: str, value: Any, adding: bool, cfg: DictConfig, groups: Sequence[str]) -> Iterator[str]:
+    words = key.split(".")
+    node: Any = cfg
+    for depth, word in enumerate(words):
+        above = ".".join(words[:depth])
+        if isinstance(node, DictConfig) and word in node:
+            node = node._get_node(word)
+            if isinstance(node, DictConfig | ListConfig) and node._is_interpolation():
+                node = OmegaConf.select(cfg, ".".join(words[: depth + 1]))
+            continue
+        if isinstance(node, ListConfig) and word.isdigit() and int(word) < len(node):
+            node = node._get_node(int(word))
+            continue
+        if _is_free(above, node):
+            if adding:
+                return
+            yield f"{key!r} is not there yet: write +{key}=... to add it"
+            return
+        if _takes(node, word):
+            if adding and depth == len(words) - 1:
+                return
+            yield f"{key!r} is not set in the configuration, but {node.get('_target_')} takes it: write +{key}=..."
+            return
+        yield f"`mtl {verb}` has no key {key!r}{_near(words, depth, node, cfg, groups)}"
+        return
+    if isinstance(value, dict) and isinstance(node, DictConfig):
+        for inner, below in value.items():
+            yield from _unknown(verb, f"{key}.{inner}", below, adding, cfg, groups)
+
+
+def _is_free(key: str, node: Any) -> bool:
+    """A mapping of the user's own words: listed, below a listed one, or empty in the configuration."""
+    listed = any(key == free or key.startswith(free + ".") for free in FREE)
+    return listed or (isinstance(node, DictConfig) and bool(key) and not node._is_none() and len(node) == 0)
+
+
+def _takes(node: Any, word: str) -> bool:
+    """Whether the `_target_` of the node has a parameter of this name; a `**kwargs` takes any."""
+    if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
+        return False
+    try:
+        parameters = inspect.signature(permitted(node["_target_"])).parameters
+    except (Fault, TypeError, ValueError):
+        return False
+    return word in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _near(words: Sequence[str], depth: int, node: Any, cfg: DictConfig, groups: Sequence[str]) -> str:
+    """The nearest valid name: among the siblings first, then the same leaf elsewhere, then anything."""
+    above = ".".join(words[:depth])
+    siblings = [str(k) for k in node] if isinstance(node, DictConfig) else []
+    if depth == 0:
+        siblings = sorted({*siblings, *groups})
+    close = difflib.get_close_matches(words[depth], siblings, n=1, cutoff=0.6)
+    if close:
+        rest = ".".join(words[depth + 1 :])
+        return f"; did you mean {'.'.join(filter(None, (above, close[0], rest)))!r}?"
+    everything = list(_keys(cfg))
+    same = [key for key in everything if key.rsplit(".", 1)[-1] == words[-1]]
+    if same:
+        return f"; did you mean {min(same, key=len)!r}?"
+    near = nearest(".".join(words), everything + siblings)
+    if near:
+        return near
+    return f"; {above or 'at the top'} has {', '.join(siblings)}" if siblings else f"; {above} has no keys below it"
+
+
+def _keys(node: DictConfig, above: str = "") -> Iterator[str]:
+    for key in node:
+        name = f"{above}.{key!s}" if above else str(key)
+        yield name
+        below = node._get_node(key)
+        if isinstance(below, DictConfig) and not below._is_none() and not below._is_interpolation():
+            yield from _keys(below, name)

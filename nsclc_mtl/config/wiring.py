@@ -1,0 +1,270 @@
+"""The composed configuration of a verb, or one sentence that says which word was wrong and which was meant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nsclc_mtl.records import UsageFault
+
+from .names import check_group, check_key, nearest
+
+# Groups of these names exist, but on the command line the words mean "which of the cohort's": plain values.
+PLAIN = ("tasks", "modalities")
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def conf_root() -> Path:
+    """The folder of the shipped configuration: inside the wheel, or beside the package in a checkout."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ()) -> DictConfig:
+    """The configuration of `verb` in struct mode; UsageFault with one sentence for every word that is not known.
+
+    `tasks=[..]` and `modalities=[..]` are plain values, although groups of these names exist. The first word without
+    `=` after `mtl tile` is the folder of slides. `conf_dirs` are searched after the shipped configuration.
+    """
+    roots = [conf_root(), *(_existing(Path(folder)) for folder in conf_dirs)]
+    if not (roots[0] / f"{verb}.yaml").is_file():
+        raise UsageFault(f"there is no configuration for `mtl {verb}`: {roots[0] / f'{verb}.yaml'} is missing")
+    given = parse(verb, overrides)
+    plains = {o.key_or_group: o for o in given if o.key_or_group in PLAIN}
+    rest = [o for o in given if o.key_or_group not in PLAIN]
+    groups = group_options(roots)
+    chosen = [o for o in rest if is_group(o, groups)]
+    values = [o for o in rest if not is_group(o, groups)]
+    faults = [fault for o in chosen for fault in check_group(verb, o, groups)]
+    _raise(faults)
+    _model_or_experiment(chosen, roots)
+    with _hydra(verb, roots) as composed:
+        cfg = composed(_lines(chosen))
+        _raise([fault for o in values for fault in check_key(verb, o, cfg, sorted(groups))])
+        if values:
+            cfg = composed(_lines(chosen) + _lines(values))
+    for name, override in plains.items():
+        OmegaConf.update(cfg, name, _names(verb, override, cfg), force_add=True)
+    _raise([fault for name in PLAIN for fault in _declared(cfg, name)])
+    plain(cfg)  # interpolations that lead nowhere are told now, not in the middle of a run
+    return cfg
+
+
+def parse(verb: str, overrides: Sequence[str]) -> list[Override]:
+    """The overrides as Hydra reads them; paths with signs that its grammar reserves are quoted first."""
+    lines: list[str] = []
+    places = 0
+    for word in overrides:
+        if _is_override(word):
+            lines.append(_readable(word))
+        elif verb == "tile" and places == 0:
+            places = 1
+            lines.append(f"slides.dir={_quoted(word)}")
+        else:
+            hint = "only `mtl tile DIR` takes a bare word" if verb != "tile" else "`mtl tile` takes one folder"
+            raise UsageFault(f"{word!r} is not an override: write key=value ({hint})")
+    parser = OverridesParser.create()
+    parsed = []
+    for line in lines:
+        try:
+            override = parser.parse_override(line)
+        except HydraException as wrong:
+            detail = str(wrong).strip().splitlines()[0]
+            raise UsageFault(f"cannot read the override {line!r}: {detail}; quote values that hold signs") from None
+        parsed.append(override)
+    return parsed
+
+
+def plain(cfg: Any) -> Any:
+    """Plain dicts, lists and numbers with every interpolation resolved; `???` stays where a value is still missing."""
+    if not isinstance(cfg, DictConfig | ListConfig):
+        return cfg
+    _register()
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as wrong:
+        raise UsageFault(f"configuration: {_first_line(wrong)}") from None
+
+
+def to_yaml(cfg: DictConfig) -> str:
+    """The resolved configuration as text, in the order of the files."""
+    return yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True, width=120)
+
+
+def config_hash(cfg: Any) -> str:
+    """SHA-256 of the resolved configuration; the name of the run is no part of it."""
+    content = {key: value for key, value in plain(cfg).items() if key != "name"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def group_options(roots: Sequence[Path]) -> dict[str, list[str]]:
+    """Group -> its options, over all configuration folders."""
+    groups: dict[str, set[str]] = {}
+    for root in roots:
+        for file in root.rglob("*.yaml"):
+            group = file.parent.relative_to(root).as_posix()
+            if group != ".":
+                groups.setdefault(group, set()).add(file.stem)
+    return {group: sorted(options) for group, options in groups.items()}
+
+
+def is_group(override: Override, groups: dict[str, list[str]]) -> bool:
+    """Whether the override picks an option of a group (and is no value below it)."""
+    return override.key_or_group.lstrip("/") in groups
+
+
+def _is_override(word: str) -> bool:
+    return bool(re.match(r"^(~[\w./@-]+$|[+~]{0,2}[A-Za-z_][\w./@-]*=)", word))
+
+
+def _readable(line: str) -> str:
+    """The override with its value quoted where it is a path that Hydra's grammar would not read."""
+    key, equals, value = line.partition("=")
+    if not equals:
+        return line
+    if value.startswith("~/"):
+        return f"{key}={_quoted(str(Path(value).expanduser()))}"
+    if value.startswith(("/", "./", "../")) or (value and not value.startswith("[") and _exists(value)):
+        return f"{key}={_quoted(value)}" if re.search(r"[^\w./:\-]", value) and not _sweeps(value) else line
+    return line
+
+
+def _exists(value: str) -> bool:
+    try:
+        return ("/" in value or os.sep in value) and Path(value).exists()
+    except OSError:
+        return False
+
+
+def _sweeps(value: str) -> bool:
+    """A comma-separated list of paths, unless the whole is itself a path that exists."""
+    return "," in value and not _exists(value)
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _lines(overrides: Sequence[Override]) -> list[str]:
+    return [str(o.input_line) for o in overrides]
+
+
+def _names(verb: str, override: Override, cfg: DictConfig) -> list[str] | None:
+    """The list behind `tasks=` or `modalities=`; `null` or `all` mean every one that the cohort declares."""
+    if override.is_delete() or override.is_add():
+        raise UsageFault(f"{override.input_line!r}: write {override.key_or_group}=[name,name]")
+    value = override.value()
+    if override.is_sweep_override():
+        raise UsageFault(
+            f"{override.input_line!r} names several values: write {override.key_or_group}=[a,b], or --sweep"
+        )
+    if value is None or value == "all":
+        return None
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _declared(cfg: DictConfig, name: str) -> Iterator[str]:
+    """Faults of the picked tasks or modalities that the cohort does not declare."""
+    picked, declared = cfg.get(name), OmegaConf.select(cfg, f"cohort.{name}")
+    if not isinstance(picked, ListConfig) or not isinstance(declared, DictConfig):
+        return
+    known = [str(key) for key in declared]
+    for item in picked:
+        if item not in known:
+            near = nearest(item, known) or f"; it declares {', '.join(known)}"
+            yield f"{name}: the cohort declares no {item!r}{near}"
+
+
+def _model_or_experiment(chosen: Sequence[Override], roots: Sequence[Path]) -> None:
+    """Refuses `model=` beside an experiment that sets the model itself: one of the two would lose in silence."""
+    picked = {o.key_or_group.lstrip("/"): o.value() for o in chosen if not o.is_delete()}
+    if "model" not in picked or not picked.get("experiment"):
+        return
+    names = picked["experiment"] if isinstance(picked["experiment"], list) else [picked["experiment"]]
+    for name in names:
+        file = next(
+            (r / "experiment" / f"{name}.yaml" for r in roots if (r / "experiment" / f"{name}.yaml").is_file()), None
+        )
+        defaults = (yaml.safe_load(file.read_text()) or {}).get("defaults", []) if file else []
+        for entry in defaults:
+            if isinstance(entry, dict) and any(re.fullmatch(r"(override\s+)?/?model", str(k).strip()) for k in entry):
+                raise UsageFault(
+                    f"model={picked['model']} and experiment={name} both set the model "
+                    f"(the experiment takes {next(iter(entry.values()))}): give one of the two"
+                )
+
+
+@contextmanager
+def _hydra(verb: str, roots: Sequence[Path]) -> Iterator[Any]:
+    extra = (
+        [f"hydra.searchpath=[{','.join(_quoted('file://' + str(root)) for root in roots[1:])}]"] if roots[1:] else []
+    )
+
+    def composed(lines: list[str]) -> DictConfig:
+        try:
+            cfg = hydra_compose(config_name=verb, overrides=extra + lines)
+            OmegaConf.set_struct(cfg, True)
+            return cfg
+        except (HydraException, OmegaConfBaseException) as wrong:
+            raise UsageFault(f"configuration: {_first_line(wrong)}") from None
+        except yaml.YAMLError as wrong:
+            raise UsageFault(f"configuration is no valid YAML: {' '.join(str(wrong).split())}") from None
+
+    with initialize_config_dir(config_dir=str(roots[0].resolve()), version_base="1.3"):
+        _register()
+        yield composed
+
+
+def _register() -> None:
+    """Lets `${oc.env:X}` see only MTL_* and removes `${now:}`: a stranger's YAML learns nothing of this machine."""
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+    if OmegaConf.has_resolver("now"):
+        OmegaConf.clear_resolver("now")
+
+
+def _environment(name: str, *default: Any) -> Any:
+    if not name.startswith("MTL_"):
+        raise UsageFault(f"${{oc.env:{name}}} does not resolve: configurations may read only variables named MTL_*")
+    if name in os.environ:
+        return os.environ[name]
+    if default:
+        return default[0]
+    raise UsageFault(f"the environment variable {name} is not set, and the configuration names no default for it")
+
+
+def _first_line(wrong: BaseException) -> str:
+    if isinstance(wrong.__cause__, UsageFault):
+        wrong = wrong.__cause__
+    lines = [line.strip() for line in str(wrong).splitlines() if line.strip()]
+    text = lines[0] if lines else type(wrong).__name__
+    key = getattr(wrong, "full_key", None)
+    return f"{text} (at {key})" if key and str(key) not in text else text
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UsageFault(f"--conf {folder}: no such folder")
+    return folder.resolve()
+
+
+def _raise(faults: Sequence[str]) -> None:
+    if faults:
+        raise UsageFault("\n".join(dict.fromkeys(faults)))
