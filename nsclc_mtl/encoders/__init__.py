@@ -1,0 +1,1 @@
+"""Trained: a modality becomes an embedding."""

@@ -1,0 +1,1 @@
+"""Embeddings become one view a task."""

@@ -1,0 +1,1 @@
+"""The cohort whose truth is known."""

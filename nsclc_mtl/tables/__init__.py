@@ -1,0 +1,1 @@
+"""Clinical tables, omics and outcomes."""

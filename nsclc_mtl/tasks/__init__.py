@@ -1,0 +1,1 @@
+"""Targets, heads, losses and balance."""

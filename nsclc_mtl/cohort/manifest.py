@@ -1,0 +1,292 @@
+"""The manifest: who has what, read from a folder of plain tables as the cohort's declaration says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
+from nsclc_mtl.tables import outcomes, read
+
+KINDS = ("bag", "clinical", "omics", "radiomics", "vector", "volume")
+
+
+def load(
+    cohort: Mapping[str, Any],
+    out: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> Manifest:
+    """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`), its derived files looked for under `out`.
+
+    `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
+    are left out with a note. `keys` names the folders of derived files (`features`, `radiomics`, `volumes`). Raises
+    DataFault on invalid tables and UsageFault on an unknown task or modality.
+    """
+    return _Loader(cohort, Path(out), dict(keys or {})).load(tasks, modalities)
+
+
+def text_only(cohort: Mapping[str, Any]) -> pd.DataFrame:
+    """The patients table as written, indexed by patient id."""
+    return _Loader(cohort, Path(), {}).patients
+
+
+class _Loader:
+    """Reads each file once and remembers what it read."""
+
+    def __init__(self, cohort: Mapping[str, Any], out: Path, keys: dict[str, str]) -> None:
+        self.cohort, self.out, self.keys = cohort, out, keys
+        self.name = str(cohort.get("name") or "cohort")
+        if not cohort.get("root"):
+            raise UsageFault(f"cohort={self.name} needs the folder of its tables: set cohort.root=PATH")
+        self.root = Path(str(cohort["root"]))
+        if not self.root.is_dir():
+            raise DataFault(
+                f"cohort={self.name}: no folder '{self.root}'; set cohort.root, or make the phantom with `mtl demo`"
+            )
+        self.id = str(cohort["patients"].get("id", "patient_id"))
+        self.read: dict[tuple[str, str], pd.DataFrame] = {}
+        self.inputs: dict[str, dict[str, str]] = {}
+        self.notes: list[str] = []
+
+    def table(self, file: str, column: str | None = None, unique: bool = True) -> pd.DataFrame:
+        """A table of text by patient id, read once."""
+        key = (file, column or self.id)
+        if key not in self.read:
+            path = self.root / file
+            self.read[key] = read.read_indexed(path, key[1], unique=unique)
+            self.inputs[file] = {"path": file, "sha256": read.sha256(path)}
+        return self.read[key]
+
+    @property
+    def patients(self) -> pd.DataFrame:
+        return self.table(self.cohort["patients"]["file"])
+
+    def load(self, tasks: Sequence[str] | None, modalities: Sequence[str] | None) -> Manifest:
+        declared = _pick(self.cohort["tasks"], tasks, "tasks", self.name)
+        wanted = _pick(self.cohort["modalities"], modalities, "modalities", self.name)
+        patients = self.patients
+        site = self.cohort["patients"].get("site")
+        frame = patients.assign(site=patients[site] if site else "")
+        specs = {name: outcomes.task_spec(name, d) for name, d in declared.items()}
+        # every declared outcome is kept from the inputs, also of tasks that this run does not train
+        all_specs = [outcomes.task_spec(name, d) for name, d in self.cohort["tasks"].items()]
+        forbidden = {column for spec in all_specs for column in spec.columns} | set(
+            self.cohort.get("never_inputs") or ()
+        )
+        manifest = Manifest(
+            name=self.name,
+            patients=frame,
+            tasks=specs,
+            modalities={},
+            labels={name: self._labels(spec, declared[name], frame.index) for name, spec in specs.items()},
+            notes=self.notes,
+        )
+        for name, options in wanted.items():
+            spec = ModalitySpec(name, str(options["kind"]), options)
+            if spec.kind not in KINDS:
+                raise UsageFault(f"cohort.modalities.{name}.kind={spec.kind!r} is none of {', '.join(KINDS)}")
+            try:
+                found = self._modality(manifest, spec, forbidden)
+            except DataFault:
+                if modalities is None and options.get("optional"):
+                    found = 0
+                else:
+                    raise
+            if found:
+                manifest.modalities[name] = spec
+            elif modalities is not None:
+                raise DataFault(
+                    f"cohort={self.name}: no patient has the modality '{name}'; run {self._maker(spec)} first"
+                )
+            else:
+                self.notes.append(f"modality '{name}' left out: no patient has it here")
+        if not manifest.modalities:
+            raise DataFault(
+                f"cohort={self.name}: no patient has any modality; run `mtl tile` and `mtl extract`, or `mtl demo`"
+            )
+        manifest.inputs = list(self.inputs.values())
+        return manifest
+
+    @staticmethod
+    def _maker(spec: ModalitySpec) -> str:
+        return (
+            "`mtl extract`"
+            if spec.kind in ("bag", "volume", "radiomics")
+            else "nothing: its table is empty; correct it"
+        )
+
+    def _labels(self, spec: TaskSpec, declared: Mapping[str, Any], index: pd.Index) -> pd.DataFrame:
+        file = declared.get("file") or self.cohort["patients"]["file"]
+        made = outcomes.labels(spec, declared, self.table(file, declared.get("id")), file)
+        self._matched(made.index, index, file)
+        return made.reindex(index)
+
+    def _matched(self, ids: pd.Index, known: pd.Index, file: str) -> None:
+        """Raises where most of a table's ids are no patients of the cohort: two ways of writing the same id."""
+        strange = ids.difference(known)
+        if (
+            len(ids)
+            and len(strange) / len(ids) > 0.5
+            and len(known.intersection(ids)) < 0.9 * min(len(known), len(ids))
+        ):
+            raise DataFault(
+                f"'{file}': {len(strange)} of {len(ids)} ids are no patients of the cohort ({', '.join(map(str, strange[:3]))}); "
+                f"ids are compared as text ('{known[0]}')"
+            )
+        if len(strange):
+            self.notes.append(f"'{file}': {len(strange)} rows belong to no patient of the cohort")
+
+    def _modality(self, manifest: Manifest, spec: ModalitySpec, forbidden: set[str]) -> int:
+        """Fills in one modality; the number of patients who have it."""
+        if spec.kind == "bag":
+            manifest.bags[spec.name] = bags = self._bags(manifest, spec)
+            return len(bags)
+        if spec.kind == "volume":
+            manifest.volumes[spec.name] = volumes = self._volumes(manifest, spec)
+            return len(volumes)
+        table = self._table(manifest, spec, forbidden)
+        manifest.tables[spec.name] = table
+        return len(table)
+
+    def _table(self, manifest: Manifest, spec: ModalitySpec, forbidden: set[str]) -> pd.DataFrame:
+        options = spec.options
+        if spec.kind == "vector":
+            table = self._vectors(options["file"])
+        elif spec.kind == "radiomics" and not (options.get("file") and (self.root / options["file"]).is_file()):
+            table = self._extracted_radiomics()
+        else:
+            table = self.table(options["file"], options.get("id"))
+        self._matched(table.index, manifest.patients.index, str(options.get("file", spec.name)))
+        table = table.loc[[p for p in manifest.patients.index if p in table.index]]
+        columns = options.get("columns")
+        if columns:
+            named = sorted(set(columns) & forbidden)
+            if named:
+                raise DataFault(
+                    f"cohort.modalities.{spec.name}.columns names '{named[0]}', which is an outcome or a part of one; "
+                    "an outcome is never an input: take it out"
+                )
+            absent = [name for name in columns if name not in table.columns]
+            if absent:
+                raise DataFault(
+                    f"'{options['file']}' has no column '{absent[0]}' (cohort.modalities.{spec.name}.columns)"
+                )
+            table = table[list(columns)]
+        elif spec.kind != "vector":
+            match = re.compile(options.get("match") or "")
+            keep = [c for c in table.columns if match.search(c) and c not in set(options.get("exclude") or ())]
+            out = [c for c in keep if c in forbidden]
+            if out:
+                self.notes.append(f"{spec.name}: {', '.join(out)} kept out (outcome columns are never inputs)")
+            table = table[[c for c in keep if c not in forbidden]]
+            if table.shape[1] == 0:
+                raise DataFault(f"cohort.modalities.{spec.name}: no column of '{options.get('file')}' is left to use")
+        return _typed(table, columns, spec.name)
+
+    def _vectors(self, file: str) -> pd.DataFrame:
+        """A `.npz` of patient id -> vector."""
+        path = self.root / file
+        if not path.is_file():
+            raise DataFault(f"no vectors '{file}' under cohort.root; correct cohort.modalities.*.file")
+        self.inputs[file] = {"path": file, "sha256": read.sha256(path)}
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                vectors = {str(name): np.asarray(archive[name], np.float32).reshape(-1) for name in archive.files}
+        except ValueError as error:
+            raise DataFault(
+                f"'{file}' holds pickled objects or is no .npz; save one plain vector a patient id"
+            ) from error
+        sizes = {len(vector) for vector in vectors.values()}
+        if len(sizes) != 1:
+            raise DataFault(f"'{file}' holds vectors of the lengths {sorted(sizes)[:4]}; all patients need the same")
+        bad = [name for name, vector in vectors.items() if not np.isfinite(vector).all()]
+        if bad:
+            raise DataFault(f"'{file}': the vector of {bad[0]} holds NaN or Inf ({len(bad)} such patients)")
+        table = pd.DataFrame(np.stack(list(vectors.values())), index=list(vectors), dtype=float)
+        table.columns = [f"v{i}" for i in range(table.shape[1])]
+        return table
+
+    def _extracted_radiomics(self) -> pd.DataFrame:
+        path = self.out / "scans" / f"{self.keys.get('radiomics', '')}.parquet"
+        if not path.is_file():
+            raise DataFault(f"no radiomics at '{path}'; run `mtl extract` (the phantom: `mtl demo`)")
+        table = pd.read_parquet(path)
+        table.index = table.index.astype(str)
+        return table.select_dtypes("number").astype(float)
+
+    def _bags(self, manifest: Manifest, spec: ModalitySpec) -> dict[str, list[str]]:
+        file = spec.options.get("table", "slides.csv")
+        slides = self.table(file, "slide_id")
+        for name in ("patient_id", "path"):
+            if name not in slides:
+                raise DataFault(f"'{file}' has no column '{name}'")
+        manifest.slides = slides
+        folder = self.out / "features" / self.keys.get("features", "")
+        bags: dict[str, list[str]] = {}
+        waiting = 0
+        for slide_id, row in slides.iterrows():
+            if row["patient_id"] not in manifest.patients.index:
+                continue
+            given = self.root / row["path"]
+            ours = folder / f"{slide_id}.h5"
+            path = given if given.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"} else ours
+            if path.is_file():
+                bags.setdefault(row["patient_id"], []).append(str(path))
+            else:
+                waiting += 1
+        strange = set(slides["patient_id"]) - set(manifest.patients.index)
+        if strange:
+            self.notes.append(f"'{file}': slides of {len(strange)} patients outside the cohort")
+        if waiting:
+            self.notes.append(
+                f"{spec.name}: {waiting} of {len(slides)} slides have no features (not extracted, or without tissue)"
+            )
+        if not bags:
+            raise DataFault(
+                f"no features of '{spec.name}' under '{folder}'; run `mtl extract` (the phantom: `mtl demo`)"
+            )
+        return bags
+
+    def _volumes(self, manifest: Manifest, spec: ModalitySpec) -> dict[str, str]:
+        scans = self.table(spec.options.get("table", "scans.csv"), "scan_id")
+        wanted = spec.options.get("scan_modality")
+        folder = self.out / "scans" / self.keys.get("volumes", "")
+        volumes: dict[str, str] = {}
+        for scan_id, row in scans.iterrows():
+            path = folder / f"{scan_id}.h5"
+            right = wanted is None or row.get("modality") == wanted
+            if right and path.is_file() and row["patient_id"] in manifest.patients.index:
+                volumes.setdefault(row["patient_id"], str(path))
+        if not volumes:
+            raise DataFault(
+                f"no volumes of '{spec.name}' under '{folder}'; run `mtl extract` (the phantom: `mtl demo`)"
+            )
+        return volumes
+
+
+def _typed(table: pd.DataFrame, columns: Mapping[str, Any] | None, name: str) -> pd.DataFrame:
+    """Numeric columns as float64, the others as text."""
+    if all(dtype.kind == "f" for dtype in table.dtypes):
+        return table
+    out = {}
+    for column in table.columns:
+        text = columns is not None and columns[column] != "numeric"
+        out[column] = table[column] if text else read.numeric(table[column], f"modality '{name}', column '{column}'")
+    return pd.DataFrame(out, index=table.index)
+
+
+def _pick(declared: Mapping[str, Any], wanted: Sequence[str] | None, word: str, name: str) -> dict[str, Any]:
+    if wanted is None:
+        return dict(declared)
+    unknown = [w for w in wanted if w not in declared]
+    if unknown:
+        raise UsageFault(f"cohort={name} declares no {word[:-1]} '{unknown[0]}'; it has {', '.join(declared)}")
+    return {w: declared[w] for w in wanted}

@@ -1,0 +1,123 @@
+"""A fitted table encoder: raw columns in, a numeric matrix out; everything fitted comes from training patients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nsclc_mtl.records import DataFault
+from nsclc_mtl.tables.read import MISSING, numeric
+
+
+@dataclass
+class TableEncoder:
+    """Turns a table into [patient, column] float32: one-hot, imputed, standardised. Its state is plain JSON.
+
+    Numeric columns are imputed with the training median, scaled to the training mean and SD and clipped at `clip` SD; a
+    column that was sometimes missing in training gets an indicator. Categories are those of the training patients;
+    another one at predict encodes as all zeros. Columns constant in training are dropped.
+    """
+
+    numbers: list[str] = field(default_factory=list)
+    median: list[float] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    sd: list[float] = field(default_factory=list)
+    indicated: list[str] = field(default_factory=list)
+    categories: dict[str, list[str]] = field(default_factory=dict)
+    ordered: dict[str, list[str]] = field(default_factory=dict)
+    clip: float = 5.0
+
+    @classmethod
+    def fit(
+        cls,
+        table: pd.DataFrame,
+        columns: Mapping[str, Any] | None = None,
+        top_variance: int | None = None,
+        clip: float = 5.0,
+    ) -> TableEncoder:
+        """The encoder of these (training) patients.
+
+        `columns` says what each column is: `numeric`, `categorical`, or the list of its values from low to high; None
+        takes every column as numeric. `top_variance` keeps that many numeric columns of largest variance.
+        """
+        made = cls(clip=clip)
+        kinds: Mapping[str, Any] = columns if columns is not None else dict.fromkeys(table.columns, "numeric")
+        ordered = {name: [str(v) for v in kind] for name, kind in kinds.items() if not isinstance(kind, str)}
+        made.categories = {
+            name: sorted(set(table[name]) - set(MISSING)) for name, kind in kinds.items() if kind == "categorical"
+        }
+        made.ordered = ordered
+        frame = made._numeric(table, [name for name, kind in kinds.items() if kind == "numeric" or name in ordered])
+        values = frame.to_numpy()
+        seen = np.isfinite(values)
+        with np.errstate(all="ignore"):
+            median = np.nan_to_num(np.where(seen.any(0), _nan(np.nanmedian, values, seen), 0.0))
+            filled = np.where(seen, values, median)
+            mean, sd = filled.mean(0), filled.std(0)
+        keep = np.flatnonzero(sd > 1e-9 * np.maximum(1.0, np.abs(mean)))
+        if top_variance is not None and len(keep) > top_variance:
+            keep = np.sort(keep[np.argsort(-sd[keep], kind="stable")[:top_variance]])
+        made.numbers = [str(frame.columns[i]) for i in keep]
+        made.median, made.mean, made.sd = median[keep].tolist(), mean[keep].tolist(), sd[keep].tolist()
+        made.indicated = [str(frame.columns[i]) for i in keep if 0 < seen[:, i].mean() < 1]
+        return made
+
+    def _numeric(self, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+        absent = [name for name in names if name not in table.columns]
+        if absent:
+            raise DataFault(f"the table lacks {len(absent)} column(s) that the model needs: {', '.join(absent[:5])}")
+        out = {}
+        for name in names:
+            column = table[name]
+            if name in self.ordered:
+                rank = {value: float(i) for i, value in enumerate(self.ordered[name])}
+                out[name] = column.map(lambda cell, rank=rank: rank.get(str(cell), np.nan)).astype(float)
+            else:
+                out[name] = column if column.dtype.kind == "f" else numeric(column, f"column '{name}'")
+        return pd.DataFrame(out, index=table.index)
+
+    def transform(self, table: pd.DataFrame) -> np.ndarray:
+        """Float32 [patient, dim]; never NaN."""
+        values = self._numeric(table, self.numbers).to_numpy(dtype=float).reshape(len(table), len(self.numbers))
+        seen = np.isfinite(values)
+        filled = np.where(seen, values, np.array(self.median))
+        scaled = np.clip((filled - np.array(self.mean)) / np.array(self.sd), -self.clip, self.clip)
+        parts = [scaled]
+        if self.indicated:
+            parts.append(~seen[:, [self.numbers.index(name) for name in self.indicated]])
+        for name, values_of in self.categories.items():
+            text = table[name].astype(str).to_numpy()
+            parts.append(text[:, None] == np.array(values_of, dtype=str)[None, :])
+        return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns that come out, in their order."""
+        one_hot = [f"{name}={value}" for name, values in self.categories.items() for value in values]
+        return [*self.numbers, *(f"{name} missing" for name in self.indicated), *one_hot]
+
+    @property
+    def dim(self) -> int:
+        """Number of columns that come out."""
+        return len(self.names)
+
+    def state(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, state: Mapping[str, Any]) -> TableEncoder:
+        """The encoder that `state()` came from."""
+        return cls(**state)
+
+
+def _nan(function: Any, values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """`function` over the rows, without the warning that an all-NaN column gives."""
+    out = np.zeros(values.shape[1])
+    some = seen.any(0)
+    out[some] = function(values[:, some], axis=0)
+    return out
