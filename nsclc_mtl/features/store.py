@@ -68,8 +68,8 @@ def read(path: Path, mpp: float | None = None) -> Features:
 
     Reads our files, TRIDENT and CLAM (`features`, also [1, tile, dim]), STAMP (`feats`, coordinates in um), `.npz` and
     `.pt` (weights only). `attrs["coords_unit"]` says what the coordinates are: `level0_px`, `um` (STAMP where neither
-    the file nor `mpp` gives um/px), `unknown` (`feats` without a unit: good for training, not for maps), or `row` where the
-    file has none (then the order of the file is kept). Raises DataFault where it cannot be read or holds NaN or Inf.
+    the file nor `mpp` gives um/px), `unknown` (`feats` without a unit: good for training, not for maps), or `row` where
+    the file has none (its order is kept then). Raises DataFault where it cannot be read or holds NaN or Inf.
     """
     path = Path(path)
     suffix = path.suffix.lower()
