@@ -66,5 +66,5 @@ def _check_meaning(folder: Path, header: object, modality: str | None) -> None:
     if modality == "PT":
         raise ItemFault(
             "not_suv",
-            f"folder {folder.name} is PET in {getattr(header, 'Units', 'unknown units')}, not SUV; give NIfTI or NRRD in SUV",
+            f"folder {folder.name} is PET in {getattr(header, 'Units', 'no unit')}, not SUV; give a NIfTI in SUV",
         )

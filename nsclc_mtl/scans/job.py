@@ -1,0 +1,273 @@
+"""All scans of a cohort to radiomics, crops and pictures: one idempotent function a scan, in a pool of processes.
+
+A scan that fails is named with its reason and the others go on; a scan that is complete for the same files and options
+is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pandas as pd
+
+from nsclc_mtl.records import DataFault, ItemFault
+from nsclc_mtl.scans import crop, radiomics, volume
+
+T = TypeVar("T")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+
+
+class Log(Protocol):
+    """What the job tells: the run of a verb, or anything with these five."""
+
+    done: list[str]
+    skipped: list[dict[str, str]]
+    failed: list[dict[str, str]]
+
+    def say(self, text: str) -> None:
+        """One line for the user and the log."""
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """The items one by one, with progress."""
+
+
+def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: Path, run: Log) -> None:
+    """Radiomics table, crops and pictures of the scans of a cohort, under `out/scans/`.
+
+    `scans` has the columns scan_id, patient_id, modality, image, mask and perhaps timepoint; paths are relative to
+    `root`. `cfg` is the plain `scans` group of the configuration. Scans of another modality than `cfg["modality"]` and
+    scans without a mask are skipped by name. Writes `radiomics-<key8>.parquet` (index patient_id, one row a patient:
+    the first scan of the patient's earliest timepoint that succeeded), `volumes-<key8>/<scan_id>.h5`, and
+    `volumes-<key8>.csv` (patient_id, scan_id: the same choice). Raises `DataFault` when scan_id is not unique.
+    """
+    scans = scans.astype({"scan_id": str, "patient_id": str})
+    twice = scans["scan_id"][scans["scan_id"].duplicated()].unique()
+    if len(twice):
+        raise DataFault(f"scan_id is not unique in scans.csv: {', '.join(map(str, twice[:5]))}; give each scan its own")
+    rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in scans.to_dict("records")]
+    todo = [row for row in rows if _wanted(row, cfg, run)]
+    results: dict[str, dict[str, Any]] = {}
+    kept = 0
+    work = _each(todo, Path(root), cfg, Path(out))
+    for scan_id, result in run.track(work, "scans", total=len(todo)):
+        if "reason" in result:
+            run.failed.append({"id": scan_id, "reason": result["reason"]})
+            run.say(f"scan {scan_id}: {result['reason']}: {result['sentence']}")
+            continue
+        kept += result.pop("kept")
+        results[scan_id] = result
+    run.done.extend(row["scan_id"] for row in todo if row["scan_id"] in results)
+    run.say(f"scans: {len(results)} done ({kept} of them complete before), {len(todo) - len(results)} failed")
+    if results:
+        _write_tables(pd.DataFrame(todo), results, cfg, Path(out), run)
+
+
+def one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """What became of one scan: {features, kept} when it is complete on disk, {reason, sentence} when it failed."""
+    try:
+        return _one_scan(root, row, cfg, out)
+    except ItemFault as fault:
+        return {"reason": fault.reason, "sentence": str(fault)}
+    except MemoryError:
+        return {"reason": "memory", "sentence": "not enough memory for this scan; lower scans.workers or crop it"}
+
+
+def first_scans(scans: pd.DataFrame, usable: Collection[str] | None = None) -> pd.DataFrame:
+    """One row a patient: the first usable scan (default: any), in file order, of the patient's earliest timepoint.
+
+    A later timepoint never stands in for an earlier one that failed: it would look into the patient's future.
+    """
+    keys = _timepoints(scans)
+    earliest = {patient: min(keys[i] for i in rows) for patient, rows in scans.groupby("patient_id").indices.items()}
+    take = [
+        keys[i] == earliest[patient] and (usable is None or scan in usable)
+        for i, (patient, scan) in enumerate(zip(scans["patient_id"], scans["scan_id"], strict=True))
+    ]
+    return scans[take].drop_duplicates("patient_id", keep="first")
+
+
+def _wanted(row: Mapping[str, Any], cfg: Mapping[str, Any], run: Log) -> bool:
+    wish = cfg.get("modality")
+    if wish and volume.canonical_modality(row["modality"]) != volume.canonical_modality(str(wish)):
+        run.skipped.append({"id": row["scan_id"], "reason": "other_modality"})
+        return False
+    if not _text(row.get("mask")):
+        run.skipped.append({"id": row["scan_id"], "reason": "no_mask"})
+        return False
+    return True
+
+
+def _one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    scan_id, patient_id = str(row["scan_id"]), str(row["patient_id"])
+    if not re.fullmatch(r"[^/\\\x00]+", scan_id) or scan_id.startswith("."):
+        raise ItemFault("bad_id", f"scan_id {scan_id!r} cannot be a file name; use letters, digits, - and _")
+    if not _text(row.get("image")):
+        raise ItemFault("absent", "the column image is empty in scans.csv")
+    image, mask = root / str(row["image"]), root / str(row["mask"])
+    source = _content(image) + _content(mask)
+    stamp = {"source": hashlib.sha256(source.encode()).hexdigest(), "patient_id": patient_id}
+    table = radiomics.radiomics_table(out, cfg).with_suffix("") / f"{scan_id}.json"
+    cube = crop.volume_folder(out, cfg) / f"{scan_id}.h5"
+    picture = out / "scans" / "qc" / f"{scan_id}-{crop.volume_key(cfg)}.png"
+    values = _cached(table, stamp) if cfg.get("radiomics") else {}
+    cropped = not cfg.get("crop") or crop.is_complete(cube, **stamp)
+    pictured = not cfg.get("qc") or picture.is_file()
+    if values is not None and cropped and pictured:
+        return {"features": values, "kept": 1}
+    scan = volume.load(
+        image,
+        mask,
+        str(row["modality"]),
+        cfg.get("label"),
+        on_mismatch=cfg.get("on_mismatch", "refuse"),
+        min_voxels=int(cfg.get("min_voxels", volume.MIN_VOXELS)),
+        max_bytes=int(float(cfg.get("max_gib", 4)) * 2**30),
+    )
+    if not cropped:
+        made = crop.lesion_volume(scan, **_crop_options(cfg))
+        crop.save(cube, made, **stamp)
+    if not pictured:
+        from nsclc_mtl.scans.picture import quality_picture
+
+        options = _crop_options(cfg) if cfg.get("crop") else {}
+        crop.publish(
+            picture,
+            lambda part: quality_picture(scan, part, scan_id, **options),
+            lambda part: part.stat().st_size > 0,
+        )
+    if values is None:
+        values = radiomics.features(scan, cfg["radiomics"])
+        told = {**stamp, "scan_id": scan_id, "history": scan.history, "features": values, "complete": 1}
+        crop.publish(table, lambda part: _write_json(part, told), lambda part: _cached(part, stamp) is not None)
+    return {"features": values, "kept": 0}
+
+
+def _crop_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    options = cfg["crop"]
+    window = options.get("window")
+    return {
+        "size_vox": int(options["size_vox"]),
+        "spacing_mm": float(options["spacing_mm"]),
+        "window": None if window is None else (float(window[0]), float(window[1])),
+    }
+
+
+def _each(
+    todo: list[dict[str, Any]], root: Path, cfg: Mapping[str, Any], out: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Results as they come. A pool pays only where its start (seconds) is less than the work."""
+    workers = min(int(cfg.get("workers", 2)), len(todo))
+    if workers < 2:
+        yield from ((row["scan_id"], one_scan(root, row, cfg, out)) for row in todo)
+        return
+    with _single_threaded(), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(one_scan, root, row, dict(cfg), out): row["scan_id"] for row in todo}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], _result(future)
+        except BaseException:  # a full disk or a signal ends the job: what has not begun must not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        told = "a worker was killed, perhaps for memory; lower scans.workers and run again, finished scans are kept"
+        return {"reason": "worker_died", "sentence": told}
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Children that start inside use one thread each: two libraries of eight threads a worker would only queue."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _write_tables(
+    scans: pd.DataFrame, results: Mapping[str, dict[str, Any]], cfg: Mapping[str, Any], out: Path, run: Log
+) -> None:
+    first = first_scans(scans, results)
+    several = int((scans.groupby("patient_id").size() > 1).sum())
+    if several:
+        run.say(
+            f"{several} patients have several scans: the table holds the first of each patient's earliest timepoint"
+        )
+    lost = scans["patient_id"].nunique() - len(first)
+    if lost:
+        run.say(f"{lost} patients have no usable scan at their earliest timepoint and are missing from the table")
+    if cfg.get("crop"):
+        chosen = first[["patient_id", "scan_id"]]
+        path = crop.volume_folder(out, cfg).with_suffix(".csv")
+        crop.publish(path, lambda part: chosen.to_csv(part, index=False), lambda part: part.stat().st_size > 0)
+    if cfg.get("radiomics"):
+        index = pd.Index(first["patient_id"].astype(str), name="patient_id")
+        table = pd.DataFrame([results[scan]["features"] for scan in first["scan_id"]], index=index, dtype=float)
+        path = radiomics.radiomics_table(out, cfg)
+        crop.publish(path, table.to_parquet, lambda part: len(pd.read_parquet(part)) == len(table))
+        run.say(f"radiomics: {table.shape[1]} features of {len(table)} patients in {path}")
+
+
+def _timepoints(scans: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Keys that sort timepoints: numbers as numbers, anything else by its digits and letters; a missing one last."""
+    if "timepoint" not in scans:
+        return [()] * len(scans)
+    text = [_text(value) for value in scans["timepoint"]]
+    try:
+        return [(0, float(word)) if word else (1, 0.0) for word in text]
+    except ValueError:
+        # T2 before T10; digits and letters alternate, so positions of equal kind are compared
+        return [(0, *_natural(word)) if word else (1,) for word in text]
+
+
+def _natural(word: str) -> list[Any]:
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", word))]
+
+
+def _text(value: object) -> str:
+    return "" if value is None or value != value else str(value).strip()
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a DICOM folder; "absent" is an answer for the reader to explain."""
+    if not path.exists():
+        return "absent"
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _write_json(path: Path, told: Mapping[str, Any]) -> None:
+    # NaN is written as null, which every JSON reader takes
+    features = {name: value if math.isfinite(value) else None for name, value in told["features"].items()}
+    path.write_text(json.dumps({**told, "features": features}, indent=1))
+
+
+def _cached(path: Path, stamp: Mapping[str, str]) -> dict[str, float] | None:
+    """The features in a complete file made from these very images; None where there is none."""
+    try:
+        told = json.loads(path.read_text())
+        if told["complete"] != 1 or any(told[name] != value for name, value in stamp.items()):
+            return None
+        return {name: math.nan if value is None else float(value) for name, value in told["features"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
