@@ -74,7 +74,7 @@ def _unknown(verb: str, key: str, value: Any, adding: bool, cfg: DictConfig, gro
                 return
             yield f"{key!r} is not set in the configuration, but {node.get('_target_')} takes it: write +{key}=..."
             return
-        yield f"`mtl {verb}` has no key {key!r}{_near(words, depth, node, cfg, groups)}"
+        yield f"`mtl {verb}` has no key {key!r}{_near(verb, words, depth, node, cfg, groups)}"
         return
     if isinstance(value, dict) and isinstance(node, DictConfig):
         for inner, below in value.items():
@@ -98,24 +98,25 @@ def _takes(node: Any, word: str) -> bool:
     return word in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def _near(words: Sequence[str], depth: int, node: Any, cfg: DictConfig, groups: Sequence[str]) -> str:
+def _near(verb: str, words: Sequence[str], depth: int, node: Any, cfg: DictConfig, groups: Sequence[str]) -> str:
     """The nearest valid name: among the siblings first, then the same leaf elsewhere, then anything."""
     above = ".".join(words[:depth])
     siblings = [str(k) for k in node] if isinstance(node, DictConfig) else []
     if depth == 0:
         siblings = sorted({*siblings, *groups})
-    close = difflib.get_close_matches(words[depth], siblings, n=1, cutoff=0.6)
-    if close:
-        rest = ".".join(words[depth + 1 :])
-        return f"; did you mean {'.'.join(filter(None, (above, close[0], rest)))!r}?"
+    rest = ".".join(words[depth + 1 :])
     everything = list(_keys(cfg))
-    same = [key for key in everything if key.rsplit(".", 1)[-1] == words[-1]]
-    if same:
-        return f"; did you mean {min(same, key=len)!r}?"
+    same = sorted((key for key in everything if key.rsplit(".", 1)[-1] == words[-1]), key=len)
+    for likeness in (0.8, 0.6):
+        close = difflib.get_close_matches(words[depth], siblings, n=1, cutoff=likeness)
+        if close:
+            return f"; did you mean {'.'.join(filter(None, (above, close[0], rest)))!r}?"
+        if same:
+            return f"; did you mean {same[0]!r}?"
     near = nearest(".".join(words), everything + siblings)
     if near:
         return near
-    return f"; {above or 'at the top'} has {', '.join(siblings)}" if siblings else f"; {above} has no keys below it"
+    return f"; {above or f'`mtl {verb}`'} has {', '.join(siblings)}" if siblings else f"; {above} has no keys below it"
 
 
 def _keys(node: DictConfig, above: str = "") -> Iterator[str]:

@@ -254,7 +254,7 @@ def _first_line(wrong: BaseException) -> str:
     if isinstance(wrong.__cause__, UsageFault):
         wrong = wrong.__cause__
     lines = [line.strip() for line in str(wrong).splitlines() if line.strip()]
-    text = lines[0] if lines else type(wrong).__name__
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", lines[0]) if lines else type(wrong).__name__
     key = getattr(wrong, "full_key", None)
     return f"{text} (at {key})" if key and str(key) not in text else text
 

@@ -1,0 +1,75 @@
+# `make` alone prints the targets. Everything installs into .venv; `make demo` and `make test` set it up where needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# For example: make setup PIP_FLAGS=--no-cache-dir
+PIP_FLAGS ?=
+# Overrides for the verbs: make train ARGS="model=abmil trainer.max_epochs=3"
+ARGS ?=
+# Processes of the test run, each with one thread.
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint types bench data wheel wheel-check ci tile extract train evaluate predict clean
+
+help:  ## print the targets
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed  ## create .venv and install everything, pinned by constraints.txt
+
+# pyradiomics builds only without build isolation, after NumPy is there.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make setup PYTHON=python3.12" % v[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[dev,hub]' 'setuptools>=77' wheel
+	$(PIP) install $(PIP_FLAGS) -c constraints.txt --no-build-isolation 'pyradiomics==3.0.1'
+	@touch $@
+
+demo: setup  ## make the phantom cohort and run tile, extract, train, evaluate, predict on it
+	$(BIN)/mtl demo $(ARGS)
+
+test: setup  ## run the tests that take seconds
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-all: setup  ## run all tests, the slow ones too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'slow or not slow' $(ARGS)
+
+lint: setup  ## style, and the floors of the house (imports only run downwards)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup  ## check the types
+	$(BIN)/mypy
+
+bench: setup  ## ratios of speed against the plain way of doing the same
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench.py
+
+data: setup $(VENV)/.dvc  ## regenerate data/ and check that its hash holds
+	DVC_NO_ANALYTICS=1 $(BIN)/dvc repro
+	git diff --exit-code -- data.dvc
+
+$(VENV)/.dvc: pyproject.toml constraints.txt $(VENV)/.installed
+	$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[data]'
+	@touch $@
+
+wheel: setup  ## build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist
+
+wheel-check: wheel  ## install the wheel in a clean environment outside the checkout and compose a configuration there
+	@set -e; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
+	$(PYTHON) -m venv "$$away/venv"; \
+	"$$away/venv/bin/python" -m pip --disable-pip-version-check install -q $(PIP_FLAGS) -c constraints.txt dist/*.whl; \
+	cd "$$away"; venv/bin/mtl --version; venv/bin/mtl train --show > shown.yaml; test -s shown.yaml; \
+	test "$$(ls)" = "$$(printf 'shown.yaml\nvenv')"; echo "the wheel composes mtl train in a clean environment"
+
+ci: test lint types wheel-check  ## what .ci/run runs
+
+tile extract train evaluate predict: setup  ## run one verb: make train ARGS="model=abmil"
+	$(BIN)/mtl $@ $(ARGS)
+
+clean:  ## remove what was built; data/, out/, runs/ and .venv stay
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find nsclc_mtl tests -name __pycache__ -type d -prune -exec rm -rf {} +
