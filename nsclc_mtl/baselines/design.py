@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from nsclc_mtl.tables.read import MISSING
+
 _RAREST = 3  # a level that fewer training patients have is nothing to learn from
 _LEVELS = 30  # most frequent levels of a text column that get a column each
 _FAR = 5.0  # standardised values are held within +-5: one outlier must not be the model
@@ -75,11 +77,11 @@ class Design:
 
 
 def _cells(column: pd.Series) -> pd.Series:
-    """The column as floats where it is numeric or boolean, else unchanged; infinities are missing."""
+    """The column as floats where it is numeric or boolean, else text; infinities and the words for nothing are missing."""
     if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
         cells = column.to_numpy(dtype=float, na_value=np.nan)
         return pd.Series(np.where(np.isfinite(cells), cells, np.nan), index=column.index)
-    return column
+    return column.mask(column.isin(MISSING))
 
 
 def _none(rows: pd.DataFrame) -> np.ndarray:

@@ -26,14 +26,12 @@ _ROUGH = 1e-5  # convergence while the penalty is searched; the final fit is exa
 _FEWEST = 2  # training patients of the rarer class, or events, below which nothing is fitted
 
 
-def floor_tables(
-    tables: Mapping[str, pd.DataFrame], labels: Mapping[str, pd.DataFrame], stage: str | None
-) -> dict[str, tuple[str, ...]]:
-    """Which tables each floor sees: {floor: tables}. The stage, being a task, is never part of `all tables`."""
+def floor_tables(tables: Mapping[str, pd.DataFrame], stage: bool = False) -> dict[str, tuple[str, ...]]:
+    """Which tables each floor sees: {floor: tables}. The stage stands alone, it is never part of `all tables`."""
     floors: dict[str, tuple[str, ...]] = {name: (name,) for name in tables}
     if len(tables) > 1:
         floors[ALL] = tuple(tables)
-    if stage is not None and stage in labels and stage not in tables:
+    if stage:
         floors = {STAGE: (STAGE,), **floors}
     return floors
 
@@ -47,17 +45,21 @@ def fit_floors(
     seed: int,
     horizons: Mapping[str, Sequence[float]] | None = None,
     only: Sequence[str] | None = None,
+    stage_table: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Test-part predictions of every floor, in the long format of predictions.csv plus the column `model`.
 
     tables: {name: frame indexed by patient_id}, numeric, boolean or text; cells and whole rows may be missing.
     labels: as `Manifest.labels`. splits: columns patient_id, fold, part. stage: the task that is the TNM stage.
     horizons: {survival task: days} at which survival curves are written. only: names of the floors wanted.
+    stage_table: the stage as an input; without it the labels of the task `stage`. That task gets no stage floor.
     """
     inputs = dict(tables)
-    floors = floor_tables(tables, labels, stage)
-    if STAGE in floors and floors[STAGE] == (STAGE,) and stage is not None and STAGE not in tables:
-        inputs[STAGE] = _stage_table(labels[stage], tasks[stage])
+    if stage_table is None and stage is not None and stage in labels and stage in tasks:
+        stage_table = _stage_table(labels[stage], tasks[stage])
+    floors = floor_tables(tables, stage=stage_table is not None)
+    if stage_table is not None:
+        inputs[STAGE] = stage_table
     if only is not None:
         floors = {name: sees for name, sees in floors.items() if name in only}
     frames = []

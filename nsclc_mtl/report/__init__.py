@@ -1,0 +1,1 @@
+"""What came out, for people: metrics with intervals, figures, one self-contained page."""

@@ -1,0 +1,179 @@
+"""Figures of the report as inline SVG: ROC, Kaplan-Meier with numbers at risk, the learner beside the floor.
+
+Colours are Okabe and Ito's, and never the only sign: lines differ in style and carry their name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from nsclc_mtl.metrics.comparison import Interval
+from nsclc_mtl.metrics.survival import kaplan_meier
+
+BLUE, ORANGE, GREEN, PINK, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7a7f87", "#22262b"
+STYLES: tuple[tuple[str, object], ...] = (
+    (BLUE, "-"),
+    (ORANGE, (0, (5, 2))),
+    (GREEN, (0, (1.5, 1.5))),
+    (PINK, (0, (6, 2, 1.5, 2))),
+    (INK, (0, (8, 3))),
+)
+DAYS_PER_MONTH = 30.4375
+_WIDTH = 4.7  # inches: two stand side by side on a desk, and one is still readable on a phone
+_RC = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["system-ui", "-apple-system", "Segoe UI", "Helvetica", "Arial", "DejaVu Sans", "sans-serif"],
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9aa0a6",
+    "axes.labelcolor": INK,
+    "xtick.color": "#4a4f55",
+    "ytick.color": "#4a4f55",
+    "text.color": INK,
+    "svg.hashsalt": "nsclc_mtl",
+}
+
+
+@dataclass(frozen=True)
+class Roc:
+    """One curve: true positive rate over a grid of false positive rates, averaged over folds, and each fold's own."""
+
+    name: str
+    mean: np.ndarray  # [grid]
+    folds: list[np.ndarray]  # each [grid]
+
+
+GRID = np.linspace(0, 1, 101)
+
+
+def roc(name: str, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Roc | None:
+    """The patient-weighted vertical average of within-fold ROC curves; None where no fold has both classes.
+
+    folds: (label 0/1 [n], score [n]) each. Patients of different folds never meet on one curve.
+    """
+    curves, sizes = [], []
+    for label, score in folds:
+        keep = ~np.isnan(score)
+        y, s = label[keep], score[keep]
+        if len(np.unique(y)) < 2:
+            continue
+        order = np.argsort(-s, kind="stable")
+        last = np.r_[np.diff(s[order]) != 0, True]  # tied scores move along one straight step
+        tpr = np.r_[0, np.cumsum(y[order] == 1)[last] / (y == 1).sum()]
+        fpr = np.r_[0, np.cumsum(y[order] == 0)[last] / (y == 0).sum()]
+        curve = np.interp(GRID, fpr, tpr)
+        curve[0] = 0.0
+        curves.append(curve)
+        sizes.append(len(y))
+    return Roc(name, np.average(curves, axis=0, weights=sizes), curves) if curves else None
+
+
+def roc_figure(curves: Sequence[Roc], title: str) -> str:
+    """SVG of ROC curves: bold = mean over folds, thin = each fold (for the first curve)."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(_WIDTH, 4.3))
+        axes = figure.add_axes((0.12, 0.12, 0.85, 0.85))
+        axes.plot([0, 1], [0, 1], color="#c4c8cc", lw=0.8)
+        for curve in curves[0].folds if curves else ():
+            axes.plot(GRID, curve, color=STYLES[0][0], lw=0.6, alpha=0.35)
+        for curve, (colour, style) in zip(curves, STYLES, strict=False):
+            axes.plot(GRID, curve.mean, color=colour, ls=style, lw=1.8, label=curve.name)  # type: ignore[arg-type]
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="1 − specificity", ylabel="sensitivity", aspect="equal")
+        axes.set_xticks(np.linspace(0, 1, 6))
+        axes.set_yticks(np.linspace(0, 1, 6))
+        axes.legend(loc="lower right", frameon=False, handlelength=3)
+        named = ", ".join(c.name for c in curves)
+        return _svg(figure, title, f"Receiver operating characteristic: {named}.")
+
+
+def kaplan_meier_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> str:
+    """SVG of survival by risk group with 95 % bands and numbers at risk. groups: {name: (time_days, event)}."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(_WIDTH, 4.3))
+        low = 0.16 + 0.05 * len(groups)
+        axes = figure.add_axes((0.12, low + 0.04, 0.85, 0.92 - low))
+        longest = max(t.max() for t, _ in groups.values()) / DAYS_PER_MONTH
+        step = next(s for s in (1, 2, 3, 6, 12, 24, 36, 60, 120, 240, 1e9) if longest / s <= 7)
+        ticks = np.arange(0, longest + step * 0.01, step)
+        told = []
+        for k, ((name, (time, event)), (colour, style)) in enumerate(zip(groups.items(), STYLES, strict=False)):
+            curve = kaplan_meier(time, event)
+            x = np.r_[0, curve.time / DAYS_PER_MONTH]
+            line = axes.step(x, np.r_[1, curve.value], where="post", color=colour, lw=1.8, label=name)[0]
+            line.set_linestyle(style)  # type: ignore[arg-type]
+            lo, hi = np.r_[np.nan, curve.lo], np.r_[np.nan, curve.hi]
+            axes.fill_between(x, lo, hi, step="post", color=colour, alpha=0.13, lw=0)
+            censored = np.unique(time[event == 0])
+            axes.plot(censored / DAYS_PER_MONTH, curve.at(censored), "|", color=colour, ms=4, mew=0.8)
+            # numbers at risk, one row a group under the time axis
+            y = low - 0.105 - 0.05 * k
+            figure.text(0.005, y, name.split(" ")[0], color=colour, fontsize=8.5, va="center", weight="bold")
+            for tick in ticks:
+                at = 0.12 + 0.85 * tick / longest
+                count = int((time >= tick * DAYS_PER_MONTH).sum())
+                figure.text(at, y, str(count), fontsize=8.5, ha="center", va="center")
+            told.append(f"{name}: {len(time)} patients, {int(event.sum())} events")
+        figure.text(0.12, low - 0.06, "at risk", fontsize=8.5, va="center", color="#4a4f55")
+        axes.set(xlim=(0, longest), ylim=(0, 1.02), ylabel="survival")
+        axes.set_xlabel("months", labelpad=1, loc="right")
+        axes.set_xticks(ticks)
+        axes.legend(loc="best", frameon=False, handlelength=3)
+        return _svg(figure, title, "Kaplan-Meier curves. " + "; ".join(told) + ".")
+
+
+def interval_figure(rows: Sequence[tuple[str, Interval]], title: str, label: str, reference: float | None) -> str:
+    """SVG of values with their intervals, one row each; the first row is the learner, drawn in full."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(_WIDTH, 0.75 + 0.3 * len(rows)))
+        height = 0.75 + 0.3 * len(rows)
+        axes = figure.add_axes((0.34, 0.5 / height, 0.63, 0.3 * len(rows) / height))
+        told = []
+        for k, (name, at) in enumerate(rows):
+            y = len(rows) - 1 - k
+            oracle = name.startswith("ceiling")
+            colour, marker = (BLUE, "o") if k == 0 else ((ORANGE, "D") if oracle else (GREY, "s"))
+            axes.plot([at.lo, at.hi], [y, y], color=colour, lw=2.2 if k == 0 else 1.4, solid_capstyle="butt")
+            axes.plot([at.value], [y], marker, color=colour, ms=6 if k == 0 else 4.5)
+            told.append(f"{name} {at.value:.3f} ({at.lo:.3f} to {at.hi:.3f})")
+        if reference is not None:
+            axes.axvline(reference, color="#c4c8cc", lw=0.9, zorder=0)
+        if rows and np.isfinite(rows[0][1].value):
+            axes.axvline(rows[0][1].value, color=BLUE, lw=0.7, ls=(0, (2, 3)), zorder=0)
+        axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel(label)
+        return _svg(figure, title, f"{label} with 95 % intervals. " + "; ".join(told) + ".")
+
+
+def _svg(figure: Figure, title: str, description: str) -> str:
+    """The figure as an SVG element of its own ids, with a title and a description for screen readers."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    mark = "f" + hashlib.sha256((title + description).encode()).hexdigest()[:8]
+    # several figures share one page: their ids must not collide
+    text = re.sub(r'\bid="', f'id="{mark}-', text)
+    text = re.sub(r"url\(#", f"url(#{mark}-", text)
+    text = re.sub(r'href="#', f'href="#{mark}-', text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    opening, rest = text.split(">", 1)
+    opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)
+    return (
+        f'{opening} role="img" aria-labelledby="{mark}-title {mark}-desc">'
+        f'<title id="{mark}-title">{html.escape(title)}</title>'
+        f'<desc id="{mark}-desc">{html.escape(description)}</desc>{rest}'
+    )

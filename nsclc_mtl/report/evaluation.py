@@ -1,0 +1,195 @@
+"""Every number of an evaluation, from saved predictions: metrics, intervals, differences to the floor.
+
+Patients are the unit; metrics are computed within each fold and averaged with the number of patients as weight; all
+models of a task are judged on the patients the learner predicted, and on the same bootstrap draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nsclc_mtl.metrics import survival
+from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, paired_difference, resamples
+from nsclc_mtl.metrics.score import Score
+from nsclc_mtl.records import DataFault, TaskSpec
+from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY, Fold, metrics_of, tried
+
+_GAP = 0.02  # a ceiling closer to its reference than this carries no share
+
+
+@dataclass
+class TaskResult:
+    """What came out for one task: its folds and every metric of every model."""
+
+    task: TaskSpec
+    folds: list[Fold]
+    metrics: dict[str, dict[str, Bootstrapped]] = field(default_factory=dict)  # metric -> model -> values
+
+    @property
+    def primary(self) -> str:
+        """The metric that the task is judged by."""
+        return PRIMARY[self.task.kind]
+
+    @property
+    def n(self) -> int:
+        """Test patients with a known outcome, over all folds."""
+        return sum(len(f.patients) for f in self.folds)
+
+    @property
+    def events(self) -> int | None:
+        """Events (survival), positives (binary), None for more classes."""
+        return _events(self.task, self.folds)
+
+    def difference(self, metric: str, model: str) -> Interval:
+        """Learner minus another model, paired by patient."""
+        return paired_difference(self.metrics[metric][LEARNER], self.metrics[metric][model])
+
+    def models(self, prefix: str) -> list[str]:
+        """Models whose name begins with `prefix`, in their order."""
+        return [m for m in self.metrics[self.primary] if m.startswith(prefix)]
+
+
+def judge(
+    predictions: pd.DataFrame,
+    tasks: Mapping[str, TaskSpec],
+    training: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, TaskResult]:
+    """Every metric of every model. {task: result}.
+
+    predictions: rows of predictions.csv with a column `model` (absent: all are the learner's); parts other than test
+    are ignored. training: {survival task: {fold: frame with event and time_days of its non-test patients}}; without it
+    there are no censoring weights, hence no Brier score of survival.
+    """
+    rows = predictions[predictions["part"] == "test"]
+    if "model" not in rows:
+        rows = rows.assign(model=LEARNER)
+    results = {}
+    for name, task in tasks.items():
+        own = rows[rows["task"] == name]
+        if own.empty or not (own["model"] == LEARNER).any():
+            continue
+        folds = _folds(own, task, (training or {}).get(name, {}))
+        result = TaskResult(task, folds)
+        rng = np.random.default_rng([seed, *name.encode()])
+        weights = resamples([len(f.patients) for f in folds], draws, rng)
+        models = list(dict.fromkeys(own["model"]))
+        for metric, measure_of in metrics_of(task, folds).items():
+            per_model = {}
+            for model in models:
+                measures = [tried(measure_of, f, f.said[model]) for f in folds]
+                if metric == PRIMARY[task.kind] or any(not isinstance(m, Score) for m in measures):
+                    per_model[model] = bootstrap(measures, weights)
+            if LEARNER in per_model:
+                result.metrics[metric] = per_model
+        results[name] = result
+    if not results:
+        raise DataFault("predictions.csv holds no test-part rows of the configured tasks: run `mtl train` again")
+    return results
+
+
+def _folds(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFrame]) -> list[Fold]:
+    """The learner's test patients with a known outcome, fold by fold, with every model's outputs aligned to them."""
+    folds = []
+    for name, inside in rows.groupby(rows["fold"].astype(str), sort=False):
+        ours = inside[inside["model"] == LEARNER].drop_duplicates("patient_id").set_index("patient_id").sort_index()
+        if task.kind == "survival":
+            known = ours[ours["event"].notna() & ours["time_days"].notna()]
+            label, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=float)
+        else:
+            known = ours[ours["target"].isin(task.classes)]
+            label = known["target"].map({c: i for i, c in enumerate(task.classes)}).to_numpy(dtype=float)
+            event = np.zeros(len(known))
+        fold = Fold(str(name), list(known.index), label, event)
+        for model, said in inside.groupby("model", sort=False):
+            wide = said.pivot_table(index="patient_id", columns="output", values="value", aggfunc="first", sort=False)
+            fold.said[str(model)] = wide.reindex(known.index)
+        for model in rows["model"].unique():
+            fold.said.setdefault(str(model), pd.DataFrame(index=known.index))
+        if str(name) in training:
+            frame = training[str(name)]
+            fold.censoring = survival.censoring_curve(frame["time_days"], frame["event"])
+        folds.append(fold)
+    return sorted(folds, key=lambda f: (len(f.fold), f.fold))
+
+
+def metric_rows(results: Mapping[str, TaskResult]) -> list[dict[str, Any]]:
+    """The rows of metrics.json: each metric per fold and over all; then differences and shares of the ceilings."""
+    rows: list[dict[str, Any]] = []
+    for name, result in results.items():
+        for metric, models in result.metrics.items():
+            for model, values in models.items():
+                for k, fold in enumerate(result.folds):
+                    one = values.fold_interval(k)
+                    rows.append(_row(result.task, metric, fold.fold, model, one, [fold]))
+                rows.append(_row(result.task, metric, "all", model, values.interval(), result.folds))
+        for metric in (result.primary, *LOWER_IS_BETTER):
+            for model in result.metrics.get(metric, {}):
+                if model.startswith("floor:"):
+                    gap = result.difference(metric, model)
+                    rows.append(_row(result.task, f"difference:{metric}", "all", model, gap, result.folds))
+        for metric, share in shares(result).items():
+            rows.append(_row(result.task, metric, "all", LEARNER, share, result.folds))
+        if name != result.task.name:
+            raise ValueError(f"results of task {result.task.name!r} stand under {name!r}")
+    return rows
+
+
+def shares(result: TaskResult) -> dict[str, Interval]:
+    """How much of what can be known the learner knows: share of the attainable margin, and of fusion's part of it."""
+    models = result.metrics[result.primary]
+    out: dict[str, Interval] = {}
+    ours, top, additive = (models.get(m) for m in (LEARNER, "oracle:attainable", "oracle:additive"))
+    if ours is None or top is None:
+        return out
+    half = np.full(len(ours.draws), 0.5)
+    out["share"] = _share(ours, top, float("nan") if not top.value.known else 0.5, half)
+    if additive is not None:
+        out["fusion_share"] = _share(ours, top, float(additive.value), additive.draws)
+    return out
+
+
+def _share(ours: Bootstrapped, top: Bootstrapped, base: float, base_draws: np.ndarray) -> Interval:
+    gap = float(top.value) - base
+    if not gap > _GAP:
+        nan = float("nan")
+        return Interval(nan, nan, nan, f"the ceiling is only {gap:.3f} above its reference")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = (ours.draws - base_draws) / (top.draws - base_draws)
+    good = draws[np.isfinite(draws)]
+    lo, hi = np.quantile(good, [0.025, 0.975]) if len(good) >= 20 else (float("nan"), float("nan"))
+    return Interval((float(ours.value) - base) / gap, float(lo), float(hi), ours.value.reason)
+
+
+def _events(task: TaskSpec, folds: Iterable[Fold]) -> int | None:
+    if task.kind == "survival":
+        return int(sum(f.event.sum() for f in folds))
+    return int(sum((f.label == 1).sum() for f in folds)) if task.kind == "binary" else None
+
+
+def _row(task: TaskSpec, metric: str, fold: str, model: str, at: Interval, folds: Sequence[Fold]) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "metric": metric,
+        "part": "test",
+        "fold": fold,
+        "model": model,
+        "value": _plain(at.value),
+        "lo": _plain(at.lo),
+        "hi": _plain(at.hi),
+        "n": sum(len(f.patients) for f in folds),
+        "n_events": _events(task, folds),
+        "reason": at.reason,
+    }
+
+
+def _plain(value: float) -> float | None:
+    """A number that JSON has, None for NaN."""
+    return float(value) if math.isfinite(value) else None
