@@ -62,6 +62,10 @@ class TryAgain(Fault):
     exit_code = 75
 
 
+class NoEvents(DataFault):
+    """A survival task without enough events among the training patients of a fold (exit 3)."""
+
+
 class ItemFault(DataFault):
     """One slide or scan that cannot be used; the others go on (exit 4 when some are done).
 
@@ -71,6 +75,9 @@ class ItemFault(DataFault):
     def __init__(self, reason: str, sentence: str) -> None:
         super().__init__(sentence)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:  # so that it travels between processes
+        return type(self), (self.reason, str(self))
 
 
 class ItemSkip(ItemFault):

@@ -1,0 +1,72 @@
+"""The data of one fold for Lightning: fitted on its training patients, loaded part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from nsclc_mtl.bags.dataset import BagCache, Fitted, Patient, PatientDataset, fit, pack
+from nsclc_mtl.records import Batch, Manifest
+
+
+class FoldData(pl.LightningDataModule):
+    """Training and validation loaders of one fold. The test part is not reachable from here: see `loader`."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        split: pd.DataFrame,
+        *,
+        cache: BagCache | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        batch_size: int = 32,
+        max_tiles: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.manifest, self.cache = manifest, cache or BagCache()
+        self.parts = {part: list(rows["patient_id"]) for part, rows in split.groupby("part") if part != "test"}
+        self.batch_size, self.seed = batch_size, seed
+        self.fitted = fit(manifest, self.parts["train"], self.cache, options or {})
+        self.train_set = PatientDataset(
+            manifest, self.parts["train"], self.fitted, self.cache, seed=seed, max_tiles=max_tiles
+        )
+
+    def train_dataloader(self) -> DataLoader[Patient]:
+        """Training patients in an order that depends on (seed, epoch) alone."""
+        self.train_set.epoch = self.trainer.current_epoch if self.trainer else 0
+        order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.train_set.epoch)
+        # a last batch of one patient would make a noisy step of its own
+        ragged = len(self.train_set) % self.batch_size == 1 and len(self.train_set) > 1
+        return DataLoader(
+            self.train_set,
+            self.batch_size,
+            shuffle=True,
+            generator=order,
+            drop_last=ragged,
+            collate_fn=partial(pack, fitted=self.fitted),
+        )
+
+    def val_dataloader(self) -> DataLoader[Patient]:
+        """Validation patients, whole bags."""
+        return loader(self.manifest, self.parts.get("validation", []), self.fitted, self.cache, self.batch_size)
+
+
+def loader(
+    manifest: Manifest, ids: Sequence[str], fitted: Fitted, cache: BagCache, batch_size: int = 32
+) -> DataLoader[Patient]:
+    """These patients in their order, whole bags, everything fitted elsewhere applied as it is."""
+    return DataLoader(
+        PatientDataset(manifest, ids, fitted, cache), batch_size, shuffle=False, collate_fn=partial(pack, fitted=fitted)
+    )
+
+
+def batches(data: DataLoader[Patient]) -> list[Batch]:
+    """All batches of a loader."""
+    return list(data)  # type: ignore[arg-type]

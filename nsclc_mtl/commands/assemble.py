@@ -1,0 +1,117 @@
+"""A learner from its configuration and what was fitted; and back again from a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.config import build
+from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec
+
+if TYPE_CHECKING:
+    from nsclc_mtl.bags.dataset import Fitted
+    from nsclc_mtl.learner import Learner
+
+
+def options(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Parts of every modality: those of its kind, changed by what the cohort says of it by name."""
+    out = {}
+    for name, spec in manifest.modalities.items():
+        kind = cfg["parts"]["modalities"][spec.kind]
+        own = {k: v for k, v in spec.options.items() if k in ("encoder", "clip", "top_variance", "max_tiles")}
+        out[name] = {**kind, **own, "encoder": {**kind["encoder"], **(own.get("encoder") or {})}}
+    return out
+
+
+def fit_tasks(cfg: Mapping[str, Any], manifest: Manifest, train: list[str]) -> dict[str, dict[str, Any]]:
+    """What each task fits on the labels of the training patients (bins, base rates). Raises NoEvents."""
+    out = {}
+    for name, spec in manifest.tasks.items():
+        known = manifest.labels[name].loc[train].dropna()
+        value = known["time_days" if spec.kind == "survival" else "value"].to_numpy()
+        event = known["event"].to_numpy() if spec.kind == "survival" else value * 0
+        node = cfg["parts"]["tasks"][spec.kind]
+        out[name] = _task_class(node).fit(spec, value, event, **(node.get("fit") or {}))
+    return out
+
+
+def _task_class(node: Mapping[str, Any]) -> Any:
+    from nsclc_mtl.config import permitted
+
+    return permitted(node["_target_"])
+
+
+def learner(
+    cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec], modalities: Mapping[str, Mapping[str, Any]], fitted: Fitted
+) -> Learner:
+    """An untrained learner: encoders sized by the data, one fusion, a head a task, the balance and the optimiser."""
+    from nsclc_mtl.learner import Learner
+
+    dims, dim, encoders = fitted.dims(), cfg["optim"]["dim"], {}
+    for name, chosen in modalities.items():
+        given: dict[str, Any] = {"dim": dim}
+        if name not in fitted.volumes:
+            given["in_dim"] = dims[name]
+        if name in fitted.bags:
+            given["scale"] = fitted.bags[name]
+        encoders[name] = build(chosen["encoder"], **given)
+    fusion = build(cfg["fusion"], modalities=list(modalities), tasks=list(specs), dim=dim)
+    tasks = {}
+    for name, spec in specs.items():
+        node = {k: v for k, v in cfg["parts"]["tasks"][spec.kind].items() if k != "fit"}
+        tasks[name] = build(node, spec=spec, view_dim=fusion.view_dim, state=fitted.tasks[name])
+    return Learner(
+        encoders,
+        fusion,
+        tasks,
+        build(cfg["balance"], tasks=list(specs)),
+        build(cfg["optim"]["optimizer"]),
+        cfg["optim"]["warmup"],
+    )
+
+
+def save_fitted(
+    folder: Path, fitted: Fitted, specs: Mapping[str, TaskSpec], modalities: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """`fitted.json`: everything fitted on the fold's training patients, and the parts that the model is made of."""
+    tasks = {
+        n: {"kind": s.kind, "classes": list(s.classes), "columns": list(s.columns), "endpoint": s.endpoint}
+        for n, s in specs.items()
+    }
+    state = {"fitted": fitted.state(), "tasks": tasks, "modalities": {n: dict(m) for n, m in modalities.items()}}
+    (folder / "fitted.json").write_text(json.dumps(state) + "\n")
+
+
+def load_fold(
+    cfg: Mapping[str, Any], folder: Path
+) -> tuple[list[Learner], Fitted, dict[str, TaskSpec], dict[str, dict[str, Any]]]:
+    """The trained members of a fold with what was fitted for them. Raises IntegrityFault where a file is not ours."""
+    import torch
+
+    from nsclc_mtl.bags.dataset import Fitted
+
+    try:
+        state = json.loads((folder / "fitted.json").read_text())
+        fitted = Fitted.load(state["fitted"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityFault(f"'{folder.name}/fitted.json' is missing or not of this version; train again") from error
+    specs = {
+        n: TaskSpec(n, t["kind"], tuple(t["classes"]), tuple(t["columns"]), t["endpoint"])
+        for n, t in state["tasks"].items()
+    }
+    members = []
+    for path in sorted(folder.glob("model*.ckpt")):
+        made = learner(cfg, specs, state["modalities"], fitted)
+        try:
+            weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+            made.load_state_dict(weights)
+        except Exception as error:  # torch raises pickle, zip, key and runtime errors alike for a file that is not ours
+            raise IntegrityFault(
+                f"'{folder.name}/{path.name}' does not load as this model: it was changed, or is of another version"
+            ) from error
+        members.append(made.eval())
+    if not members:
+        raise IntegrityFault(f"'{folder.name}' holds no model*.ckpt; train again")
+    return members, fitted, specs, state["modalities"]

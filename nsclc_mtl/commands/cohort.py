@@ -1,0 +1,137 @@
+"""The cohort that a configuration names: its manifest, its splits, and the phantom made on the way where that is cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import DataFault, Manifest, UsageFault
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def open_cohort(cfg: Mapping[str, Any]) -> Manifest:
+    """The manifest of `cfg["cohort"]` (plain types), for the tasks and modalities that the run asks for."""
+    from nsclc_mtl.cohort import manifest
+
+    cohort, out = dict(cfg["cohort"]), Path(cfg["paths"]["out"])
+    if "level" in cohort:
+        cohort["root"] = str(phantom_root(cohort, cfg["paths"]))
+    return manifest.load(cohort, out, tasks=cfg.get("tasks"), modalities=cfg.get("modalities"), keys=derived(cfg))
+
+
+def derived(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the derived folders under `paths.out` that these settings lead to."""
+    from nsclc_mtl.features.backbones import feature_key
+    from nsclc_mtl.scans.crop import volume_key
+    from nsclc_mtl.scans.radiomics import radiomics_key
+
+    return {
+        "features": feature_key(cfg["slides"], cfg["backbone"]),
+        "radiomics": radiomics_key(cfg["scans"]),
+        "volumes": volume_key(cfg["scans"]),
+    }
+
+
+def phantom_root(cohort: Mapping[str, Any], paths: Mapping[str, Any]) -> Path:
+    """Folder of the phantom cohort. `level=features` is made here in seconds; images are made by `mtl demo`.
+
+    Raises DataFault where it is missing and UsageFault where the folder holds another phantom.
+    """
+    import json
+
+    from nsclc_mtl.phantom.cohort import identity, make
+
+    words = {key: cohort[key] for key in ("level", "n", "seed", "missing", "site")}
+    wanted = identity(**words, extras=tuple(cohort.get("extras") or ()))
+    given = cohort.get("root")
+    if given is None and words["level"] == "features":
+        name = "-".join(
+            map(
+                str,
+                [
+                    words["level"],
+                    f"n{words['n']}",
+                    f"seed{words['seed']}",
+                    words["missing"],
+                    words["site"],
+                    *wanted["extras"],
+                ],
+            )
+        )
+        root = Path(paths["out"]) / "phantom" / name
+        if not (root / "phantom.json").is_file():
+            try:
+                make(root, **words, extras=tuple(wanted["extras"]))
+            except ValueError as error:
+                raise UsageFault(str(error)) from error
+    else:
+        root = Path(given or paths["data"])
+    if not (root / "phantom.json").is_file():
+        raise DataFault(f"no phantom cohort in '{root}'; make it with `mtl demo --data-only --out {root}`")
+    found = json.loads((root / "phantom.json").read_text())
+    if given is None and found != wanted:
+        unlike = ", ".join(f"{k}={found.get(k)} (asked: {v})" for k, v in wanted.items() if found.get(k) != v)
+        raise UsageFault(
+            f"'{root}' holds another phantom: {unlike}; make yours with `mtl demo --data-only --out DIR` and set cohort.root=DIR"
+        )
+    return root
+
+
+def split(cfg: Mapping[str, Any], manifest: Manifest) -> pd.DataFrame:
+    """Table patient_id, fold, part: k folds by patient, or those that a file gives."""
+    from nsclc_mtl.cohort import splits
+
+    folds = cfg["folds"]
+    if folds.get("file") and folds.get("columns"):
+        raise UsageFault("folds.file and folds.columns both give the folds; set one of the two")
+    if folds.get("columns"):
+        paths = sorted(_folder(folds["columns"], cfg).parent.glob(Path(folds["columns"]).name))
+        if not paths:
+            raise DataFault(f"no split files match folds.columns='{folds['columns']}'")
+        return splits.from_columns(
+            paths,
+            manifest.ids,
+            manifest.labels,
+            seed=cfg["seed"],
+            validation=folds["validation"],
+            test=folds["test_column"],
+        )
+    if folds.get("file"):
+        return splits.from_csv(_folder(folds["file"], cfg), manifest.ids)
+    return splits.k_fold(
+        manifest.labels,
+        _usable(manifest),
+        folds=folds["n"],
+        seed=cfg["seed"] if folds.get("seed") is None else folds["seed"],
+        validation=folds["validation"],
+        calibration=folds["calibration"],
+    )
+
+
+def _folder(path: str, cfg: Mapping[str, Any]) -> Path:
+    """A path as given, or below the cohort's root."""
+    given = Path(path)
+    root = cfg["cohort"].get("root")
+    if not given.is_absolute() and not given.exists() and root and not list(Path(".").glob(str(given))):
+        return Path(root) / given
+    return given
+
+
+def _usable(manifest: Manifest) -> list[str]:
+    """Patients with at least one modality and one label; the others are noted."""
+    have: set[str] = set()
+    for sources in (manifest.tables, manifest.bags, manifest.volumes):
+        for source in sources.values():
+            have |= set(source if isinstance(source, dict) else source.index)
+    known: set[str] = set()
+    for frame in manifest.labels.values():
+        known |= set(frame.index[frame.notna().all(axis=1)])
+    keep = [p for p in manifest.ids if p in have and p in known]
+    if len(keep) < len(manifest.ids):
+        manifest.notes.append(
+            f"{len(manifest.ids) - len(keep)} of {len(manifest.ids)} patients have no modality or no label and are left out"
+        )
+    return keep

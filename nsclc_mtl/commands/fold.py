@@ -1,0 +1,201 @@
+"""One fold: fit what is fitted on its training patients, train the members, predict the parts that were held out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nsclc_mtl.bags.datamodule import FoldData
+    from nsclc_mtl.learner import Learner
+
+
+def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
+    """Trains one fold of the run at `path`: `fold<k>/` with fitted.json, model<m>.ckpt, log and predictions.csv."""
+    import pandas as pd
+
+    from nsclc_mtl.commands import assemble
+    from nsclc_mtl.commands.cohort import open_cohort
+
+    manifest = open_cohort(settings)
+    splits = pd.read_csv(path / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
+    rows = splits[splits["fold"] == fold]
+    folder = path / f"fold{fold}"
+    folder.mkdir(exist_ok=True)
+    members, data = train_members(settings, manifest, rows, folder)
+    assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
+    held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"]), **{p: i for p, i in data.parts.items()}}
+    predicted = [
+        long_table(predict(members, manifest, ids, data), manifest, fold, part) for part, ids in held.items() if ids
+    ]
+    frame = pd.concat(predicted)
+    # of the training part only the risk is kept: what cut-offs are fitted on
+    frame = frame[(frame["part"] != "train") | (frame["output"] == "risk")]
+    frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
+
+
+def train_members(
+    settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, folder: Path
+) -> tuple[list[Learner], FoldData]:
+    """The trained members of a fold's ensemble (same data, other seeds) and the data they were trained on."""
+    import pytorch_lightning as pl
+
+    from nsclc_mtl.bags.datamodule import FoldData
+    from nsclc_mtl.commands import assemble
+
+    fold, seed = int(rows["fold"].iloc[0]), int(settings["seed"])
+    chosen = assemble.options(settings, manifest)
+    most = min((c["max_tiles"] for c in chosen.values() if c.get("max_tiles")), default=None)
+    data = FoldData(
+        manifest, rows, options=chosen, batch_size=settings["optim"]["batch_size"], max_tiles=most, seed=seed
+    )
+    data.fitted.tasks = assemble.fit_tasks(settings, manifest, data.parts["train"])
+    members = []
+    for member in range(int(settings["members"])):
+        with _quiet():
+            pl.seed_everything(seed * 10_007 + fold * 101 + member, verbose=False)
+            data.seed = seed + member
+            learner = assemble.learner(settings, manifest.tasks, chosen, data.fitted)
+            trainer = _trainer(settings, folder / f"log{member}")
+            trainer.fit(learner, datamodule=data)
+        learner.eval()
+        _baselines(learner, manifest, data)
+        save(trainer, folder / f"model{member}.ckpt")
+        members.append(learner)
+    return members, data
+
+
+def _trainer(settings: Mapping[str, Any], folder: Path) -> Any:
+    from nsclc_mtl.config import build
+
+    loggers = [build(node, save_dir=str(folder), name="") for node in (settings.get("logger") or {}).values()]
+    callbacks = [build(node) for node in (settings.get("callbacks") or {}).values()]
+    accelerator, devices = device(settings["device"])
+    return build(
+        settings["trainer"],
+        accelerator=accelerator,
+        devices=devices,
+        precision=settings["precision"],
+        logger=loggers or False,
+        callbacks=callbacks,
+        default_root_dir=str(folder),
+    )
+
+
+def device(word: str) -> tuple[str, int]:
+    """Lightning's accelerator and number of devices for `device=auto|cpu|cuda`. Raises UsageFault without the one asked for."""
+    import torch
+
+    from nsclc_mtl.records import UsageFault
+
+    if word not in ("auto", "cpu", "cuda"):
+        raise UsageFault(f"device={word!r} is none of auto, cpu, cuda")
+    if word == "cuda" and not torch.cuda.is_available():
+        raise UsageFault("device=cuda, but this machine has no usable GPU; set device=cpu or device=auto")
+    return ("cuda" if word != "cpu" and torch.cuda.is_available() else "cpu"), 1
+
+
+def save(trainer: Any, path: Path) -> None:
+    """A checkpoint of plain types, verified by reading it back. Raises IntegrityFault where it did not arrive."""
+    import torch
+
+    trainer.save_checkpoint(path)
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is absent, cut short or not plain: all mean that nothing was saved
+        raise IntegrityFault(f"the checkpoint '{path.name}' did not read back as written; is the disk full?") from error
+
+
+def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
+    """Breslow's baseline of the Cox tasks, from the training patients, once the scores are final."""
+    from nsclc_mtl.tasks.survival import Cox
+
+    cox = {name: task for name, task in learner.tasks.items() if isinstance(task, Cox)}
+    if not cox:
+        return
+    scores = predict([learner], manifest, data.parts["train"], data)
+    for name, task in cox.items():
+        known = manifest.labels[name].loc[data.parts["train"]].dropna()
+        risk = scores[name].loc[known.index, "risk"].to_numpy()
+        task.set_baseline(risk, known["time_days"].to_numpy(), known["event"].to_numpy())
+
+
+def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:
+    """Outputs of each task, mean over the members: a frame indexed by patient_id with columns `p:..`, `risk`, `surv:..`.
+
+    `data` has the `fitted` and the `cache` to read with. Survival curves and probabilities are averaged as such.
+    """
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from nsclc_mtl.bags.datamodule import loader
+
+    sums: dict[str, dict[str, list[np.ndarray]]] = {}
+    with torch.no_grad():
+        for batch in loader(manifest, ids, data.fitted, data.cache):
+            made = [member.predict_step(batch, 0) for member in members]
+            for task in made[0]:
+                for output in made[0][task]:
+                    mean = torch.stack([m[task][output] for m in made]).mean(0)
+                    sums.setdefault(task, {}).setdefault(output, []).append(mean.cpu().numpy())
+    return {
+        task: pd.DataFrame(
+            {o: np.concatenate(v) for o, v in outputs.items()}, index=pd.Index(list(ids), name="patient_id")
+        )
+        for task, outputs in sums.items()
+    }
+
+
+def long_table(outputs: Mapping[str, pd.DataFrame], manifest: Manifest, fold: int, part: str) -> pd.DataFrame:
+    """Rows of `predictions.csv`: patient_id, task, fold, part, output, value, target, event, time_days."""
+    import pandas as pd
+
+    tables = []
+    for task, wide in outputs.items():
+        rows = wide.reset_index().melt("patient_id", var_name="output", value_name="value")
+        rows.insert(1, "task", task)
+        rows.insert(2, "fold", fold)
+        rows.insert(3, "part", part)
+        tables.append(rows.join(truth_of(manifest, manifest.tasks[task], wide.index), on="patient_id"))
+    return pd.concat(tables)
+
+
+def truth_of(manifest: Manifest, spec: TaskSpec, ids: Any) -> pd.DataFrame:
+    """Columns target, event, time_days by patient; blank where the label is not known."""
+    import pandas as pd
+
+    known = manifest.labels[spec.name].reindex(ids)
+    if spec.kind == "survival":
+        event = known["event"].map(lambda e: "" if pd.isna(e) else str(int(e)))
+        days = known["time_days"].map(lambda t: "" if pd.isna(t) else f"{t:g}")
+        return pd.DataFrame({"target": "", "event": event, "time_days": days}, index=known.index)
+    target = known["value"].map(lambda v: "" if pd.isna(v) else spec.classes[int(v)])
+    return pd.DataFrame({"target": target, "event": "", "time_days": ""}, index=known.index)
+
+
+class _quiet:
+    """Lightning's advice on workers and devices is not for the users of `mtl`."""
+
+    def __enter__(self) -> None:
+        self.caught = warnings.catch_warnings()
+        self.caught.__enter__()
+        for message in (
+            "does not have many workers",
+            "GPU available but not used",
+            "`isinstance\\(treespec",
+            "treespec, LeafSpec",
+        ):
+            warnings.filterwarnings("ignore", message=f".*{message}.*")
+        for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+    def __exit__(self, *wrong: Any) -> None:
+        self.caught.__exit__(*wrong)

@@ -1,0 +1,136 @@
+"""`mtl train`: cohort -> cross-validated multitask model and its test-part predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import DataFault, Manifest, UsageFault
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+    from nsclc_mtl.config import Run
+
+
+def body(cfg: DictConfig, run: Run) -> None:
+    """Splits the cohort, trains every fold (or the one asked for) and writes `predictions.csv`."""
+    from nsclc_mtl.commands.cohort import open_cohort, split
+    from nsclc_mtl.config import plain
+
+    settings = plain(cfg)
+    manifest = open_cohort(settings)
+    splits = split(settings, manifest)
+    enough(manifest, splits, settings["folds"]["min_events"])
+    run.inputs += manifest.inputs
+    for note in manifest.notes:
+        run.say(f"note: {note}")
+    run.say(
+        f"{manifest.name}: {splits['patient_id'].nunique()} patients, modalities {', '.join(manifest.modalities)}, "
+        f"tasks {', '.join(manifest.tasks)}, {splits['fold'].nunique()} folds"
+    )
+    splits.to_csv(run.path / "splits.csv", index=False)
+    describe(manifest, run.path)
+    folds = sorted(splits["fold"].unique()) if settings["fold"] == "all" else [settings["fold"]]
+    if not set(folds) <= set(splits["fold"]):
+        raise UsageFault(f"fold={settings['fold']} is none of {sorted(map(int, splits['fold'].unique()))}; or fold=all")
+    for fold, seconds in _train(settings, [int(f) for f in folds], run):
+        run.done.append(f"fold{fold}")
+        run.say(f"fold {fold} trained in {seconds:.0f} s")
+    gather(run.path)
+    run.say(f"next: mtl evaluate ckpt={os.path.relpath(run.path)}")
+
+
+def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
+    """Trains the folds, each in a process of the pool (workers=0: one after the other in this one)."""
+    from nsclc_mtl.commands.fold import train_fold
+
+    workers = min(int(settings["folds"]["workers"]), len(folds))
+    if workers <= 1:
+        for fold in run.track(folds, "folds"):
+            yield fold, _timed(train_fold, settings, fold, run.path)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    context = multiprocessing.get_context("spawn")  # fork after torch has started its threads can hang
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_threads, initargs=(threads,)) as pool:
+        jobs = {pool.submit(_timed, train_fold, settings, fold, run.path): fold for fold in folds}
+        for job in run.track(as_completed(jobs), "folds", total=len(jobs)):
+            yield jobs[job], job.result()
+
+
+def _threads(number: int) -> None:
+    import torch
+
+    torch.set_num_threads(number)
+
+
+def _timed(work: Any, *args: Any) -> float:
+    began = time.monotonic()
+    work(*args)
+    return time.monotonic() - began
+
+
+def enough(manifest: Manifest, splits: pd.DataFrame, min_events: int) -> None:
+    """Raises DataFault where a fold's training part has too few events, or one class alone, of a task."""
+    for fold, rows in splits.groupby("fold"):
+        ids = rows.loc[rows["part"] == "train", "patient_id"]
+        for name, spec in manifest.tasks.items():
+            known = manifest.labels[name].loc[ids].dropna()
+            if spec.kind == "survival":
+                events = int(known["event"].sum())
+                if events < min_events:
+                    raise DataFault(
+                        f"task {name}: {events} events among the training patients of fold {fold}, folds.min_events={min_events}; "
+                        "use fewer folds (folds.n), or leave the task out (tasks=[...])"
+                    )
+            elif known["value"].nunique() < 2:
+                raise DataFault(
+                    f"task {name}: the training patients of fold {fold} hold {known['value'].nunique()} of {len(spec.classes)} classes; "
+                    "use fewer folds (folds.n), or leave the task out (tasks=[...])"
+                )
+
+
+def describe(manifest: Manifest, folder: Path) -> None:
+    """`cohort.json`: tasks with their classes, modalities, and the counts that a reader asks for first."""
+    tasks: Mapping[str, Any] = {
+        name: {
+            "kind": spec.kind,
+            "classes": list(spec.classes),
+            "endpoint": spec.endpoint,
+            "known": int(manifest.labels[name].notna().all(axis=1).sum()),
+            "events": int(manifest.labels[name]["event"].sum()) if spec.kind == "survival" else None,
+        }
+        for name, spec in manifest.tasks.items()
+    }
+    modalities = {
+        name: {
+            "kind": spec.kind,
+            "patients": len(manifest.tables.get(name, manifest.bags.get(name, manifest.volumes.get(name, ())))),
+        }
+        for name, spec in manifest.modalities.items()
+    }
+    text = {
+        "name": manifest.name,
+        "patients": len(manifest.ids),
+        "tasks": tasks,
+        "modalities": modalities,
+        "notes": manifest.notes,
+    }
+    (folder / "cohort.json").write_text(json.dumps(text, indent=1) + "\n")
+
+
+def gather(folder: Path) -> None:
+    """`predictions.csv` of the run from those of its folds."""
+    import pandas as pd
+
+    parts = sorted(folder.glob("fold*/predictions.csv"), key=lambda path: int(path.parent.name[4:]))
+    frame = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in parts])
+    frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n")

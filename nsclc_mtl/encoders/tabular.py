@@ -1,0 +1,43 @@
+"""Tables and vectors: one row a patient becomes an embedding."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nsclc_mtl.records import Embedding
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron with layer norm; `hidden=0` is a linear map."""
+
+    def __init__(
+        self, in_dim: int, dim: int, hidden: int = 64, dropout: float = 0.25, input_dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Dropout(input_dropout)]
+        if hidden:
+            layers += [nn.Linear(in_dim, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden or in_dim, dim))
+
+    def forward(self, x: Tensor) -> Embedding:
+        """Vector [patient, dim] of rows [patient, in_dim]."""
+        return Embedding(self.layers(x))
+
+
+class SNN(nn.Module):
+    """A self-normalising network for wide omics tables (Klambauer et al., NeurIPS 2017): SELU and alpha dropout."""
+
+    def __init__(self, in_dim: int, dim: int, hidden: int = 64, depth: int = 2, dropout: float = 0.25) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i in range(depth):
+            layers += [nn.Linear(in_dim if i == 0 else hidden, hidden), nn.SELU(), nn.AlphaDropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden, dim))
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):  # variance 1 / fan-in keeps SELU activations at mean 0 and variance 1
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Embedding:
+        """Vector [patient, dim] of rows [patient, in_dim]."""
+        return Embedding(self.layers(x))

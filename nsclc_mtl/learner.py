@@ -1,0 +1,109 @@
+"""One model for every task. All parts are handed in; nothing here knows a modality or a task by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from nsclc_mtl.records import Bag, Batch, Embedding
+from nsclc_mtl.tasks.task import Task
+
+
+class Learner(pl.LightningModule):
+    """Encoders, one fusion, and a head a task; trained on the balanced sum of the tasks' losses.
+
+    `optimizer` makes an optimiser of parameters; `warmup` is the share of all steps over which the learning rate rises
+    before it falls as a cosine.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        fusion: nn.Module,
+        tasks: Mapping[str, Task],
+        balance: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
+        warmup: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.encoders, self.fusion, self.tasks = nn.ModuleDict(encoders), fusion, nn.ModuleDict(tasks)
+        self.balance, self.optimizer, self.warmup = balance, optimizer, warmup
+
+    def embed(self, batch: Batch) -> dict[str, Embedding]:
+        """What each encoder says of the batch."""
+        return {name: encode(batch.inputs[name]) for name, encode in self.encoders.items()}
+
+    def decide(
+        self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Raw outputs of every task from embeddings, and the fusion's own losses."""
+        views, losses = self.fusion(seen, present=present)
+        out: dict[str, Tensor] = {}
+        for name, task in self.tasks.items():  # in the order of their dependencies
+            out[name] = task.head(views[name], out)  # a cascade head reads earlier predictions; others ignore them
+        return out, losses
+
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Raw outputs of every task, [patient, ...], and the losses of encoders and fusion."""
+        seen = self.embed(batch)
+        out, losses = self.decide(seen, batch.present)
+        own = {f"{name}/{word}": loss for name, e in seen.items() for word, loss in e.losses.items()}
+        return out, {**losses, **own}
+
+    def _losses(self, batch: Batch, part: str) -> Tensor:
+        out, extra = self(batch)
+        losses = {name: task.loss(out[name], batch.targets[name]) for name, task in self.tasks.items()}
+        total = self.balance(losses) + sum(extra.values(), start=torch.zeros((), device=self.device))
+        self.log(f"{part}/loss", total, batch_size=len(batch), on_step=False, on_epoch=True)
+        for name, loss in losses.items():
+            self.log(f"{part}/{name}", loss, batch_size=len(batch), on_step=False, on_epoch=True)
+        return total
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The balanced loss of the batch."""
+        return self._losses(batch, "train")
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Logs the balanced loss of the validation part."""
+        self._losses(batch, "validation")
+
+    def predict_step(self, batch: Batch, index: int) -> dict[str, dict[str, Tensor]]:
+        """Public outputs: task -> output name -> [patient]."""
+        out, _ = self(batch)
+        return {name: task.predict(out[name]) for name, task in self.tasks.items()}
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser handed in, with linear warm-up and cosine decay over all steps of the fit."""
+        decay, plain = [], []
+        for parameter in self.parameters():
+            (decay if parameter.ndim > 1 else plain).append(parameter)  # biases, norms and tokens are not decayed
+        optimizer = self.optimizer([{"params": decay}, {"params": plain, "weight_decay": 0.0}])  # type: ignore[list-item]
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        rise = max(1, round(self.warmup * steps))
+
+        def factor(step: int) -> float:
+            if step < rise:
+                return (step + 1) / rise
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+        schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on the device, record by record."""
+        if device.type == "cpu":
+            return batch
+        move: Callable[[Any], Any] = lambda x: x.to(device) if isinstance(x, (Tensor, Bag)) else x  # noqa: E731
+        targets = {
+            name: type(t)(move(t.known), move(t.value), None if t.event is None else move(t.event))
+            for name, t in batch.targets.items()
+        }
+        inputs = {name: move(x) for name, x in batch.inputs.items()}
+        return Batch(batch.patients, inputs, {name: move(x) for name, x in batch.present.items()}, targets)

@@ -1,0 +1,77 @@
+"""A task: what is predicted, from what view, at what cost. Every kind speaks the same five words.
+
+`fit` learns from the training labels what the task needs (bins), `head` turns a view into raw outputs, `loss` compares
+them with the known targets, `predict` says them as probabilities, survival and risk, and `score` is the one number a
+patient that explanations and rankings are about (higher = higher class or worse outcome).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nsclc_mtl.records import Target, TaskSpec
+
+
+class Task(nn.Module):
+    """What all kinds of tasks share. A task without a known label in the batch costs exactly zero."""
+
+    def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.spec, self.view_dim, self.state = spec, view_dim, dict(state)
+
+    @classmethod
+    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray, **options: Any) -> dict[str, Any]:
+        """What is fitted on the training patients with a known label, as plain JSON types."""
+        return {}
+
+    def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
+        """Raw outputs [patient, ...] of a view [patient, view_dim]; `earlier` holds those of the tasks before."""
+        raise NotImplementedError(f"{type(self).__name__} has no head")  # the base class is never built
+
+    def loss(self, raw: Tensor, target: Target) -> Tensor:
+        """Mean loss over the patients whose label is known; zero, with a gradient of zero, where there is none."""
+        if not bool(target.known.any()):
+            return raw.sum() * 0.0
+        event = None if target.event is None else target.event[target.known]
+        return self._loss(raw[target.known], target.value[target.known], event)
+
+    def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no loss")  # the base class is never built
+
+    def predict(self, raw: Tensor) -> dict[str, Tensor]:
+        """Public outputs by name (`p:<class>`, `risk`, `surv:<days>`), each [patient]."""
+        raise NotImplementedError(f"{type(self).__name__} predicts nothing")  # the base class is never built
+
+    def score(self, raw: Tensor) -> Tensor:
+        """One number a patient, [patient], higher = higher class or worse outcome; differentiable."""
+        raise NotImplementedError(f"{type(self).__name__} has no score")  # the base class is never built
+
+
+def by_class(classes: Sequence[str], probability: Tensor) -> dict[str, Tensor]:
+    """`p:<class>` for every class from probabilities [patient, class]."""
+    return {f"p:{name}": probability[:, i] for i, name in enumerate(classes)}
+
+
+def small_linear(view_dim: int, out: int) -> nn.Linear:
+    """A last layer that starts near zero: the first prediction is the base rate, not noise."""
+    layer = nn.Linear(view_dim, out)
+    nn.init.normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def log_odds(share: float) -> float:
+    """Log odds of a share, kept finite."""
+    share = float(np.clip(share, 0.01, 0.99))
+    return float(np.log(share / (1 - share)))
+
+
+def set_bias(layer: nn.Linear, values: Sequence[float]) -> None:
+    """Start from these base rates."""
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor(list(values)))
