@@ -53,17 +53,17 @@ def draw(rng: np.random.Generator, z: float, reactive: float, look: str = "") ->
     tissue_c, tumour_c = _regions(rng, shape)
     # soft full-resolution membership, with a ragged edge
     ragged = 0.035 * _noise(rng, shape, 14)
-    tissue = _soft(_grow(tissue_c, shape) + ragged, 0.02)
-    tumour = _soft(_grow(tumour_c, shape) + 0.5 * ragged, 0.02)
+    tissue = soft(_grow(tissue_c, shape) + ragged, 0.02)
+    tumour = soft(_grow(tumour_c, shape) + 0.5 * ragged, 0.02)
 
     # normal tissue: collagen, airspaces between septa, and lymphocytes, mixed differently in every slide
-    airy = _soft(_noise(rng, shape, 260) + rng.uniform(-0.9, 0.3) - 4 * tumour, 0.03)
+    airy = soft(_noise(rng, shape, 260) + rng.uniform(-0.9, 0.3) - 4 * tumour, 0.03)
     drift, fibre = _fibres(rng, shape)
-    septum = _soft(0.075 - _walls(rng, shape, 130) + 0.012 * _noise(rng, shape, 10), 0.012)
-    lymph = _soft(_noise(rng, shape, 120) - rng.uniform(1.3, 2.2) - 4 * tumour, 0.12)
+    septum = soft(0.075 - _walls(rng, shape, 130) + 0.012 * _noise(rng, shape, 10), 0.012)
+    lymph = soft(_noise(rng, shape, 120) - rng.uniform(1.3, 2.2) - 4 * tumour, 0.12)
     solid = 1 - airy * (1 - septum) * (1 - lymph)
-    cleft = _soft(fibre - 1.75, 0.2) * (1 - lymph) * (1 - tumour)
-    nest = _soft(_walls(rng, shape, 130, stretch=0.75) + 0.03 * _noise(rng, shape, 20) - 0.06, 0.02) * tumour
+    cleft = soft(fibre - 1.75, 0.2) * (1 - lymph) * (1 - tumour)
+    nest = soft(_walls(rng, shape, 130, stretch=0.75) + 0.03 * _noise(rng, shape, 20) - 0.06, 0.02) * tumour
 
     matter = tissue * solid * (1 - 0.85 * cleft)
     mottle, grain = _noise(rng, shape, 40), _noise(rng, shape, 2.2)
@@ -87,7 +87,7 @@ def draw(rng: np.random.Generator, z: float, reactive: float, look: str = "") ->
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _spline(n: int, cell: float) -> sparse.csr_matrix:
+def spline(n: int, cell: float) -> sparse.csr_matrix:
     """Cubic B-spline weights [n, control points] for control points every `cell` pixels."""
     at = np.arange(n) / cell
     base = np.floor(at).astype(int)
@@ -101,7 +101,7 @@ def _spline(n: int, cell: float) -> sparse.csr_matrix:
 
 def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: float, cell_x: float | None = None) -> np.ndarray:
     """Smooth noise of unit variance, float32 [h, w], correlated over about `cell` pixels (`cell_x` across)."""
-    down, across = _spline(shape[0], cell), _spline(shape[1], cell_x or cell)
+    down, across = spline(shape[0], cell), spline(shape[1], cell_x or cell)
     knots = rng.standard_normal((down.shape[1], across.shape[1]), dtype=np.float32) / np.float32(_VARIANCE)
     return down @ np.ascontiguousarray((across @ knots.T).T)
 
@@ -109,11 +109,11 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: float, cell_x
 def _grow(coarse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """A field of the coarse grid at full resolution, float32 [h, w]; smooth."""
     padded = np.pad(coarse.astype(np.float32), (1, 2), mode="edge")
-    down, across = _spline(shape[0], COARSE), _spline(shape[1], COARSE)
+    down, across = spline(shape[0], COARSE), spline(shape[1], COARSE)
     return down @ np.ascontiguousarray((across @ padded[: down.shape[1], : across.shape[1]].T).T)
 
 
-def _soft(level: np.ndarray, width: float) -> np.ndarray:
+def soft(level: np.ndarray, width: float) -> np.ndarray:
     """0 where the level is well below zero, 1 well above, a smooth step of this half-width between."""
     t = np.clip(level * np.float32(0.5 / width) + np.float32(0.5), 0, 1)
     return t * t * (3 - 2 * t)
