@@ -56,7 +56,7 @@ def _unknown(verb: str, key: str, value: Any, adding: bool, cfg: DictConfig, gro
     node: Any = cfg
     for depth, word in enumerate(words):
         above = ".".join(words[:depth])
-        if isinstance(node, DictConfig) and word in node:
+        if isinstance(node, DictConfig) and word in node.keys():  # noqa: SIM118 - `in` overlooks values that are ???
             node = node._get_node(word)
             if isinstance(node, DictConfig | ListConfig) and node._is_interpolation():
                 node = OmegaConf.select(cfg, ".".join(words[: depth + 1]))

@@ -122,7 +122,7 @@ def test_interpolation_to_nowhere_is_told(conf: Path) -> None:
 
 def test_broken_yaml_is_told_with_its_file(conf: Path) -> None:
     (conf / "cohort" / "broken.yaml").write_text("a: [1\nb: 2\n")
-    with pytest.raises(UsageFault, match="no valid YAML.*broken.yaml"):
+    with pytest.raises(UsageFault, match=r"no valid YAML.*broken\.yaml"):
         compose("toy", ["cohort=broken"])
 
 

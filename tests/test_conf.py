@@ -1,0 +1,65 @@
+"""Every shipped configuration composes, resolves and fits what it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nsclc_mtl.config import check, compose
+from nsclc_mtl.config.wiring import conf_root, group_options
+
+ROOT = conf_root()
+VERBS = sorted(file.stem for file in ROOT.glob("*.yaml"))
+GROUPS = {group: options for group, options in group_options([ROOT]).items() if not group.startswith("local")}
+# Groups that are loaded as a whole, kind by kind, into `parts`: options are reached through the defaults of the verb.
+PARTS = ("tasks", "modalities")
+
+
+def accepts(verb: str) -> set[str]:
+    """Groups in the defaults list of a verb."""
+    defaults = yaml.safe_load((ROOT / f"{verb}.yaml").read_text()).get("defaults", [])
+    keys = [str(key) for entry in defaults if isinstance(entry, dict) for key in entry]
+    return {key.removeprefix("optional ").split("@")[0].strip("/ ") for key in keys}
+
+
+CHOICES = [
+    (verb, group, option) for verb in VERBS for group in sorted(accepts(verb) & set(GROUPS)) for option in GROUPS[group]
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_composes(verb: str) -> None:
+    cfg = compose(verb, [])
+    faults = [fault for fault in check(cfg) if "has no value" not in fault]
+    assert not faults
+    assert "seed" in cfg
+    assert "name" in cfg
+    assert cfg.paths.runs == "runs"
+
+
+@pytest.mark.parametrize(
+    ("verb", "group", "option"), [choice for choice in CHOICES if choice[1] not in PARTS], ids="-".join
+)
+def test_every_option_composes_and_fits_its_target(verb: str, group: str, option: str) -> None:
+    faults = check(compose(verb, [f"{group}={option}"]))
+    assert not [fault for fault in faults if "has no value" not in fault]
+
+
+def test_no_group_is_out_of_reach() -> None:
+    reached = set().union(*(accepts(verb) for verb in VERBS))
+    assert not set(GROUPS) - reached
+
+
+@pytest.mark.parametrize("group", PARTS)
+def test_every_kind_is_loaded_by_train(group: str) -> None:
+    assert set(compose("train", []).parts[group]) == set(GROUPS[group])
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.yaml")), ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_every_file_says_what_it_is(file: Path) -> None:
+    """Science stands in YAML with its units and sources beside it."""
+    lines = [line for line in file.read_text().splitlines() if line.strip()]
+    assert any("#" in line and "@package" not in line for line in lines)
+    assert all(len(line) <= 160 for line in lines)
