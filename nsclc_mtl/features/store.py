@@ -35,6 +35,7 @@ GEOMETRY = (
     "downsample",
     "name",
 )
+NO_GEOMETRY = ("dir", "workers", "pictures")  # options of the `slides` group that do not change a tile
 _RECORD = ("format", "rows", "config_hash", "content_sha256", "complete", "json_attrs")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -167,6 +168,28 @@ def config_hash(config: Mapping[str, Any]) -> str:
     True
     """
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def code_digest(*places: str) -> str:
+    """Hex digest of the source files below these places of the package: other code, other features.
+
+    Places are relative to the package (`slides`, `slides/reader.py`); text is compared with line ends made equal.
+    """
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for place in places:
+        found = root / place
+        for file in sorted(found.rglob("*.py")) if found.is_dir() else [found]:
+            digest.update(file.relative_to(root).as_posix().encode())
+            digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()
+
+
+def tiling_key(slides_cfg: Mapping[str, Any]) -> str:
+    """`<tile_um>um-<key8>`: folder of the tiles that the `slides` group gives; where slides lie does not count."""
+    settings = {key: value for key, value in slides_cfg.items() if key not in NO_GEOMETRY}
+    code = code_digest("slides/reader.py", "slides/tissue.py", "slides/tiling.py")
+    return f"{slides_cfg['tile_um']:g}um-{config_hash({'tiling': settings, 'code': code})[:8]}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,68 @@
+"""Frozen backbones: uint8 tiles in, one vector a tile out; and the key under which their features are kept.
+
+Importing this costs neither torch nor MONAI: training asks only for the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nsclc_mtl.features.store import code_digest, config_hash, tiling_key
+from nsclc_mtl.records import UsageFault
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Options that change how fast the features come, not what they are.
+INCIDENTAL = ("batch", "weights", "weights_sha256", "device")
+
+
+class Backbone(Protocol):
+    """What `extract` needs of a backbone; frozen, and the same on every call."""
+
+    name: str
+    tile_px: int  # edge of the tiles it wants
+    batch: int  # tiles at a time
+    weights_hash: str
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """float32 [tile, dim] of uint8 [tile, px, px, 3]."""
+
+
+def feature_key(slides_cfg: Mapping[str, Any], backbone_cfg: Mapping[str, Any]) -> str:
+    """`<backbone>-<key8>`: folder of the features that these settings give.
+
+    The key is a digest of tiling, backbone, content of the weights, and the code that reads, tiles and computes: a
+    change of any of them never meets old files.
+    """
+    name = str(backbone_cfg.get("name") or "backbone")
+    settings = {key: value for key, value in backbone_cfg.items() if key not in INCIDENTAL}
+    weights = backbone_cfg.get("weights")
+    digest = config_hash(
+        {
+            "tiling": tiling_key(slides_cfg),
+            "backbone": settings,
+            "weights": file_hash(Path(weights)) if weights else "none",
+            "code": code_digest("features/backbones", "slides/reader.py"),
+        }
+    )
+    return f"{name}-{digest[:8]}"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a weights file, read once a process. Raises UsageFault where it does not exist."""
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise UsageFault(f"no weights at '{path}'; set backbone.weights to a local .pth or .safetensors file")
+    found = path.stat()
+    return _file_hash(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
