@@ -78,9 +78,9 @@ def write_pyramid(path: Path, image: np.ndarray, mpp: float = section.MPP) -> No
                 image = shrink(image)
             per_cm = 1e4 / (mpp * DOWNSAMPLE**level)
             tiff.write(
-                image, photometric="rgb", compression="jpeg", compressionargs={"level": JPEG_QUALITY}, tile=(TILE_PX, TILE_PX),
-                subfiletype=1 if level else 0, resolution=(per_cm, per_cm), resolutionunit="CENTIMETER",
-                metadata=None, software="mtl",
+                image, photometric="rgb", compression="jpeg", compressionargs={"level": JPEG_QUALITY},
+                tile=(TILE_PX, TILE_PX), subfiletype=1 if level else 0,
+                resolution=(per_cm, per_cm), resolutionunit="CENTIMETER", metadata=None, software="mtl",
             )  # fmt: skip
 
 
