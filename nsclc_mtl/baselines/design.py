@@ -77,7 +77,7 @@ class Design:
 
 
 def _cells(column: pd.Series) -> pd.Series:
-    """The column as floats where it is numeric or boolean, else text; infinities and the words for nothing are missing."""
+    """The column as floats or as text; infinities and the words for nothing are missing."""
     if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
         cells = column.to_numpy(dtype=float, na_value=np.nan)
         return pd.Series(np.where(np.isfinite(cells), cells, np.nan), index=column.index)

@@ -6,7 +6,7 @@ by cross-validated likelihood among the non-test patients of the fold; test pati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +26,11 @@ _ROUGH = 1e-5  # convergence while the penalty is searched; the final fit is exa
 _FEWEST = 2  # training patients of the rarer class, or events, below which nothing is fitted
 
 
-def floor_tables(tables: Mapping[str, pd.DataFrame], stage: bool = False) -> dict[str, tuple[str, ...]]:
-    """Which tables each floor sees: {floor: tables}. The stage stands alone, it is never part of `all tables`."""
-    floors: dict[str, tuple[str, ...]] = {name: (name,) for name in tables}
-    if len(tables) > 1:
-        floors[ALL] = tuple(tables)
-    if stage:
-        floors = {STAGE: (STAGE,), **floors}
-    return floors
+def floor_tables(tables: Iterable[str], apart: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Which tables each floor sees: {floor: tables}. What stands apart (stage, volume) is no part of `all tables`."""
+    floors: dict[str, tuple[str, ...]] = {name: (name,) for name in (*apart, *tables)}
+    joined = tuple(tables)
+    return {**floors, ALL: joined} if len(joined) > 1 else floors
 
 
 def fit_floors(
@@ -45,21 +42,23 @@ def fit_floors(
     seed: int,
     horizons: Mapping[str, Sequence[float]] | None = None,
     only: Sequence[str] | None = None,
-    stage_table: pd.DataFrame | None = None,
+    apart: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Test-part predictions of every floor, in the long format of predictions.csv plus the column `model`.
 
     tables: {name: frame indexed by patient_id}, numeric, boolean or text; cells and whole rows may be missing.
     labels: as `Manifest.labels`. splits: columns patient_id, fold, part. stage: the task that is the TNM stage.
     horizons: {survival task: days} at which survival curves are written. only: names of the floors wanted.
-    stage_table: the stage as an input; without it the labels of the task `stage`. That task gets no stage floor.
+    apart: further tables with a floor of their own that `all tables` does not see, among them `stage`, the stage as an
+    input; without it the labels of the task `stage` are taken. That task gets no stage floor.
     """
-    inputs = dict(tables)
-    if stage_table is None and stage is not None and stage in labels and stage in tasks:
-        stage_table = _stage_table(labels[stage], tasks[stage])
-    floors = floor_tables(tables, stage=stage_table is not None)
-    if stage_table is not None:
-        inputs[STAGE] = stage_table
+    extra = dict(apart or {})
+    if STAGE not in extra and stage is not None and stage in labels and stage in tasks:
+        extra = {STAGE: _stage_table(labels[stage], tasks[stage]), **extra}
+    if set(extra) & set(tables) or ALL in {*extra, *tables}:
+        raise ValueError(f"two floors of one name among {[*extra, *tables]}")
+    inputs = {**extra, **tables}
+    floors = floor_tables(list(tables), extra)
     if only is not None:
         floors = {name: sees for name, sees in floors.items() if name in only}
     frames = []

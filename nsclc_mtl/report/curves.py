@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,7 +21,7 @@ from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.survival import kaplan_meier
 
 BLUE, ORANGE, GREEN, PINK, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7a7f87", "#22262b"
-STYLES: tuple[tuple[str, object], ...] = (
+STYLES: tuple[tuple[str, Any], ...] = (
     (BLUE, "-"),
     (ORANGE, (0, (5, 2))),
     (GREEN, (0, (1.5, 1.5))),
@@ -29,7 +30,7 @@ STYLES: tuple[tuple[str, object], ...] = (
 )
 DAYS_PER_MONTH = 30.4375
 _WIDTH = 4.7  # inches: two stand side by side on a desk, and one is still readable on a phone
-_RC = {
+_RC: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["system-ui", "-apple-system", "Segoe UI", "Helvetica", "Arial", "DejaVu Sans", "sans-serif"],
@@ -42,6 +43,7 @@ _RC = {
     "ytick.color": "#4a4f55",
     "text.color": INK,
     "svg.hashsalt": "nsclc_mtl",
+    "text.parse_math": False,  # a class named "$x$" is a name
 }
 
 
@@ -85,10 +87,10 @@ def roc_figure(curves: Sequence[Roc], title: str) -> str:
         figure = Figure(figsize=(_WIDTH, 4.3))
         axes = figure.add_axes((0.12, 0.12, 0.85, 0.85))
         axes.plot([0, 1], [0, 1], color="#c4c8cc", lw=0.8)
-        for curve in curves[0].folds if curves else ():
-            axes.plot(GRID, curve, color=STYLES[0][0], lw=0.6, alpha=0.35)
+        for own in curves[0].folds if curves else ():
+            axes.plot(GRID, own, color=STYLES[0][0], lw=0.6, alpha=0.35)
         for curve, (colour, style) in zip(curves, STYLES, strict=False):
-            axes.plot(GRID, curve.mean, color=colour, ls=style, lw=1.8, label=curve.name)  # type: ignore[arg-type]
+            axes.plot(GRID, curve.mean, color=colour, ls=style, lw=1.8, label=curve.name)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="1 − specificity", ylabel="sensitivity", aspect="equal")
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.set_yticks(np.linspace(0, 1, 6))
@@ -111,7 +113,7 @@ def kaplan_meier_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], tit
             curve = kaplan_meier(time, event)
             x = np.r_[0, curve.time / DAYS_PER_MONTH]
             line = axes.step(x, np.r_[1, curve.value], where="post", color=colour, lw=1.8, label=name)[0]
-            line.set_linestyle(style)  # type: ignore[arg-type]
+            line.set_linestyle(style)
             lo, hi = np.r_[np.nan, curve.lo], np.r_[np.nan, curve.hi]
             axes.fill_between(x, lo, hi, step="post", color=colour, alpha=0.13, lw=0)
             censored = np.unique(time[event == 0])

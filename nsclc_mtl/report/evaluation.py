@@ -120,6 +120,33 @@ def _folds(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFra
     return sorted(folds, key=lambda f: (len(f.fold), f.fold))
 
 
+def risk_groups(predictions: pd.DataFrame, result: TaskResult) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
+    """Test patients above and below the median risk of their own fold's training patients, and why if there are none.
+
+    {group: (time_days, event)}. The cut-off comes from training, so the groups of all folds may be shown together.
+    """
+    own = predictions[(predictions["task"] == result.task.name) & (predictions["output"] == "risk")]
+    if "model" in own:
+        own = own[own["model"] == LEARNER]
+    high, time, event = [], [], []
+    for fold in result.folds:
+        here = own[own["fold"].astype(str) == fold.fold]
+        for part in ("train", "validation"):  # older runs keep no training risks
+            risks = here.loc[here["part"] == part, "value"].dropna()
+            if len(risks):
+                break
+        else:
+            continue
+        high.append(np.asarray(fold.said[LEARNER]["risk"], dtype=float) > risks.median())
+        time.append(fold.label)
+        event.append(fold.event)
+    if not high:
+        return {}, "predictions.csv holds no risks of training patients, so there is no cut-off for risk groups"
+    above, t, e = np.concatenate(high), np.concatenate(time), np.concatenate(event)
+    groups = {"high risk": (t[above], e[above]), "low risk": (t[~above], e[~above])}
+    return {name: group for name, group in groups.items() if len(group[0])}, ""
+
+
 def metric_rows(results: Mapping[str, TaskResult]) -> list[dict[str, Any]]:
     """The rows of metrics.json: each metric per fold and over all; then differences and shares of the ceilings."""
     rows: list[dict[str, Any]] = []

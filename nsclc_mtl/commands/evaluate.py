@@ -1,0 +1,322 @@
+"""`mtl evaluate`: saved predictions -> metrics with intervals, the floor on the same folds, one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import DataFault, Manifest, TaskSpec, UsageFault
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+    from nsclc_mtl.config import Run
+    from nsclc_mtl.report.evaluation import TaskResult
+
+NEEDED = ("predictions.csv", "config.yaml", "cohort.json")
+
+
+def body(cfg: DictConfig, run: Run) -> None:
+    """Writes `metrics.json`, `floors.csv` and `report.html` for the run that `ckpt` names, and prints the table."""
+    import yaml
+
+    from nsclc_mtl.commands.cohort import open_cohort
+    from nsclc_mtl.config import plain
+
+    settings = plain(cfg)
+    folder = trained_run(settings["ckpt"])
+    for name in (*NEEDED, "splits.csv"):
+        if (folder / name).is_file():
+            run.read(folder / name)
+    trained = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    manifest = open_cohort(trained)
+    splits = read_table(folder / "splits.csv") if (folder / "splits.csv").is_file() else None
+    predictions = read_table(folder / "predictions.csv")
+    tasks = tasks_of(folder / "cohort.json", manifest)
+    run.say(f"{manifest.name}: {predictions['patient_id'].nunique()} patients, tasks {', '.join(tasks)}")
+    floors = fit_floors(settings, trained, manifest, splits, predictions, tasks)
+    floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
+    results = evaluate_predictions(
+        with_others(predictions, floors, oracle_rows(trained, predictions, tasks)),
+        tasks,
+        manifest,
+        splits,
+        draws=int(settings["bootstrap"]),
+        seed=int(settings["seed"]),
+    )
+    write(results, predictions, manifest, splits, settings, trained, folder, run)
+    run.done += list(results)
+
+
+def trained_run(ckpt: Any) -> Path:
+    """The run folder that `ckpt` names, itself or by one of its checkpoints. Raises UsageFault where it is none."""
+    path = Path(str(ckpt))
+    folder = path if path.is_dir() else next((p for p in path.parents if (p / "predictions.csv").is_file()), path)
+    if not path.exists():
+        raise UsageFault(f"ckpt='{ckpt}' does not exist: give the run folder that `mtl train` printed")
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise UsageFault(f"ckpt='{ckpt}' has no {missing[0]}: give the folder of a finished `mtl train`")
+    return folder
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """predictions.csv, floors.csv or splits.csv with ids, names and folds as text. Raises DataFault where it is none."""
+    import pandas as pd
+
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    absent = {"patient_id", "fold", "part"} - set(frame.columns)
+    if absent:
+        raise DataFault(f"'{path.name}' has no column '{sorted(absent)[0]}': it is not a table of this program")
+    for column in ("value", "event", "time_days"):
+        if column in frame:
+            try:
+                frame[column] = pd.to_numeric(frame[column].replace("", None))
+            except ValueError as error:
+                raise DataFault(f"'{path.name}', column '{column}': {error}; write the predictions again") from error
+    return frame
+
+
+def tasks_of(path: Path, manifest: Manifest) -> dict[str, TaskSpec]:
+    """The tasks that were trained, their kind and class order as `cohort.json` says, their columns as the cohort says."""
+    trained = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+    return {
+        name: TaskSpec(
+            name,
+            said["kind"],
+            tuple(said.get("classes") or ()),
+            manifest.tasks[name].columns if name in manifest.tasks else (),
+            said.get("endpoint") or "",
+        )
+        for name, said in trained.items()
+    }
+
+
+def fit_floors(
+    settings: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    manifest: Manifest,
+    splits: pd.DataFrame | None,
+    predictions: pd.DataFrame,
+    tasks: Mapping[str, TaskSpec],
+) -> pd.DataFrame:
+    """Test-part predictions of the floors that `floors` asks for. Raises UsageFault on an unknown one."""
+    from nsclc_mtl import baselines
+    from nsclc_mtl.report.measures import curve_days
+
+    apart, stage = apart_tables(trained, manifest, tasks)
+    wanted = settings["floors"]
+    known = baselines.floor_tables(list(manifest.tables), apart)
+    strange = [name for name in wanted or () if name not in known]
+    if strange:
+        raise UsageFault(f"floors: no floor '{strange[0]}' here; there are {', '.join(known) or 'none'}")
+    none = splits is None or wanted == []
+    days = {}
+    for name, task in tasks.items():
+        if task.kind == "survival":
+            said = predictions[(predictions["task"] == name) & (predictions["part"] == "test")]
+            days[name] = list(curve_days(said.pivot_table(columns="output", values="value", aggfunc="first")))
+    trained_folds = splits[splits["fold"].isin(predictions["fold"].unique())] if splits is not None else predictions[:0]
+    return baselines.fit_floors(
+        {} if none else manifest.tables,
+        tasks,
+        manifest.labels,
+        trained_folds[["patient_id", "fold", "part"]],
+        None if none else stage,
+        int(settings["seed"]),
+        horizons=days,
+        only=wanted,
+        apart={} if none else apart,
+    )
+
+
+def apart_tables(
+    trained: Mapping[str, Any], manifest: Manifest, tasks: Mapping[str, TaskSpec]
+) -> tuple[dict[str, pd.DataFrame], str | None]:
+    """The floors that stand apart: the stage (`cohort.stage_column`) and tumour volume alone; and the task that is the stage."""
+    import pandas as pd
+
+    from nsclc_mtl.tables import read
+
+    apart: dict[str, pd.DataFrame] = {}
+    stage = None
+    cohort = trained["cohort"]
+    declared = cohort.get("stage_column")
+    if declared:
+        column = declared["column"]
+        root, id_column = cohort_root(trained), declared.get("id") or cohort["patients"].get("id", "patient_id")
+        text = read.read_indexed(root / declared["file"], id_column)[column]
+        text = text[~text.isin(read.MISSING)]
+        frame = pd.DataFrame({"level": text})
+        if declared.get("order"):
+            rank = {str(level): float(i) for i, level in enumerate(declared["order"])}
+            frame["number"] = frame["level"].map(rank)
+        apart["stage"] = frame[frame.index.isin(manifest.patients.index)]
+        stage = next((name for name, task in tasks.items() if column in task.columns), None)
+    for name, table in manifest.tables.items():
+        if manifest.modalities[name].kind == "radiomics":
+            volume = [c for c in table.columns if c.endswith(("shape_MeshVolume", "shape_VoxelVolume"))][:1]
+            if volume:
+                apart["tumour volume"] = table[volume]
+    return apart, stage
+
+
+def cohort_root(trained: Mapping[str, Any]) -> Path:
+    """Folder of the cohort's tables."""
+    from nsclc_mtl.commands.cohort import phantom_root
+
+    cohort = trained["cohort"]
+    return phantom_root(cohort, trained["paths"]) if "level" in cohort else Path(str(cohort["root"]))
+
+
+def oracle_rows(
+    trained: Mapping[str, Any], predictions: pd.DataFrame, tasks: Mapping[str, TaskSpec]
+) -> pd.DataFrame | None:
+    """The phantom's ceilings as rows like predictions.csv (output `score`), None for any other cohort."""
+    import pandas as pd
+
+    path = cohort_root(trained) / "truth" / "oracle.json"
+    if "level" not in trained["cohort"] or not path.is_file():
+        return None
+    scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
+    ours = predictions[predictions["part"] == "test"].drop_duplicates(["task", "fold", "patient_id"])
+    frames = []
+    for ceiling in ("latent", "attainable", "additive"):
+        for name in tasks:
+            score = scores.get(ceiling, {}).get(name)
+            if score is not None:
+                own = ours[ours["task"] == name]
+                value = own["patient_id"].map(score).astype(float)
+                frames.append(own.assign(model=f"oracle:{ceiling}", output="score", value=value))
+    return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def with_others(predictions: pd.DataFrame, *others: pd.DataFrame | None) -> pd.DataFrame:
+    """Predictions of the learner and of the others in one table, told apart by `model`; folds as text."""
+    import pandas as pd
+
+    frames = [predictions.assign(model="learner"), *(o for o in others if o is not None and len(o))]
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.assign(fold=whole["fold"].astype(str))
+
+
+def evaluate_predictions(
+    predictions: pd.DataFrame,
+    tasks: Mapping[str, TaskSpec],
+    manifest: Manifest | None,
+    splits: pd.DataFrame | None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, TaskResult]:
+    """Everything that is known of the models in a table of predictions (column `model`; absent: the learner's).
+
+    The manifest's labels and the splits give the censoring weights (training patients of each fold); without them
+    survival tasks have no Brier score and no AUC at a time.
+    """
+    from nsclc_mtl.report import evaluation
+
+    training: dict[str, dict[str, pd.DataFrame]] = {}
+    if manifest is not None and splits is not None:
+        for name, task in tasks.items():
+            if task.kind == "survival" and name in manifest.labels:
+                label = manifest.labels[name]
+                training[name] = {
+                    str(fold): label.loc[label.index.intersection(rows.loc[rows["part"] != "test", "patient_id"])]
+                    for fold, rows in splits.groupby("fold")
+                }
+    return evaluation.judge(predictions, tasks, training, draws, seed)
+
+
+def write(
+    results: Mapping[str, TaskResult],
+    predictions: pd.DataFrame,
+    manifest: Manifest,
+    splits: pd.DataFrame | None,
+    settings: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    folder: Path,
+    run: Run,
+) -> None:
+    """`metrics.json` and `report.html` into the run folder, the table onto the terminal."""
+    from nsclc_mtl.report import evaluation, page
+
+    rows = evaluation.metric_rows(results)
+    (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    primary = f"floor:{settings['primary_floor']}"
+    audit = folder / "audit.json"
+    story = page.Story(
+        title=f"{manifest.name}: one model for {', '.join(results)}",
+        meta=_meta(manifest, splits, trained, folder),
+        primary_floor=primary,
+        notes=list(manifest.notes),
+        audit=json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else [],
+        images=[(Path(image), Path(image).stem) for image in settings["images"] or ()],
+    )
+    absent = [str(path) for path, _ in story.images if not path.is_file()]
+    if absent:
+        raise UsageFault(f"images: no file '{absent[0]}'")
+    html = page.render(results, predictions, story, manifest, splits)
+    (run.path / "report.html").write_text(html, encoding="utf-8")
+    show(results, primary, run)
+    run.say(f"report: {run.path / 'report.html'}")
+
+
+def _meta(
+    manifest: Manifest, splits: pd.DataFrame | None, trained: Mapping[str, Any], folder: Path
+) -> list[tuple[str, str]]:
+    """What the head of the page says of the run."""
+    from datetime import UTC, datetime
+
+    account = json.loads((folder / "run.json").read_text("utf-8")) if (folder / "run.json").is_file() else {}
+    return [
+        ("Cohort", manifest.name),
+        ("Run", folder.resolve().name),
+        ("Folds", str(splits["fold"].nunique()) if splits is not None else "external patients"),
+        ("Modalities", ", ".join(manifest.modalities)),
+        ("Seed", str(trained.get("seed", ""))),
+        ("Version", str((account.get("versions") or {}).get("nsclc-mtl", ""))),
+        ("Commit", str(account.get("git_commit") or "")[:10]),
+        ("Evaluated", f"{datetime.now(UTC):%d %B %Y}"),
+    ]
+
+
+def show(results: Mapping[str, TaskResult], primary: str, run: Run) -> None:
+    """The results as a table: the learner of each task, the floors below it, the paired difference beside them."""
+    from rich.table import Table
+
+    from nsclc_mtl.metrics.comparison import Interval
+    from nsclc_mtl.report.page import metric_word, model_word
+
+    def told(at: Interval, sign: str = "") -> str:
+        if at.value != at.value:
+            return f"- ({at.reason})" if at.reason else "-"
+        band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if at.lo == at.lo else ""
+        return f"{at.value:{sign}.3f}{band}"
+
+    table = Table(title="Learner and floor, 95 % intervals conditional on the trained models", title_justify="left")
+    for column in ("task", "n", "events", "metric", "model", "value", "learner minus it"):
+        table.add_column(column, justify="right" if column in ("n", "events") else "left")
+    for name, result in results.items():
+        models = result.metrics[result.primary]
+        events = "" if result.events is None else str(result.events)
+        row = (name, str(result.n), events, metric_word(result.primary))
+        table.add_row(*row, "learner", told(models["learner"].interval()), "", style="bold")
+        for model in result.models("floor:"):
+            word = model_word(model) + (" *" if model == primary else "")
+            table.add_row(
+                "",
+                "",
+                "",
+                "",
+                word,
+                told(models[model].interval()),
+                told(result.difference(result.primary, model), "+"),
+            )
+        for model in result.models("oracle:"):
+            table.add_row("", "", "", "", model_word(model), told(models[model].interval()), "", style="dim")
+        table.add_section()
+    table.caption = "* primary floor"
+    run.show(table)

@@ -1,0 +1,293 @@
+"""report.html: one file that needs no network, reads on a phone and prints."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from nsclc_mtl.metrics.comparison import Interval
+from nsclc_mtl.metrics.survival import log_rank
+from nsclc_mtl.records import Manifest, TaskSpec
+from nsclc_mtl.report import curves
+from nsclc_mtl.report.evaluation import TaskResult, risk_groups, shares
+from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
+
+METRIC_WORDS = {
+    "auc": "AUC",
+    "ordinal_auc": "ordinal AUC",
+    "c_index": "C-index",
+    "ibs": "integrated Brier score",
+    "brier": "Brier score",
+    "balanced_accuracy": "balanced accuracy",
+    "calibration_slope": "calibration slope",
+    "share": "share of the attainable margin",
+    "fusion_share": "fusion share",
+}
+_LARGEST_BYTES = 5_000_000
+_IMAGES = 6
+
+
+@dataclass
+class Story:
+    """What the page tells besides the numbers of the tasks. Everything is text and escaped on the page."""
+
+    title: str
+    meta: list[tuple[str, str]] = field(default_factory=list)  # label, value
+    primary_floor: str = "floor:all tables"
+    notes: list[str] = field(default_factory=list)
+    audit: list[dict[str, Any]] = field(default_factory=list)  # rows of the modality audit, any columns
+    images: list[tuple[Path, str]] = field(default_factory=list)  # PNG files with their captions
+
+
+def render(
+    results: Mapping[str, TaskResult],
+    predictions: pd.DataFrame,
+    story: Story,
+    manifest: Manifest | None = None,
+    splits: pd.DataFrame | None = None,
+) -> str:
+    """The page as HTML text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    environment.filters["interval"] = _interval
+    environment.filters["signed"] = _signed
+    return environment.get_template("page.html.j2").render(
+        story=story,
+        tasks=[_task(r, predictions, story.primary_floor) for r in results.values()],
+        flow=flow(results, manifest, splits),
+        audit_columns=list(story.audit[0]) if story.audit else [],
+        images=_images(story.images),
+        has_ceiling=any(r.models("oracle:") for r in results.values()),
+    )
+
+
+def metric_word(metric: str) -> str:
+    """The metric as a reader says it."""
+    if metric in METRIC_WORDS:
+        return METRIC_WORDS[metric]
+    if metric.startswith("auc_above_"):
+        return f"AUC, above {metric.removeprefix('auc_above_')}"
+    if metric.startswith("auc_") and metric.endswith("y") and metric[4:-1].isdigit():
+        return f"AUC at {metric[4:-1]} years" if metric != "auc_1y" else "AUC at 1 year"
+    return f"AUC, {metric.removeprefix('auc_')} against the rest" if metric.startswith("auc_") else metric
+
+
+def model_word(model: str) -> str:
+    """The model as a reader says it."""
+    return model.replace("floor:", "").replace("oracle:", "ceiling: ")
+
+
+def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> dict[str, Any]:
+    """What the template needs of one task."""
+    primary = result.primary
+    models = result.metrics[primary]
+    ours = models[LEARNER].interval()
+    floors: list[dict[str, Any]] = [
+        {"model": m, "name": model_word(m), "at": models[m].interval(), "gap": result.difference(primary, m)}
+        for m in result.models("floor:")
+    ]
+    ceilings: list[dict[str, Any]] = [{"name": model_word(m), "at": models[m].interval()} for m in result.models("oracle:")]
+    against = next((f for f in floors if f["model"] == primary_floor), None)
+    figures = []
+    shown = [("learner", ours)] + [(str(r["name"]), r["at"]) for r in floors + ceilings]
+    figures.append(
+        curves.interval_figure(
+            [(n, at) for n, at in shown if math.isfinite(at.value)],
+            f"{result.task.name}: learner and floor",
+            metric_word(primary),
+            0.5,
+        )
+    )
+    groups: list[dict[str, Any]] = []
+    why = chi = ""
+    if result.task.kind == "survival":
+        parted, why = risk_groups(predictions, result)
+        if parted:
+            figures.append(curves.kaplan_meier_figure(parted, f"{result.task.name}: survival by predicted risk"))
+            groups = [{"name": n, "n": len(t), "events": int(e.sum())} for n, (t, e) in parted.items()]
+            chi = _log_rank(parted)
+    else:
+        drawn = _rocs(result, against["model"] if against else None)
+        if drawn:
+            figures.append(curves.roc_figure(drawn, f"{result.task.name}: ROC"))
+        else:
+            why = "no fold holds both classes among its test patients, so there is no ROC curve"
+    others = []
+    for metric, each in result.metrics.items():
+        if metric != primary:
+            floor = each.get(primary_floor)
+            others.append(
+                {
+                    "name": metric_word(metric),
+                    "ours": each[LEARNER].interval(),
+                    "floor": floor.interval() if floor else None,
+                    "low": metric in LOWER_IS_BETTER,
+                }
+            )
+    return {
+        "name": result.task.name,
+        "kind": result.task.kind,
+        "classes": result.task.classes,
+        "endpoint": result.task.endpoint,
+        "metric": metric_word(primary),
+        "n": result.n,
+        "events": result.events,
+        "ours": ours,
+        "floors": floors,
+        "ceilings": ceilings,
+        "against": against,
+        "verdict": _verdict(against),
+        "figures": [Markup(f) for f in figures],  # our own SVG, its texts escaped where it was made
+        "groups": groups,
+        "chi": chi,
+        "why": why,
+        "others": others,
+        "shares": [{"name": metric_word(k), "at": v} for k, v in shares(result).items()],
+        "folds": [
+            {"fold": f.fold, "n": len(f.patients), "events": int(f.event.sum()), "at": models[LEARNER].fold_interval(k)}
+            for k, f in enumerate(result.folds)
+        ],
+    }
+
+
+def _verdict(against: Mapping[str, Any] | None) -> str:
+    if against is None:
+        return ""
+    gap: Interval = against["gap"]
+    if not math.isfinite(gap.lo):
+        return "not compared with the floor"
+    if gap.lo > 0:
+        return "above the floor"
+    return "below the floor" if gap.hi < 0 else "not told apart from the floor"
+
+
+def _log_rank(groups: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    time = np.concatenate([t for t, _ in groups.values()])
+    event = np.concatenate([e for _, e in groups.values()])
+    group = np.concatenate([np.full(len(t), k) for k, (t, _) in enumerate(groups.values())])
+    chi, freedom = log_rank(time, event, group)
+    return f"{chi:.2f} on {freedom} degree of freedom" if chi.known else ""
+
+
+def _rocs(result: TaskResult, floor: str | None) -> list[curves.Roc]:
+    """ROC of the learner (binary: beside the primary floor; more classes: one curve a cut or class)."""
+    task = result.task
+    drawn: list[curves.Roc | None] = []
+    if task.kind == "binary":
+        for model in (LEARNER, floor):
+            if model is not None:
+                folds = [(f.label, score_of(task, f.said[model])) for f in result.folds if len(f.patients)]
+                drawn.append(curves.roc(model_word(model), folds))
+    else:
+        cuts = range(len(task.classes) - (task.kind == "ordinal"))
+        for k in cuts:
+            name = f"above {task.classes[k]}" if task.kind == "ordinal" else task.classes[k]
+            drawn.append(curves.roc(name, [_one_cut(task, f, k) for f in result.folds if len(f.patients)]))
+    return [d for d in drawn if d is not None][: len(curves.STYLES)]
+
+
+def _one_cut(task: TaskSpec, fold: Fold, k: int) -> tuple[np.ndarray, np.ndarray]:
+    proba = proba_of(task, fold.said[LEARNER])
+    if proba is None:
+        return fold.label * 0, fold.label * np.nan
+    if task.kind == "ordinal":
+        return (fold.label > k).astype(float), 1 - proba[:, : k + 1].sum(axis=1)
+    return (fold.label == k).astype(float), proba[:, k]
+
+
+def flow(
+    results: Mapping[str, TaskResult], manifest: Manifest | None, splits: pd.DataFrame | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Who is in the study: patients, modalities, labels, folds. Lists of rows, empty where not known."""
+    out: dict[str, list[dict[str, Any]]] = {"modalities": [], "labels": [], "parts": [], "total": []}
+    if manifest is not None:
+        total = len(manifest.patients)
+        sites = manifest.patients["site"].nunique() if "site" in manifest.patients else 0
+        out["total"].append({"patients": total, "sites": sites})
+        for name, spec in manifest.modalities.items():
+            holders: Any = manifest.tables.get(name)
+            holders = (
+                holders.index if holders is not None else manifest.bags.get(name) or manifest.volumes.get(name) or {}
+            )
+            out["modalities"].append(
+                {"name": name, "kind": spec.kind, "n": len(holders), "share": len(holders) / total}
+            )
+        for name in results:
+            out["labels"].append(_label_row(results[name].task, manifest.labels[name]))
+    else:
+        out["total"].append(
+            {"patients": len({p for r in results.values() for f in r.folds for p in f.patients}), "sites": 0}
+        )
+    if splits is not None:
+        for fold, rows in splits.groupby("fold", sort=True):
+            counts = rows["part"].value_counts()
+            out["parts"].append({"fold": fold, **{part: int(counts.get(part, 0)) for part in _PARTS}})
+    return out
+
+
+_PARTS = ("train", "validation", "calibration", "test")
+
+
+def _label_row(task: TaskSpec, label: pd.DataFrame) -> dict[str, Any]:
+    if task.kind == "survival":
+        known = label["event"].notna() & label["time_days"].notna()
+        follow = label.loc[known, "time_days"].median() / curves.DAYS_PER_MONTH
+        told = f"{int(label.loc[known, 'event'].sum())} events, median follow-up {follow:.0f} months"
+    else:
+        known = label["value"].notna()
+        counts = label.loc[known, "value"].astype(int).value_counts()
+        told = ", ".join(f"{name} {int(counts.get(k, 0))}" for k, name in enumerate(task.classes))
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "known": int(known.sum()),
+        "missing": int((~known).sum()),
+        "told": told,
+    }
+
+
+def _images(images: Sequence[tuple[Path, str]]) -> list[dict[str, str]]:
+    """Pictures as data URIs, the first few that fit into the page."""
+    out: list[dict[str, str]] = []
+    left = _LARGEST_BYTES // 2
+    for path, caption in images[:_IMAGES]:
+        data = path.read_bytes()
+        if len(data) * 4 / 3 > left:
+            continue
+        left -= len(data) * 4 // 3
+        out.append({"uri": "data:image/png;base64," + base64.b64encode(data).decode(), "caption": caption})
+    return out
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def _signed(at: Interval) -> str:
+    """A difference with its interval."""
+    if not math.isfinite(at.value):
+        return "–"
+    value = f"{at.value:+.3f}".replace("-", "−")
+    return value if not math.isfinite(at.lo) else f"{value} ({_number(at.lo)} to {_number(at.hi)})"
+
+
+def _interval(at: Interval) -> str:
+    """A value with its interval."""
+    if not math.isfinite(at.lo):
+        return _number(at.value)
+    return f"{_number(at.value)} ({_number(at.lo)} to {_number(at.hi)})"
