@@ -67,7 +67,6 @@ def test_version(tmp_path: Path) -> None:
         (["train", "model=nonesuch"], "model has no option 'nonesuch'"),
         (["train", "--shwo"], "--shwo"),
         (["train", "slides"], "is not an override"),
-        (["tile"], "slides.dir"),
         (["tile", "a", "b"], "takes one folder"),
         (["trian"], "trian"),
         (["train", "--conf", "absent"], "no such folder"),

@@ -114,21 +114,27 @@ def _faults(node: Any, key: str) -> Iterator[str]:
 
 
 def _unbound(node: Mapping[str, Any], key: str) -> Iterator[str]:
-    from .names import nearest
-
     try:
         target = permitted(node["_target_"])
     except UsageFault as fault:
         yield f"{key}: {fault}"
         return
+    arguments = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
+    if isinstance(arguments.get("fit"), Mapping) and hasattr(target, "fit"):  # what a task fits, options of its `fit`
+        yield from _misfits(arguments.pop("fit"), target.fit, f"{key}.fit", f"{node['_target_']}.fit")
+    yield from _misfits(arguments, target, key, node["_target_"])
+
+
+def _misfits(arguments: Mapping[str, Any], target: Any, key: str, called: str) -> Iterator[str]:
+    """Faults of arguments that the signature does not have, or whose text can be no number."""
+    from .names import nearest
+
     parameters = inspect.signature(target).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(target)
-    for name, value in node.items():
-        if name in ("_target_", "_partial_"):
-            continue
+    for name, value in arguments.items():
         if name not in parameters and not anything:
-            yield f"{key}.{name}: {node['_target_']} has no argument {name!r}{nearest(name, parameters)}"
+            yield f"{key}.{name}: {called} has no argument {name!r}{nearest(name, parameters)}"
         elif isinstance(value, str) and value != "???" and _numbers_only(hints.get(name)):
             yield f"{key}.{name}: a number is needed, not {value!r}"
 
