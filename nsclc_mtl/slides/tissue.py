@@ -46,8 +46,8 @@ def examine(
     """The tissue of a thumbnail (uint8 [h, w, 3] at `um_per_px`), with what was found on the way.
 
     The signal is the chroma in optical density (largest minus smallest channel): dyes have it; glass, dust, bubble
-    edges and black ink hardly do. Otsu's threshold (1979) is kept inside `threshold`, so that a slide that is all tissue is
-    not split in two and the noise of an empty one is not taken for tissue.
+    edges and black ink hardly do. Otsu's threshold (1979) is kept inside `threshold`, so that a slide that is all
+    tissue is not split in two and the noise of an empty one is not taken for tissue.
     """
     if thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.dtype != np.uint8:
         raise DataFault(f"a thumbnail is uint8 [h, w, 3], not {thumbnail.dtype} {thumbnail.shape}")

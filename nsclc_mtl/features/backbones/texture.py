@@ -1,7 +1,7 @@
 """What can be seen in a tile without any learned weight: colour, texture and nuclei of the stain-separated picture.
 
-No random network: a fixed bank of Gabor filters at four scales and orientations, local binary patterns, and the shape and
-intensity of the connected blobs of haematoxylin. All statistics ignore the orientation of the tile.
+No random network: a fixed bank of Gabor filters at four scales and orientations, local binary patterns, and the shape
+and intensity of the connected blobs of haematoxylin. All statistics ignore the orientation of the tile.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ class Texture(nn.Module):
     `haematoxylin` and `eosin` are optical densities in R, G, B (Ruifrok & Johnston 2001); `um_per_px` turns areas of
     nuclei into um2. Values are of order one: areas as logarithms, densities in 1,000 nuclei a mm2.
     """
+
+    unmix: Tensor
+    bank: Tensor
 
     def __init__(
         self,
@@ -141,7 +144,8 @@ def gabor_bank(px: int = 7, wavelength_px: float = 4.0, sigma_px: float = 1.8) -
     r = px // 2
     y, x = torch.meshgrid(torch.arange(-r, r + 1.0), torch.arange(-r, r + 1.0), indexing="ij")
     window = torch.exp(-(x**2 + y**2) / (2 * sigma_px**2))
-    even, odd = [], []
+    even: list[Tensor] = []
+    odd: list[Tensor] = []
     for k in range(ANGLES):
         angle = math.pi * k / ANGLES
         phase = 2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / wavelength_px

@@ -1,0 +1,42 @@
+"""A slide as a small picture with its tissue outlined and its tiles marked: looked at before anything is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from nsclc_mtl.records import Tiles
+
+OUTLINE, HOLE, TILE = (0, 114, 178), (213, 94, 0), (0, 158, 115)  # blue, vermilion, green of Okabe & Ito
+MAX_PX = 2400
+
+
+def contour_picture(
+    path: Path,
+    thumbnail: np.ndarray,
+    dimensions: tuple[int, int],
+    polygons: Sequence[Sequence[list[list[float]]]],
+    tiles: Tiles,
+) -> None:
+    """JPEG at `path`: thumbnail (uint8 [h, w, 3]), tissue in blue, holes in vermilion, tiles as thin green squares."""
+    picture = Image.fromarray(thumbnail)
+    longest = max(picture.size)
+    wanted = min(MAX_PX, max(longest, 600))
+    if wanted != longest:
+        shape = [max(1, round(edge * wanted / longest)) for edge in picture.size]
+        picture = picture.resize((shape[0], shape[1]), Image.Resampling.LANCZOS)
+    per_x, per_y = dimensions[0] / picture.width, dimensions[1] / picture.height
+    draw = ImageDraw.Draw(picture)
+    size = tiles.size_level0
+    for x, y in tiles.coords.tolist():
+        draw.rectangle((x / per_x, y / per_y, (x + size) / per_x, (y + size) / per_y), outline=TILE)
+    for rings in polygons:
+        for number, ring in enumerate(rings):
+            draw.line([(x / per_x, y / per_y) for x, y in ring], fill=HOLE if number else OUTLINE, width=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    picture.save(aside, format="JPEG", quality=88)
+    aside.replace(path)
