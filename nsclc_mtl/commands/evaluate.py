@@ -64,7 +64,7 @@ def trained_run(ckpt: Any) -> Path:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """predictions.csv, floors.csv or splits.csv with ids, names and folds as text. Raises DataFault where it is none."""
+    """predictions.csv, floors.csv or splits.csv, ids and folds as text. Raises DataFault where it is none of them."""
     import pandas as pd
 
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -81,7 +81,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def tasks_of(path: Path, manifest: Manifest) -> dict[str, TaskSpec]:
-    """The tasks that were trained, their kind and class order as `cohort.json` says, their columns as the cohort says."""
+    """The tasks that were trained: kind and class order from `cohort.json`, columns from the cohort."""
     trained = json.loads(path.read_text(encoding="utf-8"))["tasks"]
     return {
         name: TaskSpec(
@@ -136,7 +136,7 @@ def fit_floors(
 def apart_tables(
     trained: Mapping[str, Any], manifest: Manifest, tasks: Mapping[str, TaskSpec]
 ) -> tuple[dict[str, pd.DataFrame], str | None]:
-    """The floors that stand apart: the stage (`cohort.stage_column`) and tumour volume alone; and the task that is the stage."""
+    """Tables that stand apart: stage (`cohort.stage_column`) and tumour volume; and the task that is the stage."""
     import pandas as pd
 
     from nsclc_mtl.tables import read
@@ -224,7 +224,7 @@ def evaluate_predictions(
             if task.kind == "survival" and name in manifest.labels:
                 label = manifest.labels[name]
                 training[name] = {
-                    str(fold): label.loc[label.index.intersection(rows.loc[rows["part"] != "test", "patient_id"])]
+                    str(fold): label[label.index.isin(rows.loc[rows["part"] != "test", "patient_id"])]
                     for fold, rows in splits.groupby("fold")
                 }
     return evaluation.judge(predictions, tasks, training, draws, seed)
