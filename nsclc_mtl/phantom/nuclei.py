@@ -8,18 +8,22 @@ import numpy as np
 
 # Tumour nuclei as straight laws of z = statistic / SD: (value at z = 0, change per unit of z, least value).
 # Size, crowding and pleomorphism are what a pathologist grades.
-RADIUS_PX = (8.6, 1.5, 5.0)  # 0.5 um/px: a nucleus of 8.6 um across
-SPACING_PX = (25.5, -0.8, 20.0)  # between neighbours: high grades are crowded
-SIZE_SPREAD = (0.17, 0.065, 0.04)  # log-normal SD of the radius
-IRREGULARITY = (0.12, 0.05, 0.02)  # of the outline
-COARSENESS = (0.17, 0.07, 0.04)  # of the chromatin
-NUCLEOLI = (0.30, 0.20, 0.0)  # share of the nuclei that show one
+RADIUS_PX = (8.6, 1.1, 5.0)  # 0.5 um/px: a nucleus of 8.6 um across
+SPACING_PX = (25.0, -0.6, 20.0)  # between neighbours: high grades are crowded
+SIZE_SPREAD = (0.17, 0.05, 0.04)  # log-normal SD of the radius
+IRREGULARITY = (0.12, 0.04, 0.02)  # of the outline
+COARSENESS = (0.17, 0.05, 0.04)  # of the chromatin
+NUCLEOLI = (0.30, 0.15, 0.0)  # share of the nuclei that show one
 RADIUS_MOST_PX = 14.0
 
-# Nuclei of normal tissue: (value, change per SD of the patient's own nuisance). Reactive tissue looks a little like
-# tumour, which blinds whoever averages over the whole slide.
-NORMAL_RADIUS_PX = (5.6, 0.7)
-NORMAL_DENSITY = (1.0, 0.18)
+# Nuclei of normal tissue, as laws of the patient's own nuisance (standard normal). Reactive tissue changes in the very
+# ways in which tumour does, which blinds whoever averages over the whole slide.
+NORMAL_RADIUS_PX = (5.6, 0.85, 3.5)
+NORMAL_DENSITY = (1.0, 0.2, 0.3)
+NORMAL_SIZE_SPREAD = (0.12, 0.04, 0.04)
+NORMAL_IRREGULARITY = (0.07, 0.04, 0.02)
+NORMAL_COARSENESS = (0.12, 0.05, 0.03)
+NORMAL_NUCLEOLI = (0.08, 0.10, 0.0)
 NORMAL_SPACING_PX = 15.5
 # share of the places of that grid that are taken, at density 1
 LYMPHOCYTES, SEPTAL, STROMAL, BETWEEN_NESTS = 0.85, 0.50, 0.16, 0.20
@@ -74,27 +78,26 @@ def normal_nuclei(rng: np.random.Generator, where: Tissue, reactive: float) -> N
     """Fibroblasts along the fibres, cells of the septa, lymphocytes: small and regular, swollen where reactive."""
     points = _scatter(rng, where.nest.shape, NORMAL_SPACING_PX)
     at = tuple(points.astype(int).T)
-    crowd = max(0.3, NORMAL_DENSITY[0] + NORMAL_DENSITY[1] * reactive)
     loose = np.where(where.airy[at] > 0.5, SEPTAL, np.where(where.tumour[at] > 0.5, BETWEEN_NESTS, STROMAL))
-    chance = np.where(where.lymph[at] > 0.5, LYMPHOCYTES, crowd * loose)
+    chance = np.where(where.lymph[at] > 0.5, LYMPHOCYTES, _line(NORMAL_DENSITY, reactive) * loose)
     chance = chance * ((where.tissue[at] > 0.6) & (where.nest[at] < 0.2) & where.ground[at])
     points = points[rng.random(len(points)) < chance]
     at = tuple(points.astype(int).T)
     n = len(points)
     compact = (where.lymph[at] > 0.5) | (where.airy[at] > 0.5) | (rng.random(n) < 0.25)
-    radius = (NORMAL_RADIUS_PX[0] + NORMAL_RADIUS_PX[1] * reactive) * lognormal(rng, n, 0.10)
+    radius = _line(NORMAL_RADIUS_PX, reactive) * lognormal(rng, n, _line(NORMAL_SIZE_SPREAD, reactive))
     drift = where.drift
     y, x = (np.clip(a, 2, s - 3) for a, s in zip(at, drift.shape, strict=True))
     along = np.stack([-(drift[y, x + 2] - drift[y, x - 2]) / 4, 1 + (drift[y + 2, x] - drift[y - 2, x]) / 4], 1)
     return Nuclei(
         points=points,
-        radius=np.clip(radius * np.where(compact, 0.95, 1.15), 3.5, 9.0),
+        radius=np.clip(radius * np.where(compact, 0.95, 1.15), NORMAL_RADIUS_PX[2], 10.0),
         ratio=np.where(compact, rng.uniform(0.8, 1.0, n), rng.uniform(0.30, 0.5, n)),
         direction=_unit(along + 0.25 * rng.standard_normal((n, 2))),
         dark=np.clip(0.80 + 0.08 * rng.standard_normal(n), 0.55, 1.0),
-        nucleolus=np.zeros(n, bool),
-        irregularity=0.04,
-        coarseness=0.10,
+        nucleolus=(rng.random(n) < _line(NORMAL_NUCLEOLI, reactive)) & compact,
+        irregularity=_line(NORMAL_IRREGULARITY, reactive),
+        coarseness=_line(NORMAL_COARSENESS, reactive),
     )
 
 
