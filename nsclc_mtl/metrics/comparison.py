@@ -129,6 +129,8 @@ def _interval(value: Score, draws: np.ndarray, level: float) -> Interval:
         return Interval(float("nan"), float("nan"), float("nan"), value.reason)
     good = draws[~np.isnan(draws)]
     reasons = [value.reason] if value.reason else []
+    if len(draws) and not len(good):
+        return Interval(float(value), float("nan"), float("nan"), "; ".join([*reasons, "no interval is made for it"]))
     if len(good) < len(draws) / 2 or len(good) < 20:
         reasons.append(f"no interval: only {len(good)} of {len(draws)} resamples have a value")
         return Interval(float(value), float("nan"), float("nan"), "; ".join(reasons))

@@ -103,8 +103,8 @@ def kaplan_meier_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], tit
     """SVG of survival by risk group with 95 % bands and numbers at risk. groups: {name: (time_days, event)}."""
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(_WIDTH, 4.3))
-        low = 0.16 + 0.05 * len(groups)
-        axes = figure.add_axes((0.12, low + 0.04, 0.85, 0.92 - low))
+        low = 0.11 + 0.05 * len(groups)
+        axes = figure.add_axes((0.12, low + 0.04, 0.85, 0.95 - low))
         longest = max(t.max() for t, _ in groups.values()) / DAYS_PER_MONTH
         step = next(s for s in (1, 2, 3, 6, 12, 24, 36, 60, 120, 240, 1e9) if longest / s <= 7)
         ticks = np.arange(0, longest + step * 0.01, step)

@@ -143,7 +143,7 @@ def risk_groups(predictions: pd.DataFrame, result: TaskResult) -> tuple[dict[str
     if not high:
         return {}, "predictions.csv holds no risks of training patients, so there is no cut-off for risk groups"
     above, t, e = np.concatenate(high), np.concatenate(time), np.concatenate(event)
-    groups = {"high risk": (t[above], e[above]), "low risk": (t[~above], e[~above])}
+    groups = {"low risk": (t[~above], e[~above]), "high risk": (t[above], e[above])}
     return {name: group for name, group in groups.items() if len(group[0])}, ""
 
 

@@ -101,7 +101,9 @@ def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> 
         {"model": m, "name": model_word(m), "at": models[m].interval(), "gap": result.difference(primary, m)}
         for m in result.models("floor:")
     ]
-    ceilings: list[dict[str, Any]] = [{"name": model_word(m), "at": models[m].interval()} for m in result.models("oracle:")]
+    ceilings: list[dict[str, Any]] = [
+        {"name": model_word(m), "at": models[m].interval()} for m in result.models("oracle:")
+    ]
     against = next((f for f in floors if f["model"] == primary_floor), None)
     figures = []
     shown = [("learner", ours)] + [(str(r["name"]), r["at"]) for r in floors + ceilings]
@@ -278,16 +280,19 @@ def _number(value: float) -> str:
     return f"{value:.3f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
-def _signed(at: Interval) -> str:
-    """A difference with its interval."""
+def _signed(at: Interval) -> Markup:
+    """A difference with its interval, the interval on a line of its own where the page is narrow."""
     if not math.isfinite(at.value):
-        return "–"
-    value = f"{at.value:+.3f}".replace("-", "−")
-    return value if not math.isfinite(at.lo) else f"{value} ({_number(at.lo)} to {_number(at.hi)})"
+        return Markup("–")
+    return _banded(f"{at.value:+.3f}".replace("-", "−"), at)
 
 
-def _interval(at: Interval) -> str:
+def _interval(at: Interval) -> Markup:
     """A value with its interval."""
+    return _banded(_number(at.value), at)
+
+
+def _banded(value: str, at: Interval) -> Markup:
     if not math.isfinite(at.lo):
-        return _number(at.value)
-    return f"{_number(at.value)} ({_number(at.lo)} to {_number(at.hi)})"
+        return Markup("{}").format(value)
+    return Markup('{} <span class="band">({} to {})</span>').format(value, _number(at.lo), _number(at.hi))
