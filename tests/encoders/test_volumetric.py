@@ -1,0 +1,120 @@
+"""The 3-D encoder: shapes, the law of absent rows, and what a checkpoint carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nsclc_mtl.encoders.volumetric import GroupRMSNorm, VolumeEncoder, augmented
+from nsclc_mtl.records import IntegrityFault, UsageFault
+
+
+@pytest.fixture
+def encoder() -> VolumeEncoder:
+    torch.manual_seed(0)
+    return VolumeEncoder(dim=12)
+
+
+def crops(n: int = 3, size: int = 32) -> torch.Tensor:
+    return torch.rand(n, 1, size, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def test_one_vector_a_crop(encoder: VolumeEncoder) -> None:
+    assert encoder(crops()).vector.shape == (3, 12)
+    assert 10_000 < sum(p.numel() for p in encoder.parameters()) < 300_000
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_row_of_zeros_leaves_the_others_untouched(encoder: VolumeEncoder, training: bool) -> None:
+    encoder.train(training)
+    full = crops()
+    absent = full.clone()
+    absent[1] = 0
+    before, after = encoder(full).vector, encoder(absent).vector
+    assert torch.allclose(before[[0, 2]], after[[0, 2]], atol=1e-6)
+    assert not torch.allclose(before[1], after[1], atol=1e-4)
+    assert torch.isfinite(after).all()
+
+
+def test_no_batch_statistics_anywhere(encoder: VolumeEncoder) -> None:
+    assert not [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in encoder.modules() if isinstance(m, GroupRMSNorm)]
+    assert len(norms) == 1 + 3 * 2 + 2  # stem, three blocks of two, two shortcuts
+
+
+def test_the_norm_scales_each_group_to_one_and_keeps_zero() -> None:
+    x = torch.randn(2, 8, 4, 4, 4) * 7 + 3
+    out = GroupRMSNorm(4, 8)(x).unflatten(1, (4, 2))
+    assert torch.allclose(out.square().mean(dim=(2, 3, 4, 5)), torch.ones(2, 4), atol=1e-4)
+    assert torch.equal(GroupRMSNorm(4, 8)(torch.zeros_like(x)), torch.zeros_like(x))
+
+
+def test_resnet18_has_the_published_layout() -> None:
+    encoder = VolumeEncoder(dim=8, widths=(64, 128, 256, 512), depths=(2, 2, 2, 2), max_pool=True)
+    assert encoder.backbone.conv1.stride == (2, 2, 2)
+    convolutions = [m for m in encoder.backbone.modules() if isinstance(m, nn.Conv3d) and m.kernel_size != (1, 1, 1)]
+    assert len(convolutions) == 17  # and the linear layer makes eighteen
+    assert encoder(crops(1, 64)).vector.shape == (1, 8)
+
+
+def test_it_learns_the_size_of_a_lesion_in_seconds() -> None:
+    torch.manual_seed(0)
+    grid = torch.stack(torch.meshgrid(*[torch.arange(16.0) - 7.5] * 3, indexing="ij")).norm(dim=0)
+    radius = torch.linspace(3, 7, 24)[torch.randperm(24)]
+    volumes = torch.where(grid < radius[:, None, None, None], 0.8, 0.1)[:, None]
+    volumes = volumes + 0.05 * torch.randn(volumes.shape)
+    encoder, head = VolumeEncoder(dim=8), nn.Linear(8, 1)
+    optimiser = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], 5e-3)
+    for _ in range(25):
+        loss = (head(encoder(volumes[:16]).vector)[:, 0] - radius[:16] + 5).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    guess = head(encoder.eval()(volumes[16:]).vector)[:, 0].detach()
+    assert torch.corrcoef(torch.stack([guess, radius[16:]]))[0, 1] > 0.9
+
+
+def test_augmentation_is_drawn_from_seed_and_step() -> None:
+    torch.manual_seed(0)
+    encoder = VolumeEncoder(dim=4, augment=True, seed=7).train()
+    saved = {name: value.clone() for name, value in encoder.state_dict().items()}
+    first, second = (encoder(crops()).vector.detach() for _ in range(2))
+    assert not torch.allclose(first, second)
+    encoder.load_state_dict(saved)  # as after a resumed training
+    assert torch.allclose(encoder(crops()).vector, first)
+    encoder.eval()
+    assert torch.equal(encoder(crops()).vector, encoder(crops()).vector)
+
+
+def test_augmentation_moves_voxels_and_keeps_patients_apart() -> None:
+    full = crops()
+    other = full.clone()
+    other[0] = 0
+    turned, again = (augmented(v, torch.Generator().manual_seed(3)) for v in (full, other))
+    assert type(turned) is torch.Tensor
+    assert torch.equal(turned[1:], again[1:])
+    assert not torch.allclose(turned, full)
+    assert (turned - full).mean().abs() < 0.1
+
+
+def test_weights_come_from_a_local_file_and_must_fit(tmp_path: Path, encoder: VolumeEncoder) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in encoder.backbone.state_dict().items()}}, file)
+    fresh = VolumeEncoder(dim=5, weights=file)
+    assert torch.equal(fresh.backbone.conv1.weight, encoder.backbone.conv1.weight)
+    with pytest.raises(IntegrityFault, match="lacks"):
+        VolumeEncoder(dim=5, widths=(16, 16, 16), weights=file)
+    with pytest.raises(UsageFault, match="does not exist"):
+        VolumeEncoder(dim=5, weights=tmp_path / "none.pth")
+    torch.save({"state_dict": nn.Linear(1, 1)}, file)  # a pickled object is never executed
+    with pytest.raises(IntegrityFault, match="weights_only"):
+        VolumeEncoder(dim=5, weights=file)
+
+
+@pytest.mark.parametrize("options", [{"widths": (8, 16)}, {"widths": (6, 12, 24)}, {"depths": (1, 1)}])
+def test_widths_that_do_not_fit_are_refused(options: dict) -> None:
+    with pytest.raises(UsageFault):
+        VolumeEncoder(dim=4, **options)
