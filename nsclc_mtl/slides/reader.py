@@ -148,6 +148,10 @@ def _not_a_slide(path: Path) -> ItemFault:
         return ItemFault("unsupported", f"slide '{path.name}' has zero bytes; copy it again")
     try:
         with tifffile.TiffFile(path) as tiff:
+            if len(tiff.pages) == 0:
+                return ItemFault(
+                    "corrupt", f"slide '{path.name}' has lost its directory, perhaps its end; copy it again"
+                )
             only_flat = not any(page.is_tiled for page in tiff.pages)  # type: ignore[union-attr]
     except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError):
         only_flat = False

@@ -27,7 +27,7 @@ def segment(
     min_area_um2: float = 10_000.0,
     max_hole_um2: float = 40_000.0,
     closing_um: float = 32.0,
-    threshold: tuple[float, float] = (0.02, 0.045),
+    threshold: tuple[float, float] = (0.015, 0.03),
     pen_marks: bool = True,
 ) -> np.ndarray:
     """bool [h, w]: True where a thumbnail (uint8 [h, w, 3]) holds tissue. See `examine` for the arguments."""
@@ -40,7 +40,7 @@ def examine(
     min_area_um2: float = 10_000.0,
     max_hole_um2: float = 40_000.0,
     closing_um: float = 32.0,
-    threshold: tuple[float, float] = (0.02, 0.045),
+    threshold: tuple[float, float] = (0.015, 0.03),
     pen_marks: bool = True,
 ) -> Tissue:
     """The tissue of a thumbnail (uint8 [h, w, 3] at `um_per_px`), with what was found on the way.
@@ -53,13 +53,13 @@ def examine(
         raise DataFault(f"a thumbnail is uint8 [h, w, 3], not {thumbnail.dtype} {thumbnail.shape}")
     white = glass(thumbnail)
     density = optical_density(thumbnail, white)
-    blur = 8.0 / um_per_px  # loose cells become one piece, JPEG noise goes
+    blur = 12.0 / um_per_px  # loose cells become one piece, JPEG noise goes
     density = ndimage.gaussian_filter(density, (blur, blur, 0), truncate=2.5)
     chroma = density.max(axis=2) - density.min(axis=2)
     low, high = threshold
     flat = np.clip(chroma, 0, 0.5)
     otsu = float(threshold_otsu(flat)) if np.ptp(flat) > 1e-6 else low
-    cut = float(np.clip(otsu, low, high))
+    cut = float(np.clip(0.8 * otsu, low, high))  # Otsu lies midway; pale tissue lies below the middle
     found = chroma > cut
     inked = ink(density, um_per_px) if pen_marks else np.zeros_like(found)
     pen_fraction = float((inked & found).sum() / max(1, found.sum()))
@@ -101,7 +101,7 @@ def ink(density: np.ndarray, um_per_px: float, min_area_um2: float = 5_000.0, re
     """
     red, green, blue = (density[..., i] for i in range(3))
     marks = np.zeros(red.shape, bool)
-    red_hue = (blue > 0.6 * green) & (blue < 1.4 * green)
+    red_hue = (blue > 0.55 * green) & (blue < 1.4 * green)
     strokes = (
         (
             (red > 1.15 * green) & (blue > 1.05 * green) & (red > 0.35),
@@ -112,7 +112,7 @@ def ink(density: np.ndarray, um_per_px: float, min_area_um2: float = 5_000.0, re
             (red > 1.3 * green) & (red > 1.6 * blue) & (red > 0.04),
         ),
         (
-            red_hue & (red < 0.15 * green) & (blue > 0.65 * green) & (green > 0.5),
+            red_hue & (red < 0.15 * green) & (blue > 0.6 * green) & (green > 0.5),
             red_hue & (red < 0.3 * green) & (green > 0.04),
         ),
     )
