@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from nsclc_mtl.records import Fault, TryAgain
+from nsclc_mtl.records import Fault, TryAgain, UsageFault
 
 from .allow import check
 from .run import FULL, Log, Run
@@ -70,13 +70,14 @@ def execute(
 
 
 def _run(cfg: DictConfig, run: Run, load: Callable[[], Body], verbose: bool) -> int:
-    code = 1
+    code, unused = 1, False
     with _logging(run), _signals() as caught:
         try:
             load()(cfg, run)
             code = run.code()
         except Fault as fault:
             code = _fault(run, str(fault), fault.exit_code, verbose)
+            unused = isinstance(fault, UsageFault)
         except Terminated:
             code = _fault(run, "ended by SIGTERM", 143, False)
         except KeyboardInterrupt:
@@ -94,7 +95,8 @@ def _run(cfg: DictConfig, run: Run, load: Callable[[], Body], verbose: bool) -> 
         except Exception as wrong:
             code = _unexpected(run, wrong, verbose)
         finally:
-            run.finish(code)
+            if not (unused and run.withdraw()):
+                run.finish(code)
     return code
 
 

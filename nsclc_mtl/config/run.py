@@ -43,6 +43,7 @@ class Run:
         self.path = path
         self.verb = verb
         self.argv = list(argv)
+        self.resumed = False
         self.attached = attached  # a rank or a fold of a run whose account another process keeps
         self.quiet = int(os.environ.get("LOCAL_RANK", "0")) > 0
         self.done: list[str] = []
@@ -65,6 +66,7 @@ class Run:
         folder = Path((content.get("paths") or {}).get("runs") or "runs") / verb
         path = _claim(folder, content.get("name"), config_hash(cfg), resume)
         run = cls(path.resolve(), verb, cfg, argv)
+        run.resumed = (path / "run.json").exists()
         try:
             write_atomic(run.path / "config.yaml", to_yaml(cfg))
             (run.path / "log.txt").touch()
@@ -148,6 +150,23 @@ class Run:
         os.environ.pop(HANDED, None)
         sys.stdout.flush()
         print(f"run: {self.path}", flush=True)
+
+    def withdraw(self) -> bool:
+        """Takes the folder away again if nothing has come of the run: a wrong word leaves no trace."""
+        own = {"config.yaml", "run.json", "log.txt"}
+        if self.attached or self.resumed or self.done or self.skipped or self.failed:
+            return False
+        if {path.name for path in self.path.iterdir()} - own:
+            return False
+        for name in own:
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path, self.path.parent, self.path.parent.parent):
+            try:
+                folder.rmdir()
+            except OSError:  # other runs are in it
+                break
+        os.environ.pop(HANDED, None)
+        return True
 
     def _account(self) -> None:
         if self.attached:

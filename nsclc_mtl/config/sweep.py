@@ -91,7 +91,7 @@ def _one(verb: str, words: list[str], options: Sequence[str], command: Sequence[
 
 def _table(rows: Sequence[Row]) -> None:
     shared = set.intersection(*(set(words) for words, *_ in rows))
-    table = Table("run", "exit", "seconds", "folder", title=f"{len(rows)} runs")
+    table = Table("run", "exit", "seconds", "folder", title=f"{len(rows)} run{'s' * (len(rows) > 1)}")
     for words, code, seconds, folder in rows:
         label = " ".join(word for word in words if word not in shared) or " ".join(words)
         table.add_row(label, str(code), f"{seconds:.0f}", folder, style="red" if code else None)

@@ -140,6 +140,8 @@ def _readable(line: str) -> str:
     key, equals, value = line.partition("=")
     if not equals:
         return line
+    if key == "name" and re.fullmatch(r"[\w.+@-]+", value) and value != "null":
+        return f"{key}={_quoted(value)}"  # 007 and 1e5 are names, not numbers
     if value.startswith("~/"):
         return f"{key}={_quoted(str(Path(value).expanduser()))}"
     if value.startswith(("/", "./", "../")) or (value and not value.startswith("[") and _exists(value)):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from nsclc_mtl.config import Run, execute
-from nsclc_mtl.records import DataFault, IntegrityFault, ItemFault, ItemSkip, TryAgain
+from nsclc_mtl.records import DataFault, IntegrityFault, ItemFault, ItemSkip, TryAgain, UsageFault
 
 KEYS = [
     "argv", "config_hash", "versions", "git_commit", "seed", "inputs",
@@ -91,6 +91,16 @@ def test_faults_give_their_exit_code_and_one_sentence(
     if code != 7:
         assert captured.err == f"mtl: {fault}\n"
     assert captured.out.splitlines()[-1].startswith("run: ")
+
+
+def test_a_wrong_word_found_by_the_body_leaves_no_folder(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_toy(fails(UsageFault("fold=9 is none of 0, 1, 2"))) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "mtl: fold=9 is none of 0, 1, 2\n")
+    assert not list(Path.cwd().iterdir())
+    assert run_toy(done, "name=r") == 0
+    assert run_toy(fails(UsageFault("x")), "name=r", resume=True) == 2
+    assert account()["exit_code"] == 2  # a run that had begun before keeps its folder
 
 
 def test_a_full_disk_is_try_again(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:

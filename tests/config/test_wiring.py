@@ -97,6 +97,15 @@ def test_paths_with_signs_of_the_grammar_are_taken_as_they_are(conf: Path, monke
     assert compose("toy", ["cohort.root=~/x"]).cohort.root == "/home/someone/x"
 
 
+def test_names_of_runs_are_text(conf: Path) -> None:
+    assert [compose("toy", [f"name={name}"]).name for name in ("007", "1e5", "a-b", "null")] == [
+        "007",
+        "1e5",
+        "a-b",
+        None,
+    ]
+
+
 def test_own_configurations_are_found(conf: Path, tmp_path: Path, write_conf: Write) -> None:
     own = tmp_path / "my own"
     write_conf(own, {"cohort/mine.yaml": "{root: there, n: 3, tasks: {os: {kind: survival}}, modalities: {}}"})
