@@ -25,9 +25,9 @@ class VolumeEncoder(nn.Module):
     `widths` are the channels of the stages (three or four) and `depths` their blocks; each stage after the first
     halves the grid, as does the stem. The default (about 60,000 parameters) turns 32 voxels into a last grid of 4,
     which is what Grad-CAM can tell apart. ResNet-18 is `widths=(64, 128, 256, 512), depths=(2, 2, 2, 2),
-    max_pool=True` for crops of 64 voxels or more (Hara et al., CVPR 2018). `weights` names a local state dict of the same shape, loaded
-    with weights_only. `augment` flips, turns and rescales crops in training mode, drawn from (seed, step): the step is
-    part of the state, so a resumed training sees what an uninterrupted one would have seen.
+    max_pool=True` for crops of 64 voxels or more (Hara et al., CVPR 2018). `weights` names a local state dict of the
+    same shape, loaded with weights_only. `augment` flips, turns and rescales crops in training mode, drawn from
+    (seed, step): the step is part of the state, so a resumed training sees what an uninterrupted one would have seen.
 
     Raises `UsageFault` for widths that do not fit, `IntegrityFault` for weights of another shape.
     """

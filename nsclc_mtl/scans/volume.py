@@ -5,6 +5,7 @@ Nothing ambiguous is guessed: two labels, a mask on another grid or a header tha
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -41,9 +42,9 @@ def load(
     several labels of the mask. `on_mismatch="resample"` brings a mask on another grid to the grid of the image (nearest
     neighbour) and notes the change of volume; the default refuses it. Sizes are checked before memory is taken.
 
-    Raises `ItemFault` with the reasons absent, unsupported, corrupt, not_3d, too_large, qform_sform, mixed_series,
-    missing_slices, not_hu, not_suv, wrong_modality, geometry_mismatch, not_a_mask, several_labels, label_absent,
-    empty_roi, roi_too_small, outside_image.
+    Raises `ItemFault` with the reasons absent, unsupported, corrupt, not_3d, too_large, qform_sform, sheared,
+    mixed_series, missing_slices, not_hu, not_suv, wrong_modality, geometry_mismatch, not_a_mask, several_labels,
+    label_absent, empty_roi, roi_too_small, outside_image.
     """
     kind = canonical_modality(modality)
     scan, history = read(Path(image), max_bytes, kind)
@@ -99,19 +100,17 @@ def read(path: Path, max_bytes: int = MAX_BYTES, modality: str | None = None) ->
         raise ItemFault("unsupported", f"{path.name} is none of {', '.join(_SUFFIXES)}; for DICOM name the folder")
     if path.stat().st_size == 0:
         raise ItemFault("corrupt", f"{path.name} has zero bytes; copy it again")
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return _read_nifti(path, max_bytes), []
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        _refuse_large(path, reader, max_bytes)
-        if path.name.lower().endswith((".nii", ".nii.gz")):
-            _refuse_two_poses(path)
+        _refuse_large(path, (*reader.GetSize(), reader.GetNumberOfComponents()), max_bytes)
         image = reader.Execute()
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise ItemFault("corrupt", f"{path.name} cannot be read ({last[:160]}); export or copy it again") from None
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[:, :, :, 0]
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise ItemFault("not_3d", f"{path.name} is not one 3-D scan (size {image.GetSize()}); export one phase")
     return image, []
@@ -188,9 +187,35 @@ def _on_grid_of(image: sitk.Image, lesion: sitk.Image) -> tuple[sitk.Image, str]
     return moved, f"volume {before:.3f} -> {after:.3f} ml ({100 * (after / before - 1):+.1f} %)"
 
 
-def _refuse_large(path: Path, reader: sitk.ImageFileReader, max_bytes: int) -> None:
+def _read_nifti(path: Path, max_bytes: int) -> sitk.Image:
+    """The image by nibabel: ITK's reader turns NaN into 0 and fills a truncated file with zeros, in silence."""
+    import nibabel
+
+    try:
+        file: Any = nibabel.load(path)
+        _refuse_large(path, file.shape, max_bytes)
+        _refuse_two_poses(path, file.header)
+        array = np.asanyarray(file.dataobj)
+    except ItemFault:
+        raise
+    except Exception as error:  # nibabel raises many kinds; all of them mean a file that cannot be trusted
+        told = " ".join(str(error).split())[:160]
+        raise ItemFault("corrupt", f"{path.name} cannot be read ({told}); export or copy it again") from None
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3 or array.dtype.kind not in "iuf":
+        raise ItemFault("not_3d", f"{path.name} is not one 3-D scan (shape {file.shape}); export one phase")
+    axes = file.affine[:3, :3] / np.linalg.norm(file.affine[:3, :3], axis=0)
+    if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
+        raise ItemFault("sheared", f"the axes of {path.name} are not at right angles; resample it onto a regular grid")
+    if array.dtype.kind == "f" or array.dtype.itemsize > 4:
+        array = array.astype(np.float32)
+    return to_sitk(array.transpose(2, 1, 0), file.affine)
+
+
+def _refuse_large(path: Path, shape: tuple[int, ...], max_bytes: int) -> None:
     # as float32: what the voxels take once they are ours, whatever the file compresses them to
-    needed = 4 * int(np.prod([int(n) for n in reader.GetSize()], dtype=object)) * reader.GetNumberOfComponents()
+    needed = 4 * math.prod(int(n) for n in shape)
     if needed > max_bytes:
         raise ItemFault(
             "too_large",
@@ -199,19 +224,12 @@ def _refuse_large(path: Path, reader: sitk.ImageFileReader, max_bytes: int) -> N
         )
 
 
-def _refuse_two_poses(path: Path) -> None:
+def _refuse_two_poses(path: Path, header: Any) -> None:
     """Readers disagree on which of two contradicting NIfTI poses counts, so neither is believed."""
-    import nibabel
-
-    try:
-        header: Any = nibabel.load(path).header
-        (qform, qcode), (sform, scode) = header.get_qform(coded=True), header.get_sform(coded=True)
-        size = np.asarray(header.get_data_shape()[:3])
-    except Exception as error:  # nibabel raises many kinds; all of them mean an unreadable header
-        raise ItemFault("corrupt", f"{path.name} has an unreadable NIfTI header ({error}); export it again") from None
+    (qform, qcode), (sform, scode) = header.get_qform(coded=True), header.get_sform(coded=True)
     if not qcode or not scode:
         return
-    corners = np.array([[*c, 1.0] for c in product(*((0, n - 1) for n in size))])
+    corners = np.array([[*c, 1.0] for c in product(*((0, n - 1) for n in header.get_data_shape()[:3]))])
     moved = np.linalg.norm(corners @ (qform - sform).T, axis=1).max()
     # a quaternion in single precision places the far corner of a large scan wrong by up to 0.1 mm
     if moved > 0.25 * np.linalg.norm(sform[:3, :3], axis=0).min():

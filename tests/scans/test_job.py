@@ -1,0 +1,225 @@
+"""The job over a cohort: every scan is done, skipped or failed, and a rerun does only what is missing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from toy_scan import ball, chest
+
+from nsclc_mtl.records import DataFault, UsageFault
+from nsclc_mtl.scans import crop, job, radiomics
+
+CFG: dict[str, Any] = {
+    "modality": "CT",
+    "workers": 1,
+    "crop": {"size_vox": 16, "spacing_mm": 1.5, "window": [-1000, 400]},
+    "radiomics": {"setting": {"binWidth": 25}, "featureClass": {"shape": [], "firstorder": []}},
+}
+
+
+@dataclass
+class Notes:
+    done: list[str] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def track(self, items: Iterable[Any], label: str, total: int | None = None) -> Iterator[Any]:
+        yield from items
+
+
+@pytest.fixture
+def cohort(write: Callable[..., Path]) -> Callable[..., pd.DataFrame]:
+    def make(n: int = 3) -> pd.DataFrame:
+        rows = []
+        for i in range(n):
+            mask = ball(4.0 + i)
+            image, drawn = write(f"ct{i}.nii.gz", chest(mask, i)), write(f"mask{i}.nii.gz", mask)
+            told = {"modality": "CT", "image": image.name, "mask": drawn.name}
+            rows.append({"scan_id": f"00{i}", "patient_id": f"P{i}", **told})
+        return pd.DataFrame(rows)
+
+    return make
+
+
+def run(root: Path, scans: pd.DataFrame, cfg: dict[str, Any] = CFG) -> Notes:
+    notes = Notes()
+    job.extract_scans(root, scans, cfg, root / "out", notes)
+    return notes
+
+
+def test_a_cohort(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    notes = run(tmp_path, cohort(), {**CFG, "qc": True})
+    assert notes.done == ["000", "001", "002"]
+    assert not notes.failed
+    table = pd.read_parquet(radiomics.radiomics_table(tmp_path / "out", CFG))
+    assert table.index.name == "patient_id"
+    assert list(table.index) == ["P0", "P1", "P2"]
+    assert table.shape == (3, 32)
+    assert table["original_shape_VoxelVolume"].is_monotonic_increasing
+    assert not table.isna().any(axis=None)
+    folder = crop.volume_folder(tmp_path / "out", CFG)
+    assert sorted(p.name for p in folder.iterdir()) == ["000.h5", "001.h5", "002.h5"]
+    chosen = pd.read_csv(folder.with_suffix(".csv"), dtype=str)
+    assert chosen.to_dict("list") == {"patient_id": ["P0", "P1", "P2"], "scan_id": ["000", "001", "002"]}
+    pictures = list((tmp_path / "out" / "scans" / "qc").iterdir())
+    assert len(pictures) == 3
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
+
+
+def test_a_rerun_does_only_what_is_missing_or_changed(
+    tmp_path: Path, cohort: Callable[..., pd.DataFrame], write: Callable[..., Path]
+) -> None:
+    scans = cohort()
+    run(tmp_path, scans)
+    folder = crop.volume_folder(tmp_path / "out", CFG)
+    table = radiomics.radiomics_table(tmp_path / "out", CFG)
+    first = pd.read_parquet(table)
+    stamps = {p: p.stat().st_mtime_ns for p in [*folder.iterdir(), *table.with_suffix("").iterdir()]}
+    cut = folder / "001.h5"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    write("ct2.nii.gz", chest(ball(6.0), seed=9))  # other content under the same name
+    time.sleep(0.01)
+    notes = run(tmp_path, scans)
+    assert "3 done (1 of them complete before)" in notes.said[0]
+    changed = {p.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
+    assert changed == {"001.h5", "002.h5", "002.json"}
+    second = pd.read_parquet(table)
+    pd.testing.assert_frame_equal(second.iloc[:2], first.iloc[:2])
+    assert second.loc["P2", "original_firstorder_Mean"] != first.loc["P2", "original_firstorder_Mean"]
+
+
+def test_faults_are_named_and_the_others_go_on(
+    tmp_path: Path, cohort: Callable[..., pd.DataFrame], write: Callable[..., Path]
+) -> None:
+    scans = cohort(6)
+    write("mask1.nii.gz", ball() * 0)
+    (tmp_path / "ct2.nii.gz").write_bytes(b"")
+    (tmp_path / "ct3.nii.gz").unlink()
+    scans.loc[4, "mask"] = np.nan
+    scans.loc[5, "modality"] = "PET"
+    notes = run(tmp_path, scans)
+    assert notes.done == ["000"]
+    assert notes.failed == [
+        {"id": "001", "reason": "empty_roi"},
+        {"id": "002", "reason": "corrupt"},
+        {"id": "003", "reason": "absent"},
+    ]
+    assert notes.skipped == [{"id": "004", "reason": "no_mask"}, {"id": "005", "reason": "other_modality"}]
+    assert any("scan 001: empty_roi: mask mask1.nii.gz is empty" in line for line in notes.said)
+    assert len(pd.read_parquet(radiomics.radiomics_table(tmp_path / "out", CFG))) == 1
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_ids_that_cannot_be_files_or_are_not_unique(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    scans = cohort(2)
+    scans.loc[0, "scan_id"] = "../../evil"
+    notes = run(tmp_path, scans)
+    assert notes.failed == [{"id": "../../evil", "reason": "bad_id"}]
+    scans["scan_id"] = "same"
+    with pytest.raises(DataFault, match="same"):
+        run(tmp_path, scans)
+
+
+def test_nothing_usable_writes_no_table(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    scans = cohort(1)
+    (tmp_path / "ct0.nii.gz").unlink()
+    assert run(tmp_path, scans).failed == [{"id": "000", "reason": "absent"}]
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+    assert run(tmp_path, scans.iloc[:0]).done == []
+
+
+def test_wrong_settings_stop_the_job(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    with pytest.raises(UsageFault, match=r"scans\.radiomics"):
+        run(tmp_path, cohort(1), {**CFG, "radiomics": {"featureClass": {"nonsense": []}}})
+
+
+def test_only_crops_or_only_radiomics(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    run(tmp_path, cohort(1), {**CFG, "radiomics": None})
+    run(tmp_path, cohort(1), {**CFG, "crop": None})
+    assert len(list((tmp_path / "out").rglob("*.h5"))) == 1
+    assert len(list((tmp_path / "out").rglob("*.parquet"))) == 1
+
+
+def test_undefined_features_stay_undefined(tmp_path: Path) -> None:
+    stamp = {"source": "s", "patient_id": "P"}
+    job._write_json(tmp_path / "a.json", {**stamp, "complete": 1, "features": {"a": float("nan"), "b": 2.0}})
+    assert json.loads((tmp_path / "a.json").read_text())["features"] == {"a": None, "b": 2.0}
+    found = job._cached(tmp_path / "a.json", stamp)
+    assert found is not None
+    assert np.isnan(found["a"])
+    assert job._cached(tmp_path / "a.json", {**stamp, "source": "t"}) is None
+
+
+@pytest.mark.parametrize(
+    ("timepoints", "first"),
+    [
+        (["10", "2", ""], "b"),
+        (["T10", "T2", None], "b"),
+        (["2021-03-01", "2020-12-24", "2021-01-01"], "b"),
+        (None, "a"),
+    ],
+)
+def test_the_first_scan_of_a_patient(timepoints: list[str] | None, first: str) -> None:
+    scans = pd.DataFrame({"scan_id": ["a", "b", "c"], "patient_id": "P"})
+    if timepoints is not None:
+        scans["timepoint"] = timepoints
+    assert list(job.first_scans(scans)["scan_id"]) == [first]
+
+
+def test_a_later_scan_never_stands_in_for_an_earlier_one() -> None:
+    scans = pd.DataFrame({"scan_id": list("abc"), "patient_id": "P", "timepoint": [0, 0, 1]})
+    assert list(job.first_scans(scans, {"b", "c"})["scan_id"]) == ["b"]  # the same day
+    assert job.first_scans(scans, {"c"}).empty  # the future
+
+
+def test_several_scans_a_patient_are_said(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    scans = cohort(3).assign(patient_id="P0", timepoint=["2", "1", "1"])
+    notes = run(tmp_path, scans)
+    table = pd.read_parquet(radiomics.radiomics_table(tmp_path / "out", CFG))
+    assert list(table.index) == ["P0"]
+    single = json.loads((radiomics.radiomics_table(tmp_path / "out", CFG).with_suffix("") / "001.json").read_text())
+    assert table.iloc[0].to_dict() == single["features"]
+    assert any("1 patients have several scans" in line for line in notes.said)
+
+
+def test_two_processes_give_what_one_gives(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    scans = cohort(3)
+    (tmp_path / "ct1.nii.gz").unlink()
+    one = run(tmp_path, scans)
+    table = radiomics.radiomics_table(tmp_path / "out", CFG)
+    alone = pd.read_parquet(table)
+    job.extract_scans(tmp_path, scans, {**CFG, "workers": 2}, tmp_path / "other", both := Notes())
+    together = pd.read_parquet(radiomics.radiomics_table(tmp_path / "other", CFG))
+    pd.testing.assert_frame_equal(alone, together)
+    assert (both.done, both.failed) == (one.done, one.failed)
+
+
+@pytest.mark.realdata
+def test_a_sarcoma_patient(real_data: Path, tmp_path: Path) -> None:
+    root = real_data / "radiology" / "sts_pet_mr_ct"
+    files = {"image": "STS_001/PET_image.nii.gz", "mask": "STS_001/PET_mask.nii.gz"}
+    scans = pd.DataFrame([{"scan_id": "1", "patient_id": "STS_001", "modality": "PET", **files}])
+    cfg = {
+        "modality": "PT",
+        "qc": True,
+        "crop": {"size_vox": 32, "spacing_mm": 4.0, "window": [0, 15]},
+        "radiomics": {"setting": {"binWidth": 0.25}, "featureClass": {"shape": [], "firstorder": [], "glcm": []}},
+    }
+    notes = Notes()
+    job.extract_scans(root, scans, cfg, tmp_path, notes)
+    assert notes.done == ["1"]
+    table = pd.read_parquet(radiomics.radiomics_table(tmp_path, cfg))
+    assert table.shape == (1, 56)
+    assert 10 < table.loc["STS_001", "original_firstorder_Maximum"] < 30  # SUVmax
