@@ -159,10 +159,21 @@ def test_a_perfect_forecast_has_a_brier_score_of_zero_and_censored_patients_no_s
 
 
 @pytest.mark.realdata
-def test_kaplan_meier_of_the_published_benchmark(real_data: Path) -> None:
-    path = real_data / "survival" / "torchsurv_benchmarks" / "benchmark_kaplan_meier.json"
-    if not path.is_file():
+def test_published_values_of_several_r_packages(real_data: Path) -> None:
+    """Kaplan-Meier and Harrell's C of `survival`, AUC(t) of `survAUC`, written with four decimals."""
+    folder = real_data / "survival" / "torchsurv_benchmarks"
+    if not folder.is_dir():
         pytest.skip("no torchsurv benchmarks among the real data")
-    for golden in json.loads(path.read_text()):
+    for golden in json.loads((folder / "benchmark_kaplan_meier.json").read_text()):
         km = s.kaplan_meier(golden["time"], golden["status"])
-        np.testing.assert_allclose(km.at(golden["times"]), golden["surv"], atol=1e-4)
+        np.testing.assert_allclose(km.at(golden["times"]), golden["surv_prob_survival"], atol=6e-5)
+    for golden in json.loads((folder / "benchmark_cindex.json").read_text()):
+        c = s.c_index(golden["estimate"], golden["test_time"], golden["test_status"])
+        assert c == pytest.approx(golden["c_Harrell_survival"][0], abs=6e-5)
+    for golden in json.loads((folder / "benchmark_auc.json").read_text())[:3]:  # lung; the others have late tied times
+        g = s.censoring_curve(golden["train_time"], golden["train_status"])
+        ours = [
+            float(s.auc_at(golden["estimate"], golden["test_time"], golden["test_status"], t, g))
+            for t in golden["times"]
+        ]
+        np.testing.assert_allclose(ours, golden["auc_cd_survAUC"], atol=6e-5)

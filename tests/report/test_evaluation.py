@@ -1,0 +1,191 @@
+"""Every number recomputed from the predictions, by other means than those that made it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+from sksurv.metrics import concordance_index_censored, integrated_brier_score
+from sksurv.util import Surv
+
+from nsclc_mtl.baselines import fit_floors
+from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.records import DataFault
+from nsclc_mtl.report.evaluation import metric_rows, risk_groups
+
+from .conftest import DAYS, TASKS
+
+
+@pytest.fixture(scope="module")
+def floors(toy: dict[str, Any]) -> pd.DataFrame:
+    manifest = toy["manifest"]
+    return fit_floors(manifest.tables, TASKS, manifest.labels, toy["splits"], "grade", 0, {"survival": DAYS})
+
+
+@pytest.fixture(scope="module")
+def results(toy: dict[str, Any], floors: pd.DataFrame) -> Any:
+    return evaluate_predictions(
+        with_others(toy["predictions"], floors), TASKS, toy["manifest"], toy["splits"], draws=200, seed=1
+    )
+
+
+@pytest.fixture(scope="module")
+def rows(results: Any) -> pd.DataFrame:
+    return pd.DataFrame(metric_rows(results))
+
+
+def by_hand(table: pd.DataFrame, task: str, metric: str, splits: pd.DataFrame) -> tuple[list[float], list[int]]:
+    """The metric of each fold from the rows of a predictions table, with scikit-learn and scikit-survival."""
+    spec, values, sizes = TASKS[task], [], []
+    for fold, own in table[(table["task"] == task) & (table["part"] == "test")].groupby("fold"):
+        wide = own.pivot(index="patient_id", columns="output", values="value")
+        truth = own.drop_duplicates("patient_id").set_index("patient_id").loc[wide.index]
+        if task == "survival":
+            late = truth["time_days"] > 1500  # scikit-survival wants test times inside the training follow-up
+            test = Surv.from_arrays((truth["event"] == 1) & ~late, truth["time_days"].clip(upper=1500))
+            if metric == "c_index":
+                values.append(concordance_index_censored(truth["event"] == 1, truth["time_days"], wide["risk"])[0])
+            else:
+                before = splits[(splits["fold"].astype(str) == str(fold)) & (splits["part"] != "test")]["patient_id"]
+                rest = table[(table["task"] == task)].drop_duplicates("patient_id").set_index("patient_id").loc[before]
+                train = Surv.from_arrays(rest["event"] == 1, rest["time_days"])
+                curves = wide[[f"surv:{d:g}" for d in DAYS]].to_numpy()
+                values.append(integrated_brier_score(train, test, curves, DAYS))
+        else:
+            keep = truth["target"] != ""
+            p = wide.loc[keep, [f"p:{c}" for c in spec.classes]].to_numpy()
+            y = np.array([spec.classes.index(c) for c in truth.loc[keep, "target"]])
+            if metric == "ordinal_auc":
+                s = p @ np.arange(3)
+                higher = y[:, None] > y
+                values.append(((s[:, None] > s) + 0.5 * (s[:, None] == s))[higher].mean())
+            elif metric == "balanced_accuracy":
+                values.append(sk.balanced_accuracy_score(y, p.argmax(1)))
+            elif metric == "brier":
+                hot = ((p - np.eye(len(spec.classes))[y]) ** 2).sum(1).mean()
+                values.append(hot / 2 if spec.kind == "binary" else hot)
+            elif spec.kind == "binary":
+                values.append(sk.roc_auc_score(y, p[:, 1]))
+            else:
+                values.append(sk.roc_auc_score(y, p / p.sum(1, keepdims=True), multi_class="ovr"))
+            truth = truth[keep]
+        sizes.append(len(truth))
+    return values, sizes
+
+
+MEASURED = [
+    ("grade", "ordinal_auc"), ("grade", "brier"), ("grade", "balanced_accuracy"), ("response", "auc"),
+    ("response", "brier"), ("type", "auc"), ("type", "balanced_accuracy"), ("survival", "c_index"), ("survival", "ibs"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "metric"), MEASURED)
+@pytest.mark.parametrize("model", ["learner", "floor:clinical", "floor:all tables"])
+def test_metrics_are_recomputed_from_the_tables(
+    task: str, metric: str, model: str, toy: dict[str, Any], floors: pd.DataFrame, rows: pd.DataFrame
+) -> None:
+    table = toy["predictions"] if model == "learner" else floors[floors["model"] == model]
+    if model != "learner" and metric == "ibs":
+        table = pd.concat([table, toy["predictions"][toy["predictions"]["part"] != "test"]])
+    values, sizes = by_hand(table, task, metric, toy["splits"])
+    own = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["model"] == model)].set_index("fold")
+    for k, value in enumerate(values):
+        assert own.loc[str(k), "value"] == pytest.approx(value, abs=2e-6)
+        assert own.loc[str(k), "n"] == sizes[k]
+    assert own.loc["all", "value"] == pytest.approx(np.average(values, weights=sizes), abs=2e-6)
+    assert own.loc["all", "lo"] < own.loc["all", "value"] < own.loc["all", "hi"]
+
+
+def test_differences_are_learner_minus_floor(rows: pd.DataFrame) -> None:
+    for task, metric in (("grade", "ordinal_auc"), ("survival", "c_index"), ("survival", "ibs")):
+        own = rows[(rows["task"] == task) & (rows["fold"] == "all")].set_index(["metric", "model"])["value"]
+        for model in ("floor:clinical", "floor:all tables"):
+            gap = own[metric, "learner"] - own[metric, model]
+            assert own[f"difference:{metric}", model] == pytest.approx(gap, abs=1e-9)
+
+
+def test_rows_have_the_public_columns_and_are_json(results: Any) -> None:
+    rows = metric_rows(results)
+    assert {tuple(r) for r in rows} == {
+        ("task", "metric", "part", "fold", "model", "value", "lo", "hi", "n", "n_events", "reason")
+    }
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    assert all(r["reason"] for r in rows if r["value"] is None)
+
+
+def test_stage_is_compared_where_it_is_no_target(results: Any) -> None:
+    assert "floor:stage" in results["survival"].metrics["c_index"]
+    assert results["grade"].metrics["ordinal_auc"].get("floor:stage") is None or np.isnan(
+        results["grade"].metrics["ordinal_auc"]["floor:stage"].value
+    )
+
+
+def test_shares_are_what_they_say(toy: dict[str, Any]) -> None:
+    predictions = toy["predictions"]
+    ours = predictions[predictions["part"] == "test"].drop_duplicates(["task", "fold", "patient_id"])
+    ours = ours[ours["task"] == "response"]
+    truth = (ours["target"] == "yes").astype(float)
+    rng = np.random.default_rng(0)
+    top = ours.assign(model="oracle:attainable", output="score", value=truth + 0.3 * rng.normal(size=len(ours)))
+    low = ours.assign(model="oracle:additive", output="score", value=truth + 3 * rng.normal(size=len(ours)))
+    results = evaluate_predictions(with_others(predictions, top, low), {"response": TASKS["response"]}, None, None, 100)
+    own = {(r["metric"], r["model"]): r["value"] for r in metric_rows(results) if r["fold"] == "all"}
+    m, a, d = (own["auc", x] for x in ("learner", "oracle:attainable", "oracle:additive"))
+    assert own["share", "learner"] == pytest.approx((m - 0.5) / (a - 0.5))
+    assert own["fusion_share", "learner"] == pytest.approx((m - d) / (a - d))
+    same = with_others(predictions, top, top.assign(model="oracle:additive"))
+    rows = metric_rows(evaluate_predictions(same, {"response": TASKS["response"]}, None, None, 100))
+    [none] = [r for r in rows if r["metric"] == "fusion_share"]
+    assert none["value"] is None
+    assert "0.000 above its reference" in none["reason"]
+
+
+def test_a_fold_of_one_class_is_named_and_left_out(toy: dict[str, Any]) -> None:
+    predictions = toy["predictions"].copy()
+    first = (predictions["fold"] == 0) & (predictions["task"] == "response") & (predictions["part"] == "test")
+    predictions.loc[first & (predictions["target"] != ""), "target"] = "yes"
+    rows = metric_rows(evaluate_predictions(predictions, {"response": TASKS["response"]}, None, None, 50))
+    auc = {r["fold"]: r for r in rows if r["metric"] == "auc"}
+    assert auc["0"]["value"] is None
+    assert auc["0"]["reason"] == "one class only"
+    assert auc["all"]["value"] is not None
+    assert "1 of 3 folds left out" in auc["all"]["reason"]
+
+
+def test_no_events_at_all_leaves_no_number(toy: dict[str, Any]) -> None:
+    predictions = toy["predictions"].copy()
+    predictions["event"] = predictions["event"].where(predictions["event"].isna(), 0.0)
+    rows = metric_rows(evaluate_predictions(predictions, {"survival": TASKS["survival"]}, None, None, 50))
+    [row] = [r for r in rows if r["metric"] == "c_index" and r["fold"] == "all"]
+    assert row["value"] is None
+    assert "no event among 30 patients" in row["reason"]
+    assert row["n_events"] == 0
+
+
+def test_predictions_of_no_task_are_refused(toy: dict[str, Any]) -> None:
+    with pytest.raises(DataFault, match="no test-part rows"):
+        evaluate_predictions(toy["predictions"].assign(part="validation"), TASKS, None, None, 10)
+
+
+def test_risk_groups_are_cut_at_the_training_median_of_the_fold(toy: dict[str, Any], results: Any) -> None:
+    groups, why = risk_groups(toy["predictions"], results["survival"])
+    assert why == ""
+    own = toy["predictions"][(toy["predictions"]["task"] == "survival") & (toy["predictions"]["output"] == "risk")]
+    cuts = own[own["part"] == "train"].groupby("fold")["value"].median()
+    test = own[own["part"] == "test"]
+    high = test["value"].to_numpy() > cuts.loc[test["fold"]].to_numpy()
+    assert len(groups["high risk"][0]) == high.sum()
+    assert groups["high risk"][1].sum() == test["event"][high].sum()
+    none, why = risk_groups(own[own["part"] == "test"], results["survival"])
+    assert none == {}
+    assert "no cut-off" in why
+
+
+def test_evaluation_repeats_itself(toy: dict[str, Any], results: Any) -> None:
+    once = evaluate_predictions(toy["predictions"], TASKS, toy["manifest"], toy["splits"], draws=200, seed=1)
+    ours, theirs = once["grade"].metrics["brier"]["learner"], results["grade"].metrics["brier"]["learner"]
+    assert ours.interval() == theirs.interval()

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.report import curves, page
+from nsclc_mtl.report.evaluation import metric_rows
+
+from .conftest import TASKS
+
+NASTY = '<img src=x onerror=alert(1)> & "$x^2$"'
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Outline(HTMLParser):
+    """What the page is made of; raises on tags that do not close."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.seen: dict[str, int] = {}
+        self.attributes: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+        self.attributes += [(k, v or "") for k, v in attrs]
+        self.ids += [v or "" for k, v in attrs if k == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def png(path: Path) -> Path:
+    """The smallest picture."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    body = zlib.compress(b"\0\0")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.fixture(scope="module")
+def told(toy: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    floor = toy["predictions"][toy["predictions"]["part"] == "test"].assign(model=f"floor:{NASTY}")
+    rng = np.random.default_rng(0)
+    floor["value"] = floor.groupby(["task", "fold", "output"])["value"].transform(lambda v: rng.permutation(v))
+    results = evaluate_predictions(with_others(toy["predictions"], floor), TASKS, toy["manifest"], toy["splits"], 100)
+    story = page.Story(
+        title=NASTY,
+        meta=[("Run", NASTY)],
+        primary_floor=f"floor:{NASTY}",
+        notes=[NASTY],
+        audit=[{"task": "grade", "modality": NASTY, "loss": 0.0312}],
+        images=[(png(tmp_path_factory.mktemp("maps") / "a.png"), NASTY)],
+    )
+    return page.render(results, toy["predictions"], story, toy["manifest"], toy["splits"]), results
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(told: tuple[str, Any]) -> None:
+    outline = Outline()
+    outline.feed(told[0])
+    assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
+    assert outline.seen["svg"] == 8
+    assert outline.seen["h1"] == 1
+    referred = {v[1:] for k, v in outline.attributes if k in ("href", "xlink:href") and v.startswith("#")}
+    assert referred <= set(outline.ids)
+
+
+def test_every_value_is_escaped(told: tuple[str, Any]) -> None:
+    text, _ = told
+    assert "<img src=x" not in text
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;") > 10
+    assert "<script" not in text
+
+
+def test_the_page_needs_no_network_and_is_small(told: tuple[str, Any]) -> None:
+    text, _ = told
+    names = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"'<>)]+", text)) <= names
+    assert "default-src 'none'" in text
+    assert len(text.encode()) < 5_000_000
+    assert "data:image/png;base64," in text
+
+
+def test_the_page_says_what_it_must(told: tuple[str, Any]) -> None:
+    text, _ = told
+    assert "Research use only" in text
+    assert "conditional on the models as trained" in text
+    assert "90 patients from 2 sites" in text
+    assert 'name="viewport"' in text
+    assert "@media print" in text
+    assert 'lang="en"' in text
+
+
+def test_every_number_of_the_tables_is_that_of_the_rows(told: tuple[str, Any]) -> None:
+    text, results = told
+    plain = re.sub(r"<[^>]+>", "", text).replace("−", "-")
+    for row in metric_rows(results):
+        if row["fold"] != "all" or row["value"] is None:
+            continue
+        if row["model"] == "learner" or row["metric"] == results[row["task"]].primary:
+            shown = f"{row['value']:.3f}"
+            if row["lo"] is not None:
+                shown += f" ({row['lo']:.3f} to {row['hi']:.3f})"
+            assert shown in plain, row
+        if row["metric"] == f"difference:{results[row['task']].primary}":
+            assert f"{row['value']:+.3f} ({row['lo']:.3f} to {row['hi']:.3f})" in plain, row
+
+
+def test_figures_speak_to_those_who_do_not_see_them(told: tuple[str, Any]) -> None:
+    text, _ = told
+    for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        assert 'role="img"' in svg
+        assert re.search(r"<title id=\"\w+-title\">.+</title><desc id=\"\w+-desc\">.+</desc>", svg)
+
+
+def test_roc_areas_are_the_aucs() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 300).astype(float)
+    score = np.round(label + rng.normal(size=300), 1)
+    from sklearn.metrics import roc_auc_score
+
+    drawn = curves.roc("one", [(label, score)])
+    assert drawn is not None
+    assert np.trapezoid(drawn.mean, curves.GRID) == pytest.approx(roc_auc_score(label, score), abs=0.01)
+    assert curves.roc("none", [(np.ones(4), np.arange(4.0))]) is None
+    both = curves.roc("two", [(label, score), (np.ones(4), np.arange(4.0))])
+    assert both is not None
+    assert len(both.folds) == 1
+
+
+def test_a_figure_is_the_same_every_time() -> None:
+    groups = {"low": (np.arange(1.0, 400, 20), np.ones(20)), "high": (np.arange(1.0, 200, 10), np.zeros(20))}
+    once = curves.kaplan_meier_figure(groups, "survival")
+    assert once == curves.kaplan_meier_figure(groups, "survival")
+    assert "low: 20 patients, 20 events" in once
+
+
+def test_words_of_metrics() -> None:
+    assert page.metric_word("auc_3y") == "AUC at 3 years"
+    assert page.metric_word("auc_above_G1") == "AUC, above G1"
+    assert page.metric_word("auc_b") == "AUC, b against the rest"
+    assert page.model_word("floor:all tables") == "all tables"
