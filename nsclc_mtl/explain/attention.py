@@ -72,11 +72,11 @@ def heatmap(
     layer[..., 3] = np.where(np.isnan(painted), 0.0, 0.55)
 
     aspect = glass.shape[1] / glass.shape[0]
-    height = float(np.clip(9.0 / max(aspect, 0.35), 3.0, 8.0))
+    height = float(np.clip(8.0 / max(aspect, 0.35), 3.0, 7.0))
     figure = Figure(figsize=(2 * height * aspect + 1.4, height + 0.5), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
     for axes in (left, right):
-        axes.imshow(glass, interpolation="lanczos")
+        axes.imshow(glass, interpolation="auto")
         axes.set_axis_off()
     left.set_title("slide", fontsize=9, loc="left")
     right.set_title(f"{what}, {len(coords)} tiles", fontsize=9, loc="left")
@@ -199,5 +199,5 @@ def _paint(shape: tuple[int, int], corners: np.ndarray, values: np.ndarray, size
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    figure.savefig(aside, format="png", dpi=150)
+    figure.savefig(aside, format="png", dpi=120)
     aside.replace(path)

@@ -19,7 +19,18 @@ from PIL import Image
 from nsclc_mtl.records import ItemFault
 
 SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".czi"}
+    {
+        ".svs",
+        ".tif",
+        ".tiff",
+        ".ndpi",
+        ".mrxs",
+        ".scn",
+        ".bif",
+        ".vms",
+        ".vmu",
+        ".svslide",
+    }
 )
 PLAUSIBLE_MPP = (0.05, 4.0)  # um/px; a 72-dpi TIFF reads as 352.8
 ANISOTROPY = 0.02  # largest relative difference of the two directions

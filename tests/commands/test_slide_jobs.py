@@ -1,0 +1,172 @@
+"""`mtl tile` and `mtl extract` from end to end: what is done, what is not and why, and what a rerun does."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from nsclc_mtl.config.frame import execute
+from nsclc_mtl.features import store
+from nsclc_mtl.features.backbones import feature_key
+from nsclc_mtl.phantom.slides import write_pyramid
+
+QUICK = ["slides.workers=1", "slides.tile_um=64"]
+
+
+def tissue_image(px: int = 768, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    image = np.full((px, px, 3), 242, np.int16)
+    image[px // 4 :, px // 4 :] = (222, 160, 195)
+    places = rng.integers(px // 4, px - 12, (200, 2))
+    for y, x in places:
+        image[y : y + 12, x : x + 12] = (90, 60, 140)
+    return (image + rng.integers(-3, 4, (px, px, 1))).clip(0, 255).astype(np.uint8)
+
+
+def mtl(verb: str, *words: str) -> tuple[int, dict]:
+    """Exit code and run.json of a command run in the current folder."""
+    seen = set(Path("runs").rglob("run.json"))
+    code = execute(verb, list(words), lambda: importlib.import_module(f"nsclc_mtl.commands.{verb}").body)
+    new = set(Path("runs").rglob("run.json")) - seen
+    return code, json.loads(new.pop().read_text()) if new else {}
+
+
+def reasons(items: list[dict]) -> dict[str, str]:
+    return {item["id"]: item["reason"] for item in items}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with `slides/` that holds one good slide."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slides" / "a b").mkdir(parents=True)
+    write_pyramid(tmp_path / "slides" / "a b" / "Schnitt ä.tiff", tissue_image())
+    return tmp_path
+
+
+def test_a_zero_byte_slide_among_good_ones(bench: Path) -> None:
+    whole = (bench / "slides" / "a b" / "Schnitt ä.tiff").read_bytes()
+    (bench / "slides" / "empty.svs").touch()
+    (bench / "slides" / "cut.tiff").write_bytes(whole[: int(len(whole) * 0.6)])
+    write_pyramid(bench / "slides" / "glass.tiff", np.full((768, 768, 3), 243, np.uint8))
+    write_pyramid(bench / "slides" / "tiny.tiff", tissue_image(64))
+    (bench / "slides" / "one.tiff").write_bytes(whole)
+    (bench / "slides" / "one.tif").write_bytes(whole)
+    (bench / "slides" / "notes.txt").write_text("not a slide")
+    (bench / "slides" / "loop").symlink_to(bench / "slides", target_is_directory=True)
+    before = sorted(p.name for p in (bench / "slides").rglob("*"))
+    code, account = mtl("tile", "slides", *QUICK)
+    assert code == 4
+    assert account["done"] == ["a b__Schnitt ä"]
+    assert reasons(account["skipped"]) == {"glass": "no_tissue", "tiny": "too_small"}
+    found = reasons(account["failed"])
+    assert found.pop("cut") in {"corrupt", "unsupported"}
+    assert found == {"empty": "unsupported", "one": "id_collision"}
+    assert sorted(p.name for p in (bench / "slides").rglob("*")) == before
+    (folder,) = (bench / "out" / "tiles").iterdir()
+    assert sorted(p.suffix for p in folder.glob("a b*")) == [".geojson", ".h5", ".jpg"]
+    tiles = store.read_tiles(folder / "a b__Schnitt ä.h5")
+    assert len(tiles) > 10
+    assert tiles.attrs["mpp_source"] == "tiff_resolution"
+    assert store.read_tiles(folder / "glass.h5").attrs["reason"] == "no_tissue"
+    assert not list(bench.rglob("*.tmp"))
+
+
+def test_extract_writes_what_train_looks_for_and_a_rerun_keeps_it(bench: Path) -> None:
+    words = ["slides.dir=slides", "backbone.tile_px=64", *QUICK]
+    code, account = mtl("extract", *words)
+    assert (code, account["done"]) == (0, ["a b__Schnitt ä"])
+    from nsclc_mtl.config import compose, plain
+
+    settings = plain(compose("extract", words))
+    path = bench / "out" / "features" / feature_key(settings["slides"], settings["backbone"]) / "a b__Schnitt ä.h5"
+    found = store.read(path)
+    assert found.features.shape == store.header(path)
+    assert len(found) > 10
+    assert np.isfinite(found.features).all()
+    assert found.attrs["backbone"] == "texture"
+    assert found.attrs["tile_um"] == 64
+    with h5py.File(path) as file:
+        assert file["coords"].attrs["patch_size_level0"] == 128
+        assert file["coords"].attrs["patch_size"] == 64
+    before, stamp = path.read_bytes(), path.stat().st_mtime_ns
+
+    code, account = mtl("extract", *words)
+    assert (code, account["done"]) == (0, ["a b__Schnitt ä"])
+    assert path.stat().st_mtime_ns == stamp
+
+    path.write_bytes(before[:-1])  # what a killed writer of another kind would leave
+    assert mtl("extract", *words)[0] == 0
+    assert path.read_bytes() == before
+
+    write_pyramid(bench / "slides" / "a b" / "Schnitt ä.tiff", tissue_image(seed=9))  # the slide was scanned again
+    assert mtl("extract", *words)[0] == 0
+    assert path.read_bytes() != before
+
+
+def test_a_cohort_says_which_slides_and_at_which_scale(bench: Path) -> None:
+    shutil.copy(bench / "slides" / "a b" / "Schnitt ä.tiff", bench / "good.tiff")
+    tifffile.imwrite(bench / "bare.tiff", tissue_image(), photometric="rgb", tile=(256, 256), metadata=None)
+    (bench / "patients.csv").write_text("patient_id\n001\n")
+    rows = [
+        "slide_id,patient_id,path,mpp", "good,001,good.tiff,", "bare,001,bare.tiff,", "stated,001,bare.tiff,0.5",
+        "words,001,bare.tiff,about 1", "gone,001,gone.svs,", "ready,001,ready.h5,",
+    ]  # fmt: skip
+    (bench / "slides.csv").write_text("\n".join(rows) + "\n")
+    conf = bench / "conf" / "cohort"
+    conf.mkdir(parents=True)
+    (conf / "mine.yaml").write_text(
+        "name: mine\nroot: .\npatients: {file: patients.csv, id: patient_id}\n"
+        "tasks: {}\nmodalities: {wsi: {kind: bag, table: slides.csv}}\n"
+    )
+    code = execute(
+        "tile", ["cohort=mine", *QUICK], lambda: importlib.import_module("nsclc_mtl.commands.tile").body,
+        conf_dirs=[bench / "conf"],
+    )  # fmt: skip
+    assert code == 4
+    account = json.loads(next(Path("runs").rglob("run.json")).read_text())
+    assert account["done"] == ["good", "stated"]
+    assert reasons(account["skipped"]) == {"ready": "features_given"}
+    assert reasons(account["failed"]) == {"bare": "mpp_missing", "words": "mpp_implausible", "gone": "absent"}
+    (folder,) = (bench / "out" / "tiles").iterdir()
+    assert store.read_tiles(folder / "stated.h5").attrs["mpp_source"] == "slides.csv"
+
+
+def test_nothing_to_do_and_no_weights_have_their_exit_codes(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mtl("tile", "nowhere")[0] == 3
+    (bench / "bare").mkdir()
+    assert mtl("tile", "bare")[0] == 3
+    assert mtl("extract", "slides.dir=slides", "backbone=resnet50", *QUICK)[0] == 2
+    assert "backbone.weights=PATH" in capsys.readouterr().err
+    assert not (bench / "out" / "features").exists()
+
+
+def test_a_full_disk_stops_the_job_and_leaves_nothing(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_fsync", full)
+        assert mtl("tile", "slides", *QUICK)[0] == 75
+    assert not list((bench / "out").rglob("*.h5*"))
+    assert mtl("tile", "slides", *QUICK)[0] == 0
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(bench: Path) -> None:
+    for seed in range(5):
+        write_pyramid(bench / "slides" / f"s{seed}.tiff", tissue_image(seed=seed))
+    words = ["slides.dir=slides", "slides.tile_um=64", "backbone.tile_px=64"]
+    assert mtl("extract", *words, "slides.workers=1", "paths.out=one")[0] == 0
+    assert mtl("extract", *words, "slides.workers=2", "paths.out=two")[0] == 0
+    files = sorted(path.relative_to("one") for path in Path("one").rglob("*.h5"))
+    assert len(files) == 12
+    for file in files:
+        assert ("one" / file).read_bytes() == ("two" / file).read_bytes()
