@@ -56,21 +56,24 @@ def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: 
     if len(twice):
         raise DataFault(f"scan_id is not unique in scans.csv: {', '.join(map(str, twice[:5]))}; give each scan its own")
     rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in scans.to_dict("records")]
-    todo = [row for row in rows if _wanted(row, cfg, run)]
+    of_modality = [row for row in rows if _is_modality(row, cfg, run)]
+    todo = [row for row in of_modality if _has_mask(row, run)]
     results: dict[str, dict[str, Any]] = {}
-    kept = 0
     work = _each(todo, Path(root), cfg, Path(out))
     for scan_id, result in run.track(work, "scans", total=len(todo)):
-        if "reason" in result:
-            run.failed.append({"id": scan_id, "reason": result["reason"]})
-            run.say(f"scan {scan_id}: {result['reason']}: {result['sentence']}")
-            continue
-        kept += result.pop("kept")
         results[scan_id] = result
-    run.done.extend(row["scan_id"] for row in todo if row["scan_id"] in results)
+        if "reason" in result:
+            run.say(f"scan {scan_id}: {result['reason']}: {result['sentence']}")
+    for row in todo:  # in the order of the table, whatever the order of the processes
+        scan_id = row["scan_id"]
+        if "reason" in results[scan_id]:
+            run.failed.append({"id": scan_id, "reason": results.pop(scan_id)["reason"]})
+        else:
+            run.done.append(scan_id)
+    kept = sum(result["kept"] for result in results.values())
     run.say(f"scans: {len(results)} done ({kept} of them complete before), {len(todo) - len(results)} failed")
     if results:
-        _write_tables(pd.DataFrame(todo), results, cfg, Path(out), run)
+        _write_tables(pd.DataFrame(of_modality), results, cfg, Path(out), run)
 
 
 def one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -97,15 +100,19 @@ def first_scans(scans: pd.DataFrame, usable: Collection[str] | None = None) -> p
     return scans[take].drop_duplicates("patient_id", keep="first")
 
 
-def _wanted(row: Mapping[str, Any], cfg: Mapping[str, Any], run: Log) -> bool:
+def _is_modality(row: Mapping[str, Any], cfg: Mapping[str, Any], run: Log) -> bool:
     wish = cfg.get("modality")
-    if wish and volume.canonical_modality(row["modality"]) != volume.canonical_modality(str(wish)):
-        run.skipped.append({"id": row["scan_id"], "reason": "other_modality"})
-        return False
-    if not _text(row.get("mask")):
-        run.skipped.append({"id": row["scan_id"], "reason": "no_mask"})
-        return False
-    return True
+    if not wish or volume.canonical_modality(row["modality"]) == volume.canonical_modality(str(wish)):
+        return True
+    run.skipped.append({"id": row["scan_id"], "reason": "other_modality"})
+    return False
+
+
+def _has_mask(row: Mapping[str, Any], run: Log) -> bool:
+    if _text(row.get("mask")):
+        return True
+    run.skipped.append({"id": row["scan_id"], "reason": "no_mask"})
+    return False
 
 
 def _one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> dict[str, Any]:
