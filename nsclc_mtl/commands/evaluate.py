@@ -28,10 +28,15 @@ def body(cfg: DictConfig, run: Run) -> None:
 
     settings = plain(cfg)
     folder = trained_run(settings["ckpt"])
+    absent = [str(image) for image in settings["images"] or () if not Path(image).is_file()]
+    if absent:
+        raise UsageFault(f"images: no file '{absent[0]}'")
     for name in (*NEEDED, "splits.csv"):
         if (folder / name).is_file():
             run.read(folder / name)
     trained = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if settings["cohort"]["root"]:
+        trained["cohort"]["root"] = settings["cohort"]["root"]
     manifest = open_cohort(trained)
     splits = read_table(folder / "splits.csv") if (folder / "splits.csv").is_file() else None
     predictions = read_table(folder / "predictions.csv")
@@ -255,9 +260,6 @@ def write(
         audit=json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else [],
         images=[(Path(image), Path(image).stem) for image in settings["images"] or ()],
     )
-    absent = [str(path) for path, _ in story.images if not path.is_file()]
-    if absent:
-        raise UsageFault(f"images: no file '{absent[0]}'")
     html = page.render(results, predictions, story, manifest, splits)
     (run.path / "report.html").write_text(html, encoding="utf-8")
     show(results, primary, run)
@@ -285,6 +287,7 @@ def _meta(
 
 def show(results: Mapping[str, TaskResult], primary: str, run: Run) -> None:
     """The results as a table: the learner of each task, the floors below it, the paired difference beside them."""
+    from rich.box import HEAVY_HEAD
     from rich.table import Table
 
     from nsclc_mtl.metrics.comparison import Interval
@@ -296,7 +299,8 @@ def show(results: Mapping[str, TaskResult], primary: str, run: Run) -> None:
         band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if at.lo == at.lo else ""
         return f"{at.value:{sign}.3f}{band}"
 
-    table = Table(title="Learner and floor, 95 % intervals conditional on the trained models", title_justify="left")
+    title = "Learner and floor, 95 % intervals conditional on the trained models"
+    table = Table(title=title, title_justify="left", box=HEAVY_HEAD if run.console.is_terminal else None)
     for column in ("task", "n", "events", "metric", "model", "value", "learner minus it"):
         table.add_column(column, justify="right" if column in ("n", "events") else "left")
     for name, result in results.items():
