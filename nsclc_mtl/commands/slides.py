@@ -207,7 +207,7 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
     digest = store.config_hash({"features": key, "tiles": tiles.attrs["config_hash"]})
     if store.is_complete(path, digest) and store.header(path)[0] == len(tiles):
         return Outcome(len(tiles), kept=True)
-    look = _backbone(json.dumps(dict(backbone), sort_keys=True), tiles.tile_um / float(backbone["tile_px"]))
+    look = load(backbone, tiles.tile_um)
     rows = []
     with reader.open_slide(Path(job.path), job.mpp, job.mpp_source) as slide:
         for start in range(0, len(tiles), look.batch):
@@ -230,6 +230,11 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
     }
     store.write(path, Features(np.concatenate(rows), tiles.coords, attrs))
     return Outcome(len(tiles))
+
+
+def load(backbone: Mapping[str, Any], tile_um: float) -> Any:
+    """The backbone for tiles of `tile_um`, made once a process. Raises what ends a run: usage, integrity, data."""
+    return _backbone(json.dumps(dict(backbone), sort_keys=True), tile_um / float(backbone["tile_px"]))
 
 
 @functools.lru_cache(maxsize=1)

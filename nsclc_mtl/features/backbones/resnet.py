@@ -79,7 +79,7 @@ def _load(net: nn.Module, path: Path) -> None:
     except Exception as error:  # safetensors raises a type of its own
         raise DataFault(f"weights '{path.name}' cannot be read ({type(error).__name__}); copy them again") from error
     inner = state.get("state_dict", state) if isinstance(state, dict) else {}
-    state = dict(inner)  # type: ignore[call-overload]
+    state = dict(inner)
     state = {key.removeprefix("module."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     missing, strange = net.load_state_dict(state, strict=False)
