@@ -192,7 +192,6 @@ def extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], ou
 
 def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path) -> Outcome:
     import numpy as np
-    import torch
 
     from nsclc_mtl.features import store
     from nsclc_mtl.features.backbones import feature_key
@@ -207,6 +206,8 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
     digest = store.config_hash({"features": key, "tiles": tiles.attrs["config_hash"]})
     if store.is_complete(path, digest) and store.header(path)[0] == len(tiles):
         return Outcome(len(tiles), kept=True)
+    import torch  # seconds, and a rerun does not need it
+
     look = load(backbone, tiles.tile_um)
     rows = []
     with reader.open_slide(Path(job.path), job.mpp, job.mpp_source) as slide:
