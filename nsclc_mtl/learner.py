@@ -35,6 +35,7 @@ class Learner(pl.LightningModule):
         super().__init__()
         self.encoders, self.fusion, self.tasks = nn.ModuleDict(encoders), fusion, nn.ModuleDict(tasks)
         self.balance, self.optimizer, self.warmup = balance, optimizer, warmup
+        self._sums: dict[str, dict[str, Any]] = {}
 
     def embed(self, batch: Batch) -> dict[str, Embedding]:
         """What each encoder says of the batch."""
@@ -61,10 +62,25 @@ class Learner(pl.LightningModule):
         out, extra = self(batch)
         losses = {name: task.loss(out[name], batch.targets[name]) for name, task in self.tasks.items()}
         total = self.balance(losses) + sum(extra.values(), start=torch.zeros((), device=self.device))
-        self.log(f"{part}/loss", total, batch_size=len(batch), on_step=False, on_epoch=True)
-        for name, loss in losses.items():
-            self.log(f"{part}/{name}", loss, batch_size=len(batch), on_step=False, on_epoch=True)
+        kept = self._sums.setdefault(part, {"patients": 0})
+        kept["patients"] += len(batch)
+        for name, loss in {"loss": total, **losses}.items():
+            kept[name] = kept.get(name, 0.0) + loss.detach() * len(batch)
         return total
+
+    def _log_means(self, part: str) -> None:
+        """Mean losses of the epoch; summed by ourselves, because a log call per step and task costs more than the step."""
+        kept = self._sums.pop(part, {"patients": 0})
+        patients = kept.pop("patients")
+        self.log_dict({f"{part}/{name}": total / patients for name, total in kept.items()}, batch_size=max(1, patients))
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the epoch's training losses."""
+        self._log_means("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the epoch's validation losses."""
+        self._log_means("validation")
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The balanced loss of the batch."""

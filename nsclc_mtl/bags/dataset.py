@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
@@ -89,7 +90,11 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
         rows = table.loc[[p for p in train if p in table.index]]
         spec, chosen = manifest.modalities[name], options.get(name, {})
         made.tables[name] = TableEncoder.fit(
-            rows, spec.options.get("columns"), top_variance=chosen.get("top_variance"), clip=chosen.get("clip", 5.0)
+            rows,
+            spec.options.get("columns"),
+            top_variance=chosen.get("top_variance"),
+            components=chosen.get("components"),
+            clip=chosen.get("clip", 5.0),
         )
     for name, paths in manifest.bags.items():
         made.bags[name] = _tile_scale([paths[p] for p in train if p in paths], cache)
@@ -143,6 +148,7 @@ class PatientDataset(Dataset[Patient]):
             values = fitted.tables[name].transform(table.loc[here])
             self.rows[name] = dict(zip(here, values, strict=True))
         self.volumes: dict[str, np.ndarray] = {}
+        self.targets = {task: _targets(labels.loc[self.ids]) for task, labels in manifest.labels.items()}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -160,7 +166,7 @@ class PatientDataset(Dataset[Patient]):
                 if volumes[patient] not in self.volumes:
                     self.volumes[volumes[patient]] = _volume(volumes[patient])
                 inputs[name] = self.volumes[volumes[patient]]
-        return Patient(patient, inputs, {task: self._target(task, patient) for task in self.manifest.tasks})
+        return Patient(patient, inputs, {task: rows[index] for task, rows in self.targets.items()})
 
     def _sample(self, features: np.ndarray, coords: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
         if self.max_tiles is None or len(features) <= self.max_tiles:
@@ -169,13 +175,13 @@ class PatientDataset(Dataset[Patient]):
         keep = np.sort(rng.choice(len(features), self.max_tiles, replace=False))
         return features[keep], coords[keep]
 
-    def _target(self, task: str, patient: str) -> tuple[float, float, bool]:
-        row = self.manifest.labels[task].loc[patient]
-        if "event" in row.index:
-            known = bool(np.isfinite(row["event"]) and np.isfinite(row["time_days"]))
-            return (float(row["time_days"]), float(row["event"]), True) if known else (0.0, 0.0, False)
-        known = bool(np.isfinite(row["value"]))
-        return (float(row["value"]), 0.0, True) if known else (0.0, 0.0, False)
+
+def _targets(labels: pd.DataFrame) -> list[tuple[float, float, bool]]:
+    """(value, event, known) of each row; the value is the class number, or the time in days."""
+    known = labels.notna().all(axis=1)
+    value = labels["time_days" if "event" in labels else "value"].where(known, 0.0)
+    event = labels["event"].where(known, 0.0) if "event" in labels else value * 0
+    return list(zip(value.tolist(), event.tolist(), known.tolist(), strict=True))
 
 
 def pack(patients: Sequence[Patient], fitted: Fitted) -> Batch:

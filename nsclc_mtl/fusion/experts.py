@@ -22,12 +22,12 @@ class Expert(nn.Module):
         self.linear = nn.Linear(in_dim, width)
         self.left, self.right = nn.Linear(in_dim, rank), nn.Linear(in_dim, rank)
         self.product = nn.Linear(rank, width)
-        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[patient, width] of [patient, in_dim]."""
         bilinear = torch.tanh(self.left(x)) * torch.tanh(self.right(x))
-        return self.dropout(self.norm(self.linear(x) + self.product(bilinear)))
+        return self.dropout(self.linear(x) + self.product(bilinear))
 
 
 class Experts(nn.Module):

@@ -20,7 +20,6 @@ class Joining(nn.Module):
     def __init__(self, modalities: Sequence[str], dim: int, modality_dropout: float = 0.0) -> None:
         super().__init__()
         self.modalities, self.modality_dropout = tuple(modalities), modality_dropout
-        self.norm = nn.ModuleDict({name: nn.LayerNorm(dim) for name in modalities})
         self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(dim)) for name in modalities})
 
     def forward(self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -29,7 +28,7 @@ class Joining(nn.Module):
         if self.training and self.modality_dropout:
             used = self._hide(used)
         rows = [
-            torch.where(used[:, i, None], self.norm[name](seen[name].vector), self.absent[name])
+            torch.where(used[:, i, None], seen[name].vector, self.absent[name])
             for i, name in enumerate(self.modalities)
         ]
         return torch.stack(rows, dim=1), used

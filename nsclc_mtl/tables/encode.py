@@ -30,6 +30,7 @@ class TableEncoder:
     categories: dict[str, list[str]] = field(default_factory=dict)
     ordered: dict[str, list[str]] = field(default_factory=dict)
     clip: float = 5.0
+    loadings: list[list[float]] | None = None  # [component, column]: principal components of the scaled columns
 
     @classmethod
     def fit(
@@ -37,12 +38,14 @@ class TableEncoder:
         table: pd.DataFrame,
         columns: Mapping[str, Any] | None = None,
         top_variance: int | None = None,
+        components: int | None = None,
         clip: float = 5.0,
     ) -> TableEncoder:
         """The encoder of these (training) patients.
 
         `columns` says what each column is: `numeric`, `categorical`, or the list of its values from low to high; None
-        takes every column as numeric. `top_variance` keeps that many numeric columns of largest variance.
+        takes every column as numeric. `top_variance` keeps that many numeric columns of largest variance; `components`
+        replaces them by that many principal components, which a small cohort can learn from and hundreds of columns not.
         """
         made = cls(clip=clip)
         kinds: Mapping[str, Any] = columns if columns is not None else dict.fromkeys(table.columns, "numeric")
@@ -64,7 +67,22 @@ class TableEncoder:
         made.numbers = [str(frame.columns[i]) for i in keep]
         made.median, made.mean, made.sd = median[keep].tolist(), mean[keep].tolist(), sd[keep].tolist()
         made.indicated = [str(frame.columns[i]) for i in keep if 0 < seen[:, i].mean() < 1]
+        if components is not None and len(keep) > components:
+            made.loadings = made._principal(made._scaled(frame[made.numbers].to_numpy()), components)
         return made
+
+    @staticmethod
+    def _principal(scaled: np.ndarray, components: int) -> list[list[float]]:
+        """Loadings [component, column] of the first components, all scaled alike so that their mean variance is 1."""
+        _, spread, rows = np.linalg.svd(scaled - scaled.mean(0), full_matrices=False)
+        kept, spread = rows[:components], spread[:components]
+        sign = np.sign(kept[np.arange(len(kept)), np.abs(kept).argmax(1)])  # the same on every machine
+        scale = np.sqrt(np.mean(spread**2) / len(scaled))
+        return (kept * sign[:, None] / scale).round(7).tolist()
+
+    def _scaled(self, values: np.ndarray) -> np.ndarray:
+        filled = np.where(np.isfinite(values), values, np.array(self.median))
+        return np.clip((filled - np.array(self.mean)) / np.array(self.sd), -self.clip, self.clip)
 
     def _numeric(self, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         absent = [name for name in names if name not in table.columns]
@@ -84,9 +102,8 @@ class TableEncoder:
         """Float32 [patient, dim]; never NaN."""
         values = self._numeric(table, self.numbers).to_numpy(dtype=float).reshape(len(table), len(self.numbers))
         seen = np.isfinite(values)
-        filled = np.where(seen, values, np.array(self.median))
-        scaled = np.clip((filled - np.array(self.mean)) / np.array(self.sd), -self.clip, self.clip)
-        parts = [scaled]
+        scaled = self._scaled(values)
+        parts = [scaled if self.loadings is None else scaled @ np.array(self.loadings).T]
         if self.indicated:
             parts.append(~seen[:, [self.numbers.index(name) for name in self.indicated]])
         for name, values_of in self.categories.items():
@@ -98,7 +115,8 @@ class TableEncoder:
     def names(self) -> list[str]:
         """Names of the columns that come out, in their order."""
         one_hot = [f"{name}={value}" for name, values in self.categories.items() for value in values]
-        return [*self.numbers, *(f"{name} missing" for name in self.indicated), *one_hot]
+        numbers = self.numbers if self.loadings is None else [f"component {i + 1}" for i in range(len(self.loadings))]
+        return [*numbers, *(f"{name} missing" for name in self.indicated), *one_hot]
 
     @property
     def dim(self) -> int:
