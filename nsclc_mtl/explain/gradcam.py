@@ -5,7 +5,7 @@ Red raises the score, blue lowers it. For survival hand in the log-risk, or minu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +43,23 @@ def grad_cam(encoder: VolumeEncoder, volume: Tensor, score: Callable[[Embedding]
         encoder.train(training)
     weights = slope.mean(dim=(2, 3, 4), keepdim=True)
     coarse = (weights * seen[-1]).sum(dim=1, keepdim=True)
-    fine = functional.interpolate(coarse, size=volume.shape[2:], mode="trilinear", align_corners=False)
+    fine = _to_voxels(coarse, volume.shape[2:], encoder.stride)
     return fine[0, 0].detach().cpu().numpy().astype(np.float32)
+
+
+def _to_voxels(coarse: Tensor, size: Sequence[int], stride: int) -> Tensor:
+    """Cells [1, 1, z', y', x'] interpolated to voxels [1, 1, z, y, x], each cell where its receptive field is centred.
+
+    Odd kernels padded by half keep cell k over voxel k * stride. The usual resizing takes cells for tiles and would
+    move the map by half a cell, which is nearly a centimetre at 2 mm.
+    """
+    axes = []
+    for voxels, cells in zip(size, coarse.shape[2:], strict=True):
+        place = torch.arange(voxels, device=coarse.device, dtype=coarse.dtype) / stride
+        axes.append(2 * place.clamp(max=cells - 1) / max(cells - 1, 1) - 1)
+    z, y, x = torch.meshgrid(*axes, indexing="ij")
+    grid = torch.stack([x, y, z], dim=-1)[None]
+    return functional.grid_sample(coarse, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def picture(
