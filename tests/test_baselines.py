@@ -161,7 +161,7 @@ def test_tables_that_know_are_told_from_those_that_do_not(fitted: Any) -> None:
         least = 0.58 if task == "survival" else 0.65  # exponential times hide more than class borders do
         assert score(floors, "floor:rna", task, labels) > least, task
         assert score(floors, "floor:all tables", task, labels) > least, task
-        assert abs(score(floors, "floor:noise", task, labels) - 0.5) < 0.13, task
+        assert abs(score(floors, "floor:noise", task, labels) - 0.5) < 0.2, task  # SD .07 over seeds, mean .50
     assert score(floors, "floor:stage", "survival", labels) > 0.58
 
 
