@@ -69,7 +69,9 @@ def _unknown(verb: str, key: str, value: Any, adding: bool, cfg: DictConfig, gro
                 return
             yield f"{key!r} is not there yet: write +{key}=... to add it"
             return
-        if _takes(node, word):
+        # a plain typo is told at once; asking the target for its arguments imports torch
+        typo = not adding and isinstance(node, DictConfig) and difflib.get_close_matches(word, map(str, node), 1, 0.9)
+        if not typo and _takes(node, word):
             if adding and depth == len(words) - 1:
                 return
             yield f"{key!r} is not set in the configuration, but {node.get('_target_')} takes it: write +{key}=..."

@@ -66,8 +66,12 @@ def expand(verb: str, overrides: Sequence[str]) -> list[list[str]]:
     grid = [list(words) for words in itertools.product(*choices)]
     if len(grid) > 1:
         for number, words in enumerate(grid):
-            words[:] = [f"{word}-{number}" if word.startswith("name=") else word for word in words]
+            words[:] = [_numbered(word, number) for word in words]
     return grid
+
+
+def _numbered(word: str, number: int) -> str:
+    return f"name={word[5:].strip(chr(39))}-{number}" if word.startswith("name=") else word
 
 
 Row = tuple[list[str], int, float, str]
