@@ -51,7 +51,7 @@ data: setup $(VENV)/.dvc  ## regenerate data/ and check that its hash holds (dat
 	@test ! -e data || test -f data/phantom.json || { echo "data/ is not the phantom cohort: move it away first"; exit 1; }
 	rm -rf data
 	$(BIN)/mtl demo --data-only --out data
-	DVC_NO_ANALYTICS=1 $(BIN)/dvc add --quiet --no-commit data
+	DVC_NO_ANALYTICS=1 $(BIN)/dvc add --quiet data
 	git diff --exit-code -- data.dvc
 
 $(VENV)/.dvc: pyproject.toml constraints.txt $(VENV)/.installed
