@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -23,6 +23,11 @@ class Learner(pl.LightningModule):
     before it falls as a cosine.
     """
 
+    encoders: nn.ModuleDict
+    tasks: nn.ModuleDict
+    fusion: nn.Module
+    balance: nn.Module
+
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
@@ -33,9 +38,15 @@ class Learner(pl.LightningModule):
         warmup: float = 0.1,
     ) -> None:
         super().__init__()
-        self.encoders, self.fusion, self.tasks = nn.ModuleDict(encoders), fusion, nn.ModuleDict(tasks)
-        self.balance, self.optimizer, self.warmup = balance, optimizer, warmup
+        self.encoders, self.tasks = nn.ModuleDict(encoders), nn.ModuleDict(tasks)
+        self.fusion = fusion
+        self.balance = balance
+        self.optimizer, self.warmup = optimizer, warmup
         self._sums: dict[str, dict[str, Any]] = {}
+
+    def each_task(self) -> list[tuple[str, Task]]:
+        """The tasks by name, in the order of their dependencies."""
+        return [(name, cast(Task, task)) for name, task in self.tasks.items()]
 
     def embed(self, batch: Batch) -> dict[str, Embedding]:
         """What each encoder says of the batch."""
@@ -47,7 +58,7 @@ class Learner(pl.LightningModule):
         """Raw outputs of every task from embeddings, and the fusion's own losses."""
         views, losses = self.fusion(seen, present=present)
         out: dict[str, Tensor] = {}
-        for name, task in self.tasks.items():  # in the order of their dependencies
+        for name, task in self.each_task():  # in the order of their dependencies
             out[name] = task.head(views[name], out)  # a cascade head reads earlier predictions; others ignore them
         return out, losses
 
@@ -60,7 +71,7 @@ class Learner(pl.LightningModule):
 
     def _losses(self, batch: Batch, part: str) -> Tensor:
         out, extra = self(batch)
-        losses = {name: task.loss(out[name], batch.targets[name]) for name, task in self.tasks.items()}
+        losses = {name: task.loss(out[name], batch.targets[name]) for name, task in self.each_task()}
         total = self.balance(losses) + sum(extra.values(), start=torch.zeros((), device=self.device))
         kept = self._sums.setdefault(part, {"patients": 0})
         kept["patients"] += len(batch)
@@ -69,7 +80,7 @@ class Learner(pl.LightningModule):
         return total
 
     def _log_means(self, part: str) -> None:
-        """Mean losses of the epoch; summed by ourselves, because a log call per step and task costs more than the step."""
+        """Mean losses of the epoch, summed by ourselves: a log call per step and task costs more than the step."""
         kept = self._sums.pop(part, {"patients": 0})
         patients = kept.pop("patients")
         self.log_dict({f"{part}/{name}": total / patients for name, total in kept.items()}, batch_size=max(1, patients))
@@ -93,11 +104,12 @@ class Learner(pl.LightningModule):
     def predict_step(self, batch: Batch, index: int) -> dict[str, dict[str, Tensor]]:
         """Public outputs: task -> output name -> [patient]."""
         out, _ = self(batch)
-        return {name: task.predict(out[name]) for name, task in self.tasks.items()}
+        return {name: task.predict(out[name]) for name, task in self.each_task()}
 
     def configure_optimizers(self) -> Any:
         """The optimiser handed in, with linear warm-up and cosine decay over all steps of the fit."""
-        decay, plain = [], []
+        decay: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for parameter in self.parameters():
             (decay if parameter.ndim > 1 else plain).append(parameter)  # biases, norms and tokens are not decayed
         optimizer = self.optimizer([{"params": decay}, {"params": plain, "weight_decay": 0.0}])  # type: ignore[list-item]

@@ -40,7 +40,7 @@ class FoldData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Patient]:
         """Training patients in an order that depends on (seed, epoch) alone."""
-        self.train_set.epoch = self.trainer.current_epoch if self.trainer else 0
+        self.train_set.epoch = self.trainer.current_epoch if getattr(self, "trainer", None) else 0
         order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.train_set.epoch)
         # a last batch of one patient would make a noisy step of its own
         ragged = len(self.train_set) % self.batch_size == 1 and len(self.train_set) > 1
@@ -69,4 +69,4 @@ def loader(
 
 def batches(data: DataLoader[Patient]) -> list[Batch]:
     """All batches of a loader."""
-    return list(data)  # type: ignore[arg-type]
+    return list(data)

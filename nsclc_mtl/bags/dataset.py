@@ -62,17 +62,19 @@ class Fitted:
     bags: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # modality -> {mean, sd} per feature
     volumes: dict[str, list[int]] = field(default_factory=dict)  # modality -> shape [z, y, x]
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled by the tasks: bins, cut-offs
+    patterns: list[list[str]] = field(default_factory=list)  # combinations of modalities that were trained
 
     def state(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
-        return {"tables": tables, "bags": self.bags, "volumes": self.volumes, "tasks": self.tasks}
+        plain = {"bags": self.bags, "volumes": self.volumes, "tasks": self.tasks, "patterns": self.patterns}
+        return {"tables": tables, **plain}
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
         """What `state()` came from."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
-        return cls(tables, dict(state["bags"]), dict(state["volumes"]), dict(state["tasks"]))
+        return cls(tables, dict(state["bags"]), dict(state["volumes"]), dict(state["tasks"]), list(state["patterns"]))
 
     def dims(self) -> dict[str, Any]:
         """Input size of each modality: columns of a table, features of a tile, shape of a volume."""
@@ -100,6 +102,10 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
         made.bags[name] = _tile_scale([paths[p] for p in train if p in paths], cache)
     for name, volumes in manifest.volumes.items():
         made.volumes[name] = list(_volume(next(iter(volumes.values()))).shape)
+    sources: dict[str, Any] = {**{n: t.index for n, t in manifest.tables.items()}, **manifest.bags, **manifest.volumes}
+    sources = {name: set(source) for name, source in sources.items()}
+    seen = {tuple(n for n in sources if p in sources[n]) for p in train}
+    made.patterns = [list(pattern) for pattern in sorted(seen, key=lambda s: (-len(s), s))]
     return made
 
 
@@ -186,7 +192,9 @@ def _targets(labels: pd.DataFrame) -> list[tuple[float, float, bool]]:
 
 def pack(patients: Sequence[Patient], fitted: Fitted) -> Batch:
     """The batch of these patients: tiles packed in one tensor, absent modalities as zeros with `present` False."""
-    n, present, inputs = len(patients), {}, {}
+    n = len(patients)
+    present: dict[str, torch.Tensor] = {}
+    inputs: dict[str, Any] = {}
     dims = fitted.dims()
     for name, dim in dims.items():
         have = [name in p.inputs for p in patients]

@@ -24,7 +24,7 @@ def load(
     modalities: Sequence[str] | None = None,
     keys: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`), its derived files looked for under `out`.
+    """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`); derived files lie under `out`.
 
     `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
     are left out with a note. `keys` names the folders of derived files (`features`, `radiomics`, `volumes`). Raises
@@ -138,7 +138,8 @@ class _Loader:
             and len(known.intersection(ids)) < 0.9 * min(len(known), len(ids))
         ):
             raise DataFault(
-                f"'{file}': {len(strange)} of {len(ids)} ids are no patients of the cohort ({', '.join(map(str, strange[:3]))}); "
+                f"'{file}': {len(strange)} of {len(ids)} ids are no patients of the cohort "
+                f"({', '.join(map(str, strange[:3]))}); "
                 f"ids are compared as text ('{known[0]}')"
             )
         if len(strange):

@@ -20,7 +20,9 @@ def options(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, dict[str, A
     out = {}
     for name, spec in manifest.modalities.items():
         kind = cfg["parts"]["modalities"][spec.kind]
-        own = {k: v for k, v in spec.options.items() if k in ("encoder", "clip", "top_variance", "components", "max_tiles")}
+        own = {
+            k: v for k, v in spec.options.items() if k in ("encoder", "clip", "top_variance", "components", "max_tiles")
+        }
         out[name] = {**kind, **own, "encoder": {**kind["encoder"], **(own.get("encoder") or {})}}
     return out
 

@@ -1,4 +1,4 @@
-"""The cohort that a configuration names: its manifest, its splits, and the phantom made on the way where that is cheap."""
+"""The cohort that a configuration names: its manifest, its splits, and the phantom where it is cheap to make."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def phantom_root(cohort: Mapping[str, Any], paths: Mapping[str, Any]) -> Path:
     if given is None and found != wanted:
         unlike = ", ".join(f"{k}={found.get(k)} (asked: {v})" for k, v in wanted.items() if found.get(k) != v)
         raise UsageFault(
-            f"'{root}' holds another phantom: {unlike}; make yours with `mtl demo --data-only --out DIR` and set cohort.root=DIR"
+            f"'{root}' holds another phantom: {unlike}; make yours with `mtl demo --data-only --out DIR` "
+            "and set cohort.root=DIR"
         )
     return root
 
@@ -132,6 +133,6 @@ def _usable(manifest: Manifest) -> list[str]:
     keep = [p for p in manifest.ids if p in have and p in known]
     if len(keep) < len(manifest.ids):
         manifest.notes.append(
-            f"{len(manifest.ids) - len(keep)} of {len(manifest.ids)} patients have no modality or no label and are left out"
+            f"{len(manifest.ids) - len(keep)} of {len(manifest.ids)} patients lack any modality or any label: left out"
         )
     return keep

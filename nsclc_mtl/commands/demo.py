@@ -176,7 +176,7 @@ def walk(settings: Mapping[str, Any], out: Path, run: Run) -> list[Step]:
         step("extract", *same, *where)
     trained = step("train", *same, *common, f"folds.n={settings['folds']}")
     step("evaluate", f"ckpt={trained}", *where)
-    step("predict", f"ckpt={trained}", *same, *where)
+    step("predict", f"ckpt={trained}", f"cohort.root={out}", *where)
     return steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     folder.mkdir(exist_ok=True)
     members, data = train_members(settings, manifest, rows, folder)
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
-    held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"]), **{p: i for p, i in data.parts.items()}}
+    held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"])}
+    held.update({str(part): ids for part, ids in data.parts.items()})
     predicted = [
         long_table(predict(members, manifest, ids, data), manifest, fold, part) for part, ids in held.items() if ids
     ]
@@ -39,6 +41,8 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     # of the training part only the risk is kept: what cut-offs are fitted on
     frame = frame[(frame["part"] != "train") | (frame["output"] == "risk")]
     frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
+    if settings["audit"]:
+        spoiled(members, manifest, held["test"], data, fold, settings).to_parquet(folder / "audit.parquet", index=False)
 
 
 def train_members(
@@ -63,7 +67,7 @@ def train_members(
             pl.seed_everything(seed * 10_007 + fold * 101 + member, verbose=False)
             data.seed = seed + member
             learner = assemble.learner(settings, manifest.tasks, chosen, data.fitted)
-            trainer = _trainer(settings, folder / f"log{member}")
+            trainer = _trainer(settings, folder / f"log{member}", steps_an_epoch=len(data.train_dataloader()))
             trainer.fit(learner, datamodule=data)
         learner.eval()
         _baselines(learner, manifest, data)
@@ -72,14 +76,15 @@ def train_members(
     return members, data
 
 
-def _trainer(settings: Mapping[str, Any], folder: Path) -> Any:
+def _trainer(settings: Mapping[str, Any], folder: Path, steps_an_epoch: int) -> Any:
     from nsclc_mtl.config import build
 
     loggers = [build(node, save_dir=str(folder), name="") for node in (settings.get("logger") or {}).values()]
     callbacks = [build(node) for node in (settings.get("callbacks") or {}).values()]
     accelerator, devices = device(settings["device"])
+    epochs = max(settings["trainer"]["max_epochs"], math.ceil(settings["optim"]["min_steps"] / steps_an_epoch))
     return build(
-        settings["trainer"],
+        {**settings["trainer"], "max_epochs": epochs},
         accelerator=accelerator,
         devices=devices,
         precision=settings["precision"],
@@ -90,7 +95,7 @@ def _trainer(settings: Mapping[str, Any], folder: Path) -> Any:
 
 
 def device(word: str) -> tuple[str, int]:
-    """Lightning's accelerator and number of devices for `device=auto|cpu|cuda`. Raises UsageFault without the one asked for."""
+    """Lightning's accelerator and number of devices for `device=auto|cpu|cuda`. Raises UsageFault without a GPU."""
     import torch
 
     from nsclc_mtl.records import UsageFault
@@ -128,7 +133,7 @@ def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
 
 
 def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:
-    """Outputs of each task, mean over the members: a frame indexed by patient_id with columns `p:..`, `risk`, `surv:..`.
+    """Outputs of each task, mean over the members: a frame by patient_id with columns `p:..`, `risk`, `surv:..`.
 
     `data` has the `fitted` and the `cache` to read with. Survival curves and probabilities are averaged as such.
     """
@@ -152,6 +157,31 @@ def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], 
         )
         for task, outputs in sums.items()
     }
+
+
+def spoiled(
+    members: Sequence[Learner],
+    manifest: Manifest,
+    ids: Sequence[str],
+    data: Any,
+    fold: int,
+    settings: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Scores of the test part with each modality permuted or dropped: what the modality audit is made of."""
+    import pandas as pd
+
+    from nsclc_mtl.bags.datamodule import batches, loader
+    from nsclc_mtl.explain import influence
+
+    (batch,) = batches(loader(manifest, ids, data.fitted, data.cache, batch_size=len(ids)))
+    each = [influence.audit(member, batch, int(settings["audit"]), int(settings["seed"]) + fold) for member in members]
+    tables = []
+    for (modality, mode, repeat), scores in each[0].items():
+        for task in scores:
+            mean = sum(member[modality, mode, repeat][task] for member in each) / len(each)
+            table = pd.DataFrame({"patient_id": list(ids), "fold": fold, "value": mean})
+            tables.append(table.assign(task=task, modality=modality, mode=mode, repeat=repeat))
+    return pd.concat(tables)
 
 
 def long_table(outputs: Mapping[str, pd.DataFrame], manifest: Manifest, fold: int, part: str) -> pd.DataFrame:

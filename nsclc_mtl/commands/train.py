@@ -34,15 +34,17 @@ def body(cfg: DictConfig, run: Run) -> None:
         f"{manifest.name}: {splits['patient_id'].nunique()} patients, modalities {', '.join(manifest.modalities)}, "
         f"tasks {', '.join(manifest.tasks)}, {splits['fold'].nunique()} folds"
     )
-    splits.to_csv(run.path / "splits.csv", index=False)
-    describe(manifest, run.path)
     folds = sorted(splits["fold"].unique()) if settings["fold"] == "all" else [settings["fold"]]
     if not set(folds) <= set(splits["fold"]):
         raise UsageFault(f"fold={settings['fold']} is none of {sorted(map(int, splits['fold'].unique()))}; or fold=all")
+    splits.to_csv(run.path / "splits.csv", index=False)
+    describe(manifest, run.path)
     for fold, seconds in _train(settings, [int(f) for f in folds], run):
         run.done.append(f"fold{fold}")
         run.say(f"fold {fold} trained in {seconds:.0f} s")
     gather(run.path)
+    if settings["audit"]:
+        audit(manifest, run.path, int(settings["seed"]))
     run.say(f"next: mtl evaluate ckpt={os.path.relpath(run.path)}")
 
 
@@ -88,12 +90,14 @@ def enough(manifest: Manifest, splits: pd.DataFrame, min_events: int) -> None:
                 events = int(known["event"].sum())
                 if events < min_events:
                     raise DataFault(
-                        f"task {name}: {events} events among the training patients of fold {fold}, folds.min_events={min_events}; "
+                        f"task {name}: {events} events among the training patients of fold {fold}, "
+                        f"folds.min_events={min_events}; "
                         "use fewer folds (folds.n), or leave the task out (tasks=[...])"
                     )
             elif known["value"].nunique() < 2:
                 raise DataFault(
-                    f"task {name}: the training patients of fold {fold} hold {known['value'].nunique()} of {len(spec.classes)} classes; "
+                    f"task {name}: the training patients of fold {fold} hold {known['value'].nunique()} "
+                    f"of {len(spec.classes)} classes; "
                     "use fewer folds (folds.n), or leave the task out (tasks=[...])"
                 )
 
@@ -134,3 +138,14 @@ def gather(folder: Path) -> None:
     parts = sorted(folder.glob("fold*/predictions.csv"), key=lambda path: int(path.parent.name[4:]))
     frame = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in parts])
     frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n")
+
+
+def audit(manifest: Manifest, folder: Path, seed: int, draws: int = 500) -> None:
+    """`audit.json`: what each task loses without each modality, from the spoiled scores of all folds."""
+    import pandas as pd
+
+    from nsclc_mtl.explain.audit import summarise
+
+    spoiled = pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("fold*/audit.parquet"))])
+    rows = summarise(spoiled, manifest.tasks, manifest.labels, draws, seed)
+    (folder / "audit.json").write_text(json.dumps(rows, indent=1) + "\n")

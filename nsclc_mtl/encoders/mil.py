@@ -34,6 +34,9 @@ def segment_sum(values: Tensor, owner: Tensor, n: int) -> Tensor:
 class TileScale(nn.Module):
     """Tile features at mean 0 and SD 1 of the training patients; fixed, saved with the weights."""
 
+    mean: Tensor
+    sd: Tensor
+
     def __init__(self, mean: list[float], sd: list[float], clip: float = 6.0) -> None:
         super().__init__()
         self.clip = clip
@@ -65,7 +68,7 @@ class ABMIL(nn.Module):
         scale: dict[str, list[float]] | None = None,
     ) -> None:
         super().__init__()
-        self.scale = TileScale(**scale) if scale else nn.Identity()
+        self.scale = TileScale(scale["mean"], scale["sd"]) if scale else nn.Identity()
         self.tile = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_dim, hidden), nn.GELU())
         self.content, self.gate = nn.Linear(hidden, gate), nn.Linear(hidden, gate)
         self.score = nn.Linear(gate, 1)
@@ -88,7 +91,7 @@ class MeanPool(nn.Module):
         self, in_dim: int, dim: int, dropout: float = 0.1, scale: dict[str, list[float]] | None = None
     ) -> None:
         super().__init__()
-        self.scale = TileScale(**scale) if scale else nn.Identity()
+        self.scale = TileScale(scale["mean"], scale["sd"]) if scale else nn.Identity()
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
     def forward(self, bag: Bag) -> Embedding:

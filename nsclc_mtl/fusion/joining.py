@@ -11,7 +11,7 @@ from nsclc_mtl.records import Embedding
 
 
 class Joining(nn.Module):
-    """Embeddings next to each other, [patient, modality, dim]; an absent one is a learned token, whatever its input held.
+    """Embeddings next to each other, [patient, modality, dim]; an absent one is a learned token, whatever came in.
 
     In training each present modality is hidden with probability `modality_dropout` (never all of a patient's), so that
     the model knows every combination that it may meet.

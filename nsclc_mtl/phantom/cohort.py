@@ -23,7 +23,8 @@ EXTRAS = {"redundant": evidence.redundant, "site_coded": evidence.site_coded}
 def identity(level: str, n: int, seed: int, missing: str, site: str, extras: tuple[str, ...] = ()) -> dict[str, Any]:
     """What `phantom.json` says of a cohort; two cohorts of the same identity hold the same bytes."""
     return {
-        "phantom": VERSION, "level": level, "n": n, "seed": seed, "missing": missing, "site": site, "extras": sorted(extras),
+        "phantom": VERSION, "level": level, "n": n, "seed": seed, "missing": missing, "site": site,
+        "extras": sorted(extras),
     }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ STAGE_CUTS = _cuts(STAGE_SHARES, STAGE_SLOPE**2 + STAGE_AGE**2 + 1)
 
 
 def draw(n: int, seed: int, missing: str = "mcar", site: str = "none") -> Truth:
-    """Patients with latents, statistics, outcomes and what is missing of each; the same seed gives the same patients."""
+    """Patients with latents, statistics, outcomes and what is missing; the same seed gives the same patients."""
     rng = np.random.Generator(np.random.PCG64([seed, n]))
     latents = rng.multivariate_normal(np.zeros(3), _COVARIANCE, size=n, method="cholesky")
     statistics = latents + NOISE_SD * rng.standard_normal((n, 3))
@@ -111,8 +111,8 @@ def draw(n: int, seed: int, missing: str = "mcar", site: str = "none") -> Truth:
 def _sites(kind: str, grade: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Site of each patient, and the site whose look (stain, scanner, gene offsets) its data wear.
 
-    `none` and `shift` deal sites at random (the look is neutral in `none`). `confounded`: A takes most high grades and B
-    most low ones, so that the look goes with the grade; in C the looks of A and B are worn the other way round.
+    `none` and `shift` deal sites at random (the look is neutral in `none`). `confounded`: A takes most high grades and
+    B most low ones, so that the look goes with the grade; in C the looks of A and B are worn the other way round.
     """
     n = len(grade)
     where = rng.choice(SITES, size=n)
@@ -151,7 +151,8 @@ def _missing(
     has_rna = rng.random(n) >= 0.20
     everyone = np.ones(n, bool)
     has = {
-        "wsi": everyone, "radiomics": has_scan, "ct_volume": has_scan, "rna": has_rna, "proteomics": everyone, "clinical": everyone,
+        "wsi": everyone, "radiomics": has_scan, "ct_volume": has_scan, "rna": has_rna, "proteomics": everyone,
+        "clinical": everyone,
     }  # fmt: skip
     known = {task: rng.random(n) >= 0.15 for task in ("grade", "stage", "response", "survival")}
     return has, known
@@ -163,7 +164,7 @@ def _missing(
 
 
 def posterior(truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [patient, 3] and covariance [patient, 3, 3] of the latents, given the statistics of the modalities present."""
+    """Mean [patient, 3] and covariance [patient, 3, 3] of the latents, given the statistics that are there."""
     seen = np.stack([truth.has["wsi"], truth.has["radiomics"], truth.has["rna"]], axis=1)
     return _posterior(truth.statistics, seen)
 

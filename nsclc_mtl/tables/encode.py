@@ -45,7 +45,7 @@ class TableEncoder:
 
         `columns` says what each column is: `numeric`, `categorical`, or the list of its values from low to high; None
         takes every column as numeric. `top_variance` keeps that many numeric columns of largest variance; `components`
-        replaces them by that many principal components, which a small cohort can learn from and hundreds of columns not.
+        replaces them by that many principal components, which a small cohort can learn from.
         """
         made = cls(clip=clip)
         kinds: Mapping[str, Any] = columns if columns is not None else dict.fromkeys(table.columns, "numeric")
@@ -64,9 +64,9 @@ class TableEncoder:
         keep = np.flatnonzero(sd > 1e-9 * np.maximum(1.0, np.abs(mean)))
         if top_variance is not None and len(keep) > top_variance:
             keep = np.sort(keep[np.argsort(-sd[keep], kind="stable")[:top_variance]])
-        made.numbers = [str(frame.columns[i]) for i in keep]
+        made.numbers = [str(frame.columns[int(i)]) for i in keep]
         made.median, made.mean, made.sd = median[keep].tolist(), mean[keep].tolist(), sd[keep].tolist()
-        made.indicated = [str(frame.columns[i]) for i in keep if 0 < seen[:, i].mean() < 1]
+        made.indicated = [str(frame.columns[int(i)]) for i in keep if 0 < seen[:, i].mean() < 1]
         if components is not None and len(keep) > components:
             made.loadings = made._principal(made._scaled(frame[made.numbers].to_numpy()), components)
         return made

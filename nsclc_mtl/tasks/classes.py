@@ -23,7 +23,7 @@ class Binary(Task):
         set_bias(self.linear, [log_odds(state.get("share", 0.5))])
 
     @classmethod
-    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray, **options: Any) -> dict[str, Any]:
+    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray) -> dict[str, Any]:
         """Share of the positive class."""
         return {"share": float(value.mean()) if len(value) else 0.5}
 
@@ -78,7 +78,7 @@ class Ordinal(Task):
         self.gaps = nn.Parameter(torch.log(torch.expm1(cuts.diff().clamp(min=0.05))))  # softplus keeps the order
 
     @classmethod
-    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray, **options: Any) -> dict[str, Any]:
+    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray) -> dict[str, Any]:
         """Cut points that give every class its share among the training patients when the score is 0."""
         if len(value) == 0:
             return {}

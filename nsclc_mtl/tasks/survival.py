@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from nsclc_mtl.tasks.task import Task, log_odds, set_bias, small_linear
 HORIZONS_DAYS = (182.5, 365.0, 730.0, 1095.0, 1460.0, 1825.0)
 
 
+@functools.cache
 def _pycox() -> Any:
     """pycox's losses, whose import warns about things that are not ours."""
     with warnings.catch_warnings():
@@ -31,6 +33,8 @@ class DiscreteHazard(Task):
     Bins are quantiles of the training patients' event times. With `proportional` the bins share one score (a
     proportional-odds hazard, Cox 1972 section 6), which small cohorts need; without it each bin has its own weights.
     """
+
+    edges: Tensor
 
     def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
         super().__init__(spec, view_dim, state)
@@ -48,7 +52,6 @@ class DiscreteHazard(Task):
         *,
         bins: int = 10,
         proportional: bool = True,
-        **options: Any,
     ) -> dict[str, Any]:
         """Right edges of the bins (quantiles of event times, days) and the log odds of the hazard in each.
 
@@ -56,9 +59,7 @@ class DiscreteHazard(Task):
         """
         happened = np.asarray(value)[np.asarray(event) == 1]
         if len(happened) < 2:
-            raise NoEvents(
-                f"task {spec.name}: {len(happened)} of {len(value)} training patients had the event; it cannot be learned"
-            )
+            raise NoEvents(f"task {spec.name}: {len(happened)} of {len(value)} training patients had the event")
         inner = np.quantile(happened, np.linspace(0, 1, bins + 1)[1:-1])
         cuts = np.unique(np.concatenate([[0.0], inner, [float(np.max(value)) + 1.0]]))
         number, happens = cls.discretise(cuts, value, event)
@@ -72,8 +73,10 @@ class DiscreteHazard(Task):
     def discretise(cuts: np.ndarray, value: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bin number (1 = first) and event of each patient; by pycox's own discretisation, whose cuts start with 0."""
         transform = _pycox().preprocessing.label_transforms.LabTransDiscreteTime(np.asarray(cuts, float))
-        number, happens = transform.transform(np.asarray(value, float), np.asarray(event, float))
-        # pycox counts a censoring by the last cut that was passed; the first bin has no cut below it but zero
+        value, event = np.asarray(value, float), np.asarray(event, float)
+        beyond = value > cuts[-1]  # longer than any training patient was followed: seen event-free up to the last cut
+        number, happens = transform.transform(np.where(beyond, cuts[-1], value), np.where(beyond, 0.0, event))
+        # an event counts in the bin that it lies in, a censoring in the last bin that was passed whole (0 = none)
         return np.asarray(number), np.asarray(happens)
 
     def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
@@ -84,7 +87,7 @@ class DiscreteHazard(Task):
         assert event is not None
         cuts = np.concatenate([[0.0], self.edges.cpu().numpy()])
         number, happens = self.discretise(cuts, value.cpu().numpy(), event.cpu().numpy())
-        # A censoring before the first cut has seen no whole bin and says nothing; bin numbers of pycox's loss start at 0.
+        # A censoring before the first cut has seen no whole bin and says nothing; pycox counts bins from 0.
         seen = torch.as_tensor(number >= 1, device=raw.device)
         if not bool(seen.any()):
             return raw.sum() * 0.0
@@ -124,6 +127,8 @@ class Cox(Task):
     from Breslow's baseline, which `set_baseline` fits on the training patients after training.
     """
 
+    hazard: Tensor
+
     def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
         super().__init__(spec, view_dim, state)
         self.linear = small_linear(view_dim, 1)
@@ -133,12 +138,10 @@ class Cox(Task):
         )  # cumulative, at the horizons
 
     @classmethod
-    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray, **options: Any) -> dict[str, Any]:
+    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray) -> dict[str, Any]:
         """Cumulative hazard at the horizons (Nelson-Aalen), the baseline when the score is 0. Raises NoEvents."""
         if not (np.asarray(event) == 1).any():
-            raise NoEvents(
-                f"task {spec.name}: none of {len(value)} training patients had the event; it cannot be learned"
-            )
+            raise NoEvents(f"task {spec.name}: none of {len(value)} training patients had the event")
         return {"hazard": cumulative_hazard(np.zeros(len(value)), value, event)}
 
     def set_baseline(self, score: np.ndarray, value: np.ndarray, event: np.ndarray) -> None:

@@ -25,7 +25,7 @@ class Task(nn.Module):
         self.spec, self.view_dim, self.state = spec, view_dim, dict(state)
 
     @classmethod
-    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray, **options: Any) -> dict[str, Any]:
+    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray) -> dict[str, Any]:
         """What is fitted on the training patients with a known label, as plain JSON types."""
         return {}
 

@@ -1,0 +1,131 @@
+"""Pictures of what a prediction rests on: maps over slides, strips of tiles, Grad-CAM through the lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nsclc_mtl.records import Batch, Fault, Manifest
+
+if TYPE_CHECKING:
+    from nsclc_mtl.config import Run
+
+
+def pictures(
+    ids: Sequence[str],
+    models: Mapping[int, Any],
+    tested: Mapping[str, int],
+    manifest: Manifest,
+    read: Mapping[str, Any],
+    options: Mapping[str, Any],
+    run: Run,
+) -> None:
+    """Writes `patients/<id>/` for these patients: per slide maps and tiles, per scan Grad-CAM, each by task.
+
+    The model that explains a patient is the first member of the fold that predicted it.
+    """
+    from nsclc_mtl.bags.datamodule import batches, loader
+
+    for patient in run.track(list(ids), "pictures"):
+        members, data = models[tested.get(patient, next(iter(models)))]
+        (batch,) = batches(loader(manifest, [patient], data.fitted, data.cache))
+        folder = run.path / "patients" / patient
+        tasks = list(options["tasks"] or members[0].tasks)
+        for name in data.fitted.bags:
+            if bool(batch.present[name][0]):
+                _slides(members[0], batch, name, tasks, manifest, read, options, folder, run)
+        for name in data.fitted.volumes:
+            if bool(batch.present[name][0]):
+                _scan(members[0], batch, name, tasks, manifest, folder)
+
+
+def _slides(
+    learner: Any,
+    batch: Batch,
+    modality: str,
+    tasks: Sequence[str],
+    manifest: Manifest,
+    read: Mapping[str, Any],
+    options: Mapping[str, Any],
+    folder: Path,
+    run: Run,
+) -> None:
+    """Attention and influence of every slide of the patient, as picture, QuPath GeoJSON and CSV."""
+    from nsclc_mtl.explain import attention, influence
+    from nsclc_mtl.features import store
+
+    looked, moved = influence.tiles(learner, batch, modality)
+    maps = {"attention": looked, **{f"influence-{task}": moved[task] for task in tasks}}
+    begin = 0
+    for path in manifest.bags[modality][batch.patients[0]]:
+        slide = store.read(Path(path))
+        rows = slice(begin, begin + len(slide))
+        begin += len(slide)
+        slide_id = Path(path).stem
+        size = int(slide.attrs.get("patch_size_level0") or 0)
+        if slide.attrs.get("coords_unit") != "level0_px" or not size:
+            run.say(f"{slide_id}: no maps, its coordinates are not level-0 pixels with a tile size")
+            continue
+        for what, scores in maps.items():
+            attention.table(folder / f"{slide_id}-{what}.csv", slide.coords, scores[rows], size, what)
+            attention.qupath(folder / f"{slide_id}-{what}.geojson", slide.coords, scores[rows], size, what)
+        _draw(slide_id, slide.coords, {w: s[rows] for w, s in maps.items()}, size, manifest, read, options, folder, run)
+
+
+def _draw(
+    slide_id: str,
+    coords: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    size: int,
+    manifest: Manifest,
+    read: Mapping[str, Any],
+    options: Mapping[str, Any],
+    folder: Path,
+    run: Run,
+) -> None:
+    """Maps over the slide itself, where the slide is at hand; features alone give tables and GeoJSON only."""
+    from nsclc_mtl.commands.cohort import phantom_root
+    from nsclc_mtl.explain import attention
+    from nsclc_mtl.slides.reader import open_slide
+
+    assert manifest.slides is not None
+    row = manifest.slides.loc[slide_id]
+    root = phantom_root(read["cohort"], read["paths"]) if "level" in read["cohort"] else Path(read["cohort"]["root"])
+    path = root / row["path"]
+    if path.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"}:
+        return
+    mpp = float(str(row["mpp"])) if row.get("mpp") else None
+    try:
+        with open_slide(path, mpp) as slide:
+            thumbnail = slide.thumbnail(options["um_per_px"])
+            shrink = slide.dimensions[0] / thumbnail.shape[1]
+            for what, scores in maps.items():
+                attention.heatmap(
+                    thumbnail, coords, scores, size, shrink, folder / f"{slide_id}-{what}.png",
+                    title=f"{slide_id}: {what.replace('-', ' on ')}", what=what.split("-")[0],
+                    um_per_px=shrink * slide.mpp,
+                )  # fmt: skip
+            first = next(iter(maps))
+            for what in [w for w in maps if w != first] or [first]:
+                strip = folder / f"{slide_id}-{what}-tiles.png"
+                attention.top_tiles(slide, coords, maps[what], size, strip, k=options["tiles"], what=what.split("-")[0])
+    except Fault as fault:
+        run.say(f"{slide_id}: no pictures, {fault}")
+
+
+def _scan(learner: Any, batch: Batch, modality: str, tasks: Sequence[str], manifest: Manifest, folder: Path) -> None:
+    """Grad-CAM of the scan's encoder by task, signed, through the lesion."""
+    from nsclc_mtl.explain import gradcam, influence
+    from nsclc_mtl.scans import crop
+
+    path = Path(manifest.volumes[modality][batch.patients[0]])
+    cube = crop.load(path)
+    for task in tasks:
+        score = influence.score_of(learner, batch, modality, task)
+        cam = gradcam.grad_cam(learner.encoders[modality], batch.inputs[modality][:1], score)
+        out = folder / f"{path.stem}-gradcam-{task}.png"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        gradcam.picture(cube, cam, out, f"{path.stem}: Grad-CAM on {task}")

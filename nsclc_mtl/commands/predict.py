@@ -1,0 +1,205 @@
+"""`mtl predict`: trained run + patients -> predictions, what each rests on, and pictures of why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import DataFault, Manifest, UsageFault
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+    from nsclc_mtl.config import Run
+    from nsclc_mtl.learner import Learner
+
+
+def body(cfg: DictConfig, run: Run) -> None:
+    """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution) and pictures a patient.
+
+    Patients of the training cohort are predicted by the fold that did not train on them; others by the mean of all
+    folds' probabilities and survival curves.
+    """
+    import pandas as pd
+
+    from nsclc_mtl.bags.dataset import BagCache
+    from nsclc_mtl.commands import assemble
+    from nsclc_mtl.commands.cohort import open_cohort
+    from nsclc_mtl.commands.fold import long_table
+    from nsclc_mtl.config import plain
+
+    settings = plain(cfg)
+    trained, folder, folds = trained_run(settings)
+    read = cohort_settings(settings, trained)
+    manifest = open_cohort(read)
+    run.inputs += manifest.inputs
+    for name in folds:
+        for file in sorted((folder / name).glob("model*.ckpt")):
+            run.read(file)
+    models = {}
+    for name in folds:
+        members, fitted, specs, modalities = assemble.load_fold(trained, folder / name)
+        models[int(name[4:])] = (members, SimpleNamespace(fitted=fitted, cache=BagCache()))
+    manifest = narrowed(manifest, specs, modalities)
+    ids = wanted_patients(settings, manifest)
+    own = "modalities" not in (settings.get("cohort") or {}) or read["cohort"] == trained["cohort"]
+    tested = tested_in(folder, ids, own=own)
+    cautions = looked_at(manifest, ids, models, trained, bool(settings["allow_unseen_modalities"]))
+    outputs = combine(models, manifest, ids, tested)
+    frames = []
+    for fold, wide in outputs.items():
+        frames.append(long_table(wide, manifest, fold, "test"))
+    frame = pd.concat(frames)
+    frame.to_csv(run.path / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
+    cautions.to_csv(run.path / "patients.csv", lineterminator="\n")
+    (run.path / "cohort.json").write_text((folder / "cohort.json").read_text())
+    run.done += ids
+    run.say(
+        f"{len(ids)} patients predicted; patients.csv names a reason for caution "
+        f"for {int((cautions['caution'] != '').sum())} of them"
+    )
+    explained = settings["explain"]
+    chosen = ids if explained["patients"] == "all" else ids[: int(explained["patients"])]
+    if chosen:
+        from nsclc_mtl.commands.explain import pictures
+
+        pictures(chosen, models, tested, manifest, read, explained, run)
+
+
+def trained_run(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path, list[str]]:
+    """Configuration and folder of the run that `ckpt` names, and its folds (one, where ckpt names a checkpoint)."""
+    import yaml
+
+    ckpt = Path(str(settings["ckpt"]))
+    folder = next(
+        (p for p in (ckpt, *ckpt.parents) if (p / "config.yaml").is_file() and (p / "splits.csv").is_file()), None
+    )
+    if not ckpt.exists() or folder is None:
+        raise UsageFault(
+            f"ckpt='{ckpt}' is no run of `mtl train`: give the folder that it printed, or one of its checkpoints"
+        )
+    named = ckpt if ckpt.is_dir() else ckpt.parent
+    folds = (
+        [named.name] if named != folder else sorted((p.name for p in folder.glob("fold*")), key=lambda n: int(n[4:]))
+    )
+    if not folds:
+        raise UsageFault(f"ckpt='{ckpt}' holds no trained fold: the training did not finish")
+    return yaml.safe_load((folder / "config.yaml").read_text()), folder, folds
+
+
+def cohort_settings(settings: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What to read: the training cohort, or another one with the features that this model was trained on."""
+    given = settings.get("cohort") or {}
+    if "modalities" in given:  # another cohort, declared by name
+        cohort = dict(given)
+    else:
+        cohort = {**trained["cohort"], **({"root": given["root"]} if given.get("root") else {})}
+    return {**trained, "paths": settings["paths"], "cohort": cohort, "tasks": None, "modalities": None}
+
+
+def narrowed(manifest: Manifest, specs: Mapping[str, Any], modalities: Mapping[str, Any]) -> Manifest:
+    """The manifest with the tasks and modalities of the model alone. Raises DataFault where none of them is there."""
+    import numpy as np
+    import pandas as pd
+
+    blank = {"survival": ["event", "time_days"]}
+    for name, spec in specs.items():
+        if name not in manifest.labels:  # a cohort without this outcome: unknown for everybody
+            columns = blank.get(spec.kind, ["value"])
+            manifest.labels[name] = pd.DataFrame(np.nan, index=manifest.patients.index, columns=columns)
+    manifest.labels = {name: manifest.labels[name] for name in specs}
+    manifest.tasks = dict(specs)
+    for sources in (manifest.tables, manifest.bags, manifest.volumes):
+        for name in [n for n in sources if n not in modalities]:
+            del sources[name]
+    manifest.modalities = {n: m for n, m in manifest.modalities.items() if n in modalities}
+    if not manifest.modalities:
+        raise DataFault(f"cohort={manifest.name} has none of the model's modalities: {', '.join(modalities)}")
+    return manifest
+
+
+def wanted_patients(settings: Mapping[str, Any], manifest: Manifest) -> list[str]:
+    """Patients to predict: those asked for, or everybody with at least one modality of the model."""
+    have: set[str] = set()
+    for sources in (manifest.tables, manifest.bags, manifest.volumes):
+        for source in sources.values():
+            have |= set(source if isinstance(source, dict) else source.index)
+    asked = settings.get("patients")
+    ids = [str(p) for p in asked] if asked else [p for p in manifest.ids if p in have]
+    strange = [p for p in ids if p not in manifest.patients.index]
+    if strange:
+        raise UsageFault(f"patients: no patient '{strange[0]}' in cohort={manifest.name}")
+    bare = [p for p in ids if p not in have]
+    if bare:
+        raise DataFault(f"patient {bare[0]} has none of the model's modalities ({', '.join(manifest.modalities)})")
+    return ids
+
+
+def tested_in(folder: Path, ids: Sequence[str], own: bool) -> dict[str, int]:
+    """The fold that held each patient of the training cohort out; patients outside it are not listed."""
+    import pandas as pd
+
+    if not own:
+        return {}
+    splits = pd.read_csv(folder / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
+    test = splits[splits["part"] == "test"].drop_duplicates("patient_id").set_index("patient_id")["fold"]
+    return {p: int(test[p]) for p in ids if p in test.index}
+
+
+def looked_at(
+    manifest: Manifest, ids: Sequence[str], models: Mapping[int, Any], trained: Mapping[str, Any], allow: bool
+) -> pd.DataFrame:
+    """Per patient: modalities there and missing, reasons for caution. Raises DataFault on untrained combinations."""
+    import pandas as pd
+
+    fitted = next(iter(models.values()))[1].fitted
+    names = list(fitted.dims())
+    hides = float(trained["fusion"].get("modality_dropout") or 0) > 0
+    rows = []
+    for patient in ids:
+        have = frozenset(n for n in names if patient in _source(manifest, n))
+        known = any(have <= set(seen) if hides else have == set(seen) for seen in fitted.patterns)
+        if not known and not allow:
+            raise DataFault(
+                f"patient {patient} has {', '.join(sorted(have))}: a combination that was never trained; "
+                "set allow_unseen_modalities=true to predict all the same"
+            )
+        missing = [n for n in names if n not in have]
+        reasons = [f"no {n}" for n in missing] + ([] if known else ["combination of modalities never trained"])
+        rows.append(
+            {
+                "patient_id": patient,
+                "modalities": " ".join(sorted(have)),
+                "missing": " ".join(missing),
+                "caution": "; ".join(reasons),
+            }
+        )
+    return pd.DataFrame(rows).set_index("patient_id")
+
+
+def _source(manifest: Manifest, name: str) -> Any:
+    for sources in (manifest.bags, manifest.volumes):
+        if name in sources:
+            return sources[name]
+    return manifest.tables[name].index if name in manifest.tables else ()
+
+
+def combine(
+    models: Mapping[int, tuple[list[Learner], Any]], manifest: Manifest, ids: Sequence[str], tested: Mapping[str, int]
+) -> dict[int, dict[str, pd.DataFrame]]:
+    """Outputs per fold: own patients by the fold that held them out; the others by the mean of all, as fold -1."""
+    from nsclc_mtl.commands.fold import predict
+
+    out = {}
+    for fold, (members, data) in models.items():
+        here = [p for p in ids if tested.get(p) == fold]
+        if here:
+            out[fold] = predict(members, manifest, here, data)
+    others = [p for p in ids if p not in tested]
+    if others:
+        each = [predict(members, manifest, others, data) for members, data in models.values()]
+        out[-1] = {task: sum(e[task] for e in each) / len(each) for task in each[0]}  # type: ignore[misc]
+    return out

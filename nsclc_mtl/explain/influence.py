@@ -1,0 +1,88 @@
+"""What moved a prediction: tiles of a slide, voxels of a scan, whole modalities; all else of the patient as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nsclc_mtl.records import Batch, Embedding
+
+
+def tiles(learner: Any, batch: Batch, modality: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Attention [tile] of one patient's bag, and per task the influence of every tile, [tile], never negative.
+
+    Attention is a pooling weight: where the model looked. Influence is attention times the length of d score / d tile
+    (taken at the scaled tile features): how far a small change of the tile would move the task's score.
+    """
+    bag = batch.inputs[modality]
+    with torch.enable_grad():
+        features = bag.features.detach().clone().requires_grad_(True)
+        seen = learner.embed(replace(batch, inputs={**batch.inputs, modality: replace(bag, features=features)}))
+        out, _ = learner.decide(seen, batch.present)
+        influence = {}
+        scale = getattr(getattr(learner.encoders[modality], "scale", None), "sd", torch.ones(()))
+        for name, task in learner.tasks.items():
+            (gradient,) = torch.autograd.grad(task.score(out[name]).sum(), features, retain_graph=True)
+            influence[name] = (gradient * scale).norm(dim=1)
+    attention = seen[modality].attention
+    assert attention is not None
+    weight = attention.detach()
+    return weight.cpu().numpy(), {name: (weight * g).cpu().numpy() for name, g in influence.items()}
+
+
+def score_of(learner: Any, batch: Batch, modality: str, task: str) -> Callable[[Embedding], Tensor]:
+    """The task's score as a function of one modality's embedding, everything else of the patient as it is."""
+    with torch.no_grad():
+        seen = learner.embed(batch)
+
+    def score(embedding: Embedding) -> Tensor:
+        out, _ = learner.decide({**seen, modality: embedding}, batch.present)
+        return learner.tasks[task].score(out[task]).sum()
+
+    return score
+
+
+def audit(learner: Any, batch: Batch, repeats: int, seed: int) -> dict[tuple[str, str, int], dict[str, np.ndarray]]:
+    """Scores [patient] per task with one modality spoiled: keys (modality, mode, repeat).
+
+    `permute` hands the modality's embeddings around among the patients who have it (repeated, each time anew); `drop`
+    takes it from everybody who has another one. The keys ("", "", 0) hold the untouched scores. The whole test part of
+    a fold comes as one batch, so that nobody's data leave the fold.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, 301]))
+    with torch.no_grad():
+        seen = learner.embed(batch)
+        out = {("", "", 0): _scores(learner, seen, batch.present)}
+        for name, embedding in seen.items():
+            have = torch.nonzero(batch.present[name]).squeeze(1)
+            if len(have) < 2:
+                continue
+            for repeat in range(repeats):
+                vector = embedding.vector.clone()
+                vector[have] = embedding.vector[have[torch.from_numpy(_derangement(len(have), rng))]]
+                spoiled = {**seen, name: replace(embedding, vector=vector)}
+                out[name, "permute", repeat] = _scores(learner, spoiled, batch.present)
+            others = torch.stack(
+                [p for other, p in batch.present.items() if other != name] or [torch.zeros(len(batch)).bool()]
+            )
+            left = batch.present[name] & ~others.any(0)  # patients who have nothing else keep it
+            out[name, "drop", 0] = _scores(learner, seen, {**batch.present, name: left})
+    return out
+
+
+def _scores(learner: Any, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    out, _ = learner.decide(seen, present)
+    return {name: task.score(out[name]).cpu().numpy() for name, task in learner.tasks.items()}
+
+
+def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A permutation of n that leaves (nearly) nobody in place: a random cyclic shift of a random order."""
+    order = rng.permutation(n)
+    out = np.empty(n, np.int64)
+    out[order] = np.roll(order, int(rng.integers(1, n)))
+    return out
