@@ -261,9 +261,12 @@ class _Loader:
         wanted = spec.options.get("scan_modality")
         folder = self.out / "scans" / self.keys.get("volumes", "")
         volumes: dict[str, str] = {}
+        chosen = folder.with_suffix(".csv")  # which scan is the patient's, where there are several
+        first = set(read.read_text(chosen)["scan_id"]) if chosen.is_file() else None
         for scan_id, row in scans.iterrows():
             path = folder / f"{scan_id}.h5"
             right = wanted is None or row.get("modality") == wanted
+            right = right and (first is None or scan_id in first)
             if right and path.is_file() and row["patient_id"] in manifest.patients.index:
                 volumes.setdefault(row["patient_id"], str(path))
         if not volumes:

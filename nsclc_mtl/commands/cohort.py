@@ -30,8 +30,8 @@ def derived(cfg: Mapping[str, Any]) -> dict[str, str]:
 
     return {
         "features": feature_key(cfg["slides"], cfg["backbone"]),
-        "radiomics": radiomics_key(cfg["scans"]),
-        "volumes": volume_key(cfg["scans"]),
+        "radiomics": f"radiomics-{radiomics_key(cfg['scans'])}",
+        "volumes": f"volumes-{volume_key(cfg['scans'])}",
     }
 
 

@@ -75,7 +75,10 @@ class DiscreteHazard(Task):
         transform = _pycox().preprocessing.label_transforms.LabTransDiscreteTime(np.asarray(cuts, float))
         value, event = np.asarray(value, float), np.asarray(event, float)
         beyond = value > cuts[-1]  # longer than any training patient was followed: seen event-free up to the last cut
-        number, happens = transform.transform(np.where(beyond, cuts[-1], value), np.where(beyond, 0.0, event))
+        # pycox's transform needs an event and a censoring in what it is handed: one of each, dropped again, is added
+        days = np.concatenate([np.where(beyond, cuts[-1], value), [cuts[-1], cuts[-1]]])
+        number, happens = transform.transform(days, np.concatenate([np.where(beyond, 0.0, event), [1.0, 0.0]]))
+        number, happens = number[:-2], happens[:-2]
         # an event counts in the bin that it lies in, a censoring in the last bin that was passed whole (0 = none)
         return np.asarray(number), np.asarray(happens)
 
