@@ -40,7 +40,8 @@ class FoldData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Patient]:
         """Training patients in an order that depends on (seed, epoch) alone."""
-        self.train_set.epoch = self.trainer.current_epoch if getattr(self, "trainer", None) else 0
+        trainer = getattr(self, "trainer", None)
+        self.train_set.epoch = trainer.current_epoch if trainer else 0
         order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.train_set.epoch)
         # a last batch of one patient would make a noisy step of its own
         ragged = len(self.train_set) % self.batch_size == 1 and len(self.train_set) > 1
