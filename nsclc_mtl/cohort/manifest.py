@@ -52,16 +52,22 @@ class _Loader:
                 f"cohort={self.name}: no folder '{self.root}'; set cohort.root, or make the phantom with `mtl demo`"
             )
         self.id = str(cohort["patients"].get("id", "patient_id"))
-        self.read: dict[tuple[str, str], pd.DataFrame] = {}
+        self.read: dict[tuple[str, str, str], pd.DataFrame] = {}
         self.inputs: dict[str, dict[str, str]] = {}
         self.notes: list[str] = []
 
-    def table(self, file: str, column: str | None = None, unique: bool = True) -> pd.DataFrame:
-        """A table of text by patient id, read once."""
-        key = (file, column or self.id)
+    def table(self, file: str, column: str | None = None, duplicates: str = "refuse") -> pd.DataFrame:
+        """A table of text by patient id, read once. `duplicates=first` keeps the first row of a repeated id."""
+        if duplicates not in ("refuse", "first"):
+            raise UsageFault(f"duplicates={duplicates!r} is none of refuse, first")
+        key = (file, column or self.id, duplicates)
         if key not in self.read:
             path = self.root / file
-            self.read[key] = read.read_indexed(path, key[1], unique=unique)
+            table = read.read_indexed(path, key[1], unique=duplicates == "refuse")
+            again = table.index.duplicated()
+            if again.any():
+                self.notes.append(f"'{file}': {again.sum()} further rows of a patient left out (duplicates: first)")
+            self.read[key] = table[~again]
             self.inputs[file] = {"path": file, "sha256": read.sha256(path)}
         return self.read[key]
 
@@ -71,6 +77,8 @@ class _Loader:
 
     def load(self, tasks: Sequence[str] | None, modalities: Sequence[str] | None) -> Manifest:
         declared = _pick(self.cohort["tasks"], tasks, "tasks", self.name)
+        if tasks is None:  # an optional task is trained where it is asked for by name
+            declared = {name: task for name, task in declared.items() if not task.get("optional")}
         wanted = _pick(self.cohort["modalities"], modalities, "modalities", self.name)
         patients = self.patients
         site = self.cohort["patients"].get("site")
@@ -164,7 +172,7 @@ class _Loader:
         elif spec.kind == "radiomics" and not (options.get("file") and (self.root / options["file"]).is_file()):
             table = self._extracted_radiomics()
         else:
-            table = self.table(options["file"], options.get("id"))
+            table = self.table(options["file"], options.get("id"), options.get("duplicates", "refuse"))
         self._matched(table.index, manifest.patients.index, str(options.get("file", spec.name)))
         table = table.loc[[p for p in manifest.patients.index if p in table.index]]
         columns = options.get("columns")
@@ -277,14 +285,14 @@ class _Loader:
 
 
 def _typed(table: pd.DataFrame, columns: Mapping[str, Any] | None, name: str) -> pd.DataFrame:
-    """Numeric columns as float64, the others as text."""
+    """Numeric columns as float64, the others as text without spaces around it."""
     if all(dtype.kind == "f" for dtype in table.dtypes):
         return table
-    out = {}
-    for column in table.columns:
-        text = columns is not None and columns[column] != "numeric"
-        out[column] = table[column] if text else read.numeric(table[column], f"modality '{name}', column '{column}'")
-    return pd.DataFrame(out, index=table.index)
+    text = [c for c in table.columns if columns is not None and columns[c] != "numeric"]
+    made = read.numeric_table(table.drop(columns=text), f"modality '{name}'")
+    for column in text:
+        made[column] = table[column].astype(str).str.strip()
+    return made[list(table.columns)]
 
 
 def _pick(declared: Mapping[str, Any], wanted: Sequence[str] | None, word: str, name: str) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.records import DataFault
-from nsclc_mtl.tables.read import MISSING, numeric
+from nsclc_mtl.records import DataFault, UsageFault
+from nsclc_mtl.tables.read import MISSING, numeric_table
 
 
 @dataclass
@@ -49,6 +49,13 @@ class TableEncoder:
         """
         made = cls(clip=clip)
         kinds: Mapping[str, Any] = columns if columns is not None else dict.fromkeys(table.columns, "numeric")
+        for name, kind in kinds.items():
+            if isinstance(kind, str) and kind not in ("numeric", "categorical"):
+                raise UsageFault(
+                    f"column '{name}' is declared as '{kind}'; "
+                    "say numeric, categorical, or list its values from low to high"
+                )
+        _there(table, kinds)
         ordered = {name: [str(v) for v in kind] for name, kind in kinds.items() if not isinstance(kind, str)}
         made.categories = {
             name: sorted(set(table[name]) - set(MISSING)) for name, kind in kinds.items() if kind == "categorical"
@@ -61,7 +68,7 @@ class TableEncoder:
             median = np.nan_to_num(np.where(seen.any(0), _nan(np.nanmedian, values, seen), 0.0))
             filled = np.where(seen, values, median)
             mean, sd = filled.mean(0), filled.std(0)
-        keep = np.flatnonzero(sd > 1e-9 * np.maximum(1.0, np.abs(mean)))
+        keep = np.flatnonzero(np.isfinite(sd) & (sd > 1e-9 * np.maximum(1.0, np.abs(mean))))
         if top_variance is not None and len(keep) > top_variance:
             keep = np.sort(keep[np.argsort(-sd[keep], kind="stable")[:top_variance]])
         made.numbers = [str(frame.columns[int(i)]) for i in keep]
@@ -85,27 +92,22 @@ class TableEncoder:
         return np.clip((filled - np.array(self.mean)) / np.array(self.sd), -self.clip, self.clip)
 
     def _numeric(self, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-        absent = [name for name in names if name not in table.columns]
-        if absent:
-            raise DataFault(f"the table lacks {len(absent)} column(s) that the model needs: {', '.join(absent[:5])}")
-        out = {}
-        for name in names:
-            column = table[name]
-            if name in self.ordered:
-                rank = {value: float(i) for i, value in enumerate(self.ordered[name])}
-                out[name] = column.map(lambda cell, rank=rank: rank.get(str(cell), np.nan)).astype(float)
-            else:
-                out[name] = column if column.dtype.kind == "f" else numeric(column, f"column '{name}'")
-        return pd.DataFrame(out, index=table.index)
+        out = numeric_table(table[[name for name in names if name not in self.ordered]], "the table")
+        for name in (name for name in names if name in self.ordered):
+            rank = {value: float(i) for i, value in enumerate(self.ordered[name])}
+            out[name] = table[name].map(lambda cell, rank=rank: rank.get(str(cell), np.nan)).astype(float)
+        return out[list(names)]
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
-        """Float32 [patient, dim]; never NaN."""
+        """Float32 [patient, dim]; never NaN. Raises DataFault where a column of the training table is absent."""
+        _there(table, [*self.numbers, *self.categories])
         values = self._numeric(table, self.numbers).to_numpy(dtype=float).reshape(len(table), len(self.numbers))
         seen = np.isfinite(values)
         scaled = self._scaled(values)
         parts = [scaled if self.loadings is None else scaled @ np.array(self.loadings).T]
         if self.indicated:
-            parts.append(~seen[:, [self.numbers.index(name) for name in self.indicated]])
+            at = {name: i for i, name in enumerate(self.numbers)}
+            parts.append(~seen[:, [at[name] for name in self.indicated]])
         for name, values_of in self.categories.items():
             text = table[name].astype(str).to_numpy()
             parts.append(text[:, None] == np.array(values_of, dtype=str)[None, :])
@@ -131,6 +133,12 @@ class TableEncoder:
     def load(cls, state: Mapping[str, Any]) -> TableEncoder:
         """The encoder that `state()` came from."""
         return cls(**state)
+
+
+def _there(table: pd.DataFrame, names: Iterable[str]) -> None:
+    absent = [name for name in names if name not in table.columns]
+    if absent:
+        raise DataFault(f"the table lacks {len(absent)} column(s) that the model needs: {', '.join(absent[:5])}")
 
 
 def _nan(function: Any, values: np.ndarray, seen: np.ndarray) -> np.ndarray:

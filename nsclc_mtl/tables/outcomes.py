@@ -12,6 +12,8 @@ from nsclc_mtl.records import DataFault, TaskSpec, UsageFault
 from nsclc_mtl.tables.read import MISSING, numeric
 
 DAYS = {"days": 1.0, "weeks": 7.0, "months": 365.25 / 12, "years": 365.25}
+ZERO = ("refuse", "half_day", "drop")
+"""What becomes of a follow-up of zero days."""
 KINDS = ("binary", "multiclass", "ordinal", "survival")
 
 
@@ -28,11 +30,25 @@ def task_spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
                 )
         if declared["unit"] not in DAYS:
             raise UsageFault(f"cohort.tasks.{name}.unit={declared['unit']!r} is none of {', '.join(DAYS)}")
+        strange = [v for v in declared["events"].values() if v is not None and v not in (0, 1)]
+        if strange:
+            raise UsageFault(
+                f"cohort.tasks.{name}.events gives {strange[0]!r}; each value is 1 (happened), 0 (censored) or null"
+            )
+        if declared.get("zero", "refuse") not in ZERO:
+            raise UsageFault(f"cohort.tasks.{name}.zero={declared['zero']!r} is none of {', '.join(ZERO)}")
         columns = (declared["time"], declared["event"], *declared.get("also", ()))
         return TaskSpec(name, kind, (), columns, declared.get("endpoint") or name)
     classes = tuple(str(c) for c in declared.get("classes") or ())
     if len(classes) < 2 or (kind == "binary" and len(classes) != 2):
         raise UsageFault(f"cohort.tasks.{name} ({kind}) declares the classes {list(classes)}; name them, lowest first")
+    if not declared.get("column"):
+        raise UsageFault(f"cohort.tasks.{name} declares no `column`; name the one that holds its classes")
+    given = [v for v in (declared.get("map") or {}).values() if v is not None and str(v) not in classes]
+    if given:
+        raise UsageFault(
+            f"cohort.tasks.{name}.map gives {given[0]!r}, which is none of the classes {', '.join(classes)}"
+        )
     return TaskSpec(name, kind, classes, (declared["column"], *declared.get("also", ())))
 
 
@@ -64,10 +80,12 @@ def _survival(spec: TaskSpec, declared: Mapping[str, Any], table: pd.DataFrame, 
         * DAYS[declared["unit"]]
     )
     negative = time.index[time < 0]
-    if len(negative):
+    if len(negative) and declared.get("negative", "refuse") != "drop":
         raise DataFault(
-            f"'{file}' column '{declared['time']}': negative for {', '.join(map(str, negative[:5]))}; correct it"
+            f"'{file}' column '{declared['time']}': negative for {', '.join(map(str, negative[:5]))} ({len(negative)} "
+            f"rows); correct it, or set cohort.tasks.{spec.name}.negative to drop (before the index date: no label)"
         )
+    time = time.mask(time < 0)
     zero = time.index[(time == 0) & event.notna()]
     policy = declared.get("zero", "refuse")
     if len(zero) and policy == "refuse":
