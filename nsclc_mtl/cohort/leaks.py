@@ -81,7 +81,7 @@ def copies(manifest: Manifest, outcomes: Mapping[str, pd.Series]) -> list[Findin
 
 def _agrees(column: pd.Series, values: np.ndarray, *, ordered: bool, limit: float) -> str:
     """How the column repeats the values, or '' where it does not. `limit`: natural log of the arrangements needed."""
-    own, _ = pd.factorize(column.mask(column.isin(MISSING)) if column.dtype == object else column, sort=True)
+    own, _ = pd.factorize(column if column.dtype.kind in "fiub" else column.mask(column.isin(MISSING)), sort=True)
     seen = own >= 0
     if seen.sum() < 2 * FEW:
         return ""
@@ -131,10 +131,10 @@ def alarms(
                         found.append((modality, name, float(value), int(keep.sum()), spread))
         found.sort(key=lambda row: -row[2])
         best += [(task, *row[:4]) for row in found[:3]]
-        for modality, name, value, n, spread in found:
-            if value >= level and 2 * norm.sf((value - 0.5) / spread) * len(found) < alpha:
+        for modality, name, known, n, spread in found:
+            if known >= level and 2 * norm.sf((known - 0.5) / spread) * len(found) < alpha:
                 metric = "C" if spec.kind == "survival" else "AUC"
-                told = f"column '{name}' alone gives {metric} {value:.2f} for {task} ({n} training patients of fold 0)"
+                told = f"column '{name}' alone gives {metric} {known:.2f} for {task} ({n} training patients of fold 0)"
                 out.append(Finding("warning", "alarm", modality, told + "; is it known at the index date?"))
     return out, pd.DataFrame(best, columns=["task", "modality", "column", "value", "n"])
 
@@ -205,7 +205,7 @@ def twins(manifest: Manifest, splits: pd.DataFrame | None) -> list[Finding]:
     """Patients with the same row in a table, where chance (columns independent) would not bring it about."""
     out = []
     for modality, table in manifest.tables.items():
-        text = table.astype(str)
+        text = table.astype(object).where(table.notna(), "").astype(str)
         collide = 0.0
         for column in text.columns:
             share = text[column].value_counts(normalize=True).to_numpy()
