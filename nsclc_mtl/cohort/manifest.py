@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ def load(
 def text_only(cohort: Mapping[str, Any]) -> pd.DataFrame:
     """The patients table as written, indexed by patient id."""
     return _Loader(cohort, Path(), {}).patients
+
+
+class _Absent(DataFault):
+    """The files of a modality are not there: what an `optional` one may say without stopping the run."""
 
 
 class _Loader:
@@ -82,6 +87,8 @@ class _Loader:
         wanted = _pick(self.cohort["modalities"], modalities, "modalities", self.name)
         patients = self.patients
         site = self.cohort["patients"].get("site")
+        if site and site not in patients:
+            raise DataFault(f"'{self.cohort['patients']['file']}' has no column '{site}' (cohort.patients.site)")
         frame = patients.assign(site=patients[site] if site else "")
         specs = {name: outcomes.task_spec(name, d) for name, d in declared.items()}
         # every declared outcome is kept from the inputs, also of tasks that this run does not train
@@ -103,7 +110,7 @@ class _Loader:
                 raise UsageFault(f"cohort.modalities.{name}.kind={spec.kind!r} is none of {', '.join(KINDS)}")
             try:
                 found = self._modality(manifest, spec, forbidden)
-            except DataFault:
+            except _Absent:
                 if modalities is None and options.get("optional"):
                     found = 0
                 else:
@@ -162,7 +169,8 @@ class _Loader:
             manifest.volumes[spec.name] = volumes = self._volumes(manifest, spec)
             return len(volumes)
         table = self._table(manifest, spec, forbidden)
-        manifest.tables[spec.name] = table
+        if len(table):
+            manifest.tables[spec.name] = table
         return len(table)
 
     def _table(self, manifest: Manifest, spec: ModalitySpec, forbidden: set[str]) -> pd.DataFrame:
@@ -198,21 +206,34 @@ class _Loader:
             table = table[[c for c in keep if c not in forbidden]]
             if table.shape[1] == 0:
                 raise DataFault(f"cohort.modalities.{spec.name}: no column of '{options.get('file')}' is left to use")
-        return _typed(table, columns, spec.name)
+        typed = _typed(table, columns, spec.name)
+        for column, order in (columns or {}).items():
+            if not isinstance(order, str):
+                self._unordered(typed[column], [str(value) for value in order], spec.name)
+        return typed
+
+    def _unordered(self, column: pd.Series, order: Sequence[str], name: str) -> None:
+        """Notes the values of an ordered column that its order does not name: they count as missing."""
+        strange = column[~column.isin(order) & ~column.isin(read.MISSING)]
+        if len(strange):
+            listed = ", ".join(f"'{value}' ({count} rows)" for value, count in strange.value_counts().head(5).items())
+            self.notes.append(f"{name}: column '{column.name}' holds {listed}, outside its order: taken as missing")
 
     def _vectors(self, file: str) -> pd.DataFrame:
         """A `.npz` of patient id -> vector."""
         path = self.root / file
         if not path.is_file():
-            raise DataFault(f"no vectors '{file}' under cohort.root; correct cohort.modalities.*.file")
+            raise _Absent(f"no vectors '{file}' under cohort.root; correct cohort.modalities.*.file")
         self.inputs[file] = {"path": file, "sha256": read.sha256(path)}
         try:
             with np.load(path, allow_pickle=False) as archive:
                 vectors = {str(name): np.asarray(archive[name], np.float32).reshape(-1) for name in archive.files}
-        except ValueError as error:
+        except (ValueError, OSError, AttributeError, zipfile.BadZipFile) as error:  # AttributeError: a plain .npy
             raise DataFault(
                 f"'{file}' holds pickled objects or is no .npz; save one plain vector a patient id"
             ) from error
+        if not vectors:
+            raise DataFault(f"'{file}' holds no vector; save one plain vector a patient id")
         sizes = {len(vector) for vector in vectors.values()}
         if len(sizes) != 1:
             raise DataFault(f"'{file}' holds vectors of the lengths {sorted(sizes)[:4]}; all patients need the same")
@@ -226,7 +247,7 @@ class _Loader:
     def _extracted_radiomics(self) -> pd.DataFrame:
         path = self.out / "scans" / f"{self.keys.get('radiomics', '')}.parquet"
         if not path.is_file():
-            raise DataFault(f"no radiomics at '{path}'; run `mtl extract` (the phantom: `mtl demo`)")
+            raise _Absent(f"no radiomics at '{path}'; run `mtl extract` (the phantom: `mtl demo`)")
         table = pd.read_parquet(path)
         table.index = table.index.astype(str)
         return table.select_dtypes("number").astype(float)
@@ -259,9 +280,7 @@ class _Loader:
                 f"{spec.name}: {waiting} of {len(slides)} slides have no features (not extracted, or without tissue)"
             )
         if not bags:
-            raise DataFault(
-                f"no features of '{spec.name}' under '{folder}'; run `mtl extract` (the phantom: `mtl demo`)"
-            )
+            raise _Absent(f"no features of '{spec.name}' under '{folder}'; run `mtl extract` (the phantom: `mtl demo`)")
         return bags
 
     def _volumes(self, manifest: Manifest, spec: ModalitySpec) -> dict[str, str]:
@@ -278,9 +297,7 @@ class _Loader:
             if right and path.is_file() and row["patient_id"] in manifest.patients.index:
                 volumes.setdefault(row["patient_id"], str(path))
         if not volumes:
-            raise DataFault(
-                f"no volumes of '{spec.name}' under '{folder}'; run `mtl extract` (the phantom: `mtl demo`)"
-            )
+            raise _Absent(f"no volumes of '{spec.name}' under '{folder}'; run `mtl extract` (the phantom: `mtl demo`)")
         return volumes
 
 
@@ -300,5 +317,6 @@ def _pick(declared: Mapping[str, Any], wanted: Sequence[str] | None, word: str, 
         return dict(declared)
     unknown = [w for w in wanted if w not in declared]
     if unknown:
-        raise UsageFault(f"cohort={name} declares no {word[:-1]} '{unknown[0]}'; it has {', '.join(declared)}")
+        one = {"tasks": "task", "modalities": "modality"}[word]
+        raise UsageFault(f"cohort={name} declares no {one} '{unknown[0]}'; it has {', '.join(declared)}")
     return {w: declared[w] for w in wanted}

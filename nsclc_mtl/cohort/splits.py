@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.records import PARTS, DataFault
+from nsclc_mtl.records import PARTS, DataFault, UsageFault
 
 COLUMNS = ["patient_id", "fold", "part"]
 
@@ -51,9 +51,14 @@ def k_fold(
 ) -> pd.DataFrame:
     """Table `patient_id, fold, part`: every patient is tested in exactly one fold.
 
-    `validation` and `calibration` are shares of the patients who are not tested. Raises DataFault where there are
-    fewer patients than folds.
+    `validation` and `calibration` are shares of the patients who are not tested. Raises UsageFault where they leave
+    nobody to train, and DataFault where there are too few patients for the folds.
     """
+    if validation < 0 or calibration < 0 or validation + calibration >= 1:
+        raise UsageFault(
+            f"folds.validation={validation:g} and folds.calibration={calibration:g} are shares of the patients "
+            "who are not tested; together they must leave some to train"
+        )
     if folds < 2 or len(ids) < 2 * folds:
         raise DataFault(f"{len(ids)} patients cannot be dealt into {folds} folds; set folds.n lower")
     rng = np.random.Generator(np.random.PCG64([seed, 101]))
@@ -65,7 +70,7 @@ def k_fold(
         part = _inner(stratum[rest], validation, calibration, rng)
         rows.append(pd.DataFrame({"patient_id": people[tested == fold], "fold": fold, "part": "test"}))
         rows.append(pd.DataFrame({"patient_id": people[rest], "fold": fold, "part": part}))
-    return _tidy(pd.concat(rows))
+    return check(_tidy(pd.concat(rows)), "folds")
 
 
 def _inner(stratum: np.ndarray, validation: float, calibration: float, rng: np.random.Generator) -> np.ndarray:
@@ -81,10 +86,13 @@ def from_csv(path: Path, ids: Sequence[str]) -> pd.DataFrame:
     absent = [name for name in COLUMNS if name not in frame.columns]
     if absent:
         raise DataFault(f"'{path.name}' has no column {', '.join(map(repr, absent))}; it needs patient_id, fold, part")
+    listed = frame["patient_id"].nunique()
     frame = frame[frame["patient_id"].isin(set(ids))].copy()
+    if not len(frame):
+        raise DataFault(f"'{path.name}': none of its {listed} patients is in the cohort; ids are compared as text")
     frame["fold"] = pd.to_numeric(frame["fold"], errors="coerce")
-    if frame["fold"].isna().any() or (frame["fold"] % 1 != 0).any():
-        raise DataFault(f"'{path.name}': column 'fold' holds values that are no whole numbers")
+    if not ((frame["fold"] >= 0) & (frame["fold"] % 1 == 0)).all():
+        raise DataFault(f"'{path.name}': column 'fold' holds values that are no whole numbers from 0 up")
     frame["fold"] = frame["fold"].astype(int)
     unnamed = sorted(set(frame["part"]) - set(PARTS))
     if unnamed:
@@ -113,8 +121,8 @@ def from_columns(
         frame = read_text(path)
         if "train" not in frame or test not in frame:
             raise DataFault(f"'{path.name}' has no columns 'train' and '{test}'")
-        tested = [p for p in known if p in set(frame[test]) - {""}]
-        trained = [p for p in known if p in set(frame["train"]) - {""}]
+        to_test, to_train = set(frame[test]) - {""}, set(frame["train"]) - {""}
+        tested, trained = [p for p in known if p in to_test], [p for p in known if p in to_train]
         both = sorted(set(tested) & set(trained))
         if both:
             raise DataFault(

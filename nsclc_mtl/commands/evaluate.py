@@ -141,7 +141,7 @@ def fit_floors(
 def apart_tables(
     trained: Mapping[str, Any], manifest: Manifest, tasks: Mapping[str, TaskSpec]
 ) -> tuple[dict[str, pd.DataFrame], str | None]:
-    """Tables that stand apart: stage (`cohort.stage_column`) and tumour volume; and the task that is the stage."""
+    """Tables that stand apart: stage (`cohort.stage_column`, one or T and N) and tumour volume; and the task that is the stage."""
     import pandas as pd
 
     from nsclc_mtl.tables import read
@@ -151,16 +151,15 @@ def apart_tables(
     cohort = trained["cohort"]
     declared = cohort.get("stage_column")
     if declared:
-        column = declared["column"]
+        columns = [declared["column"]] if isinstance(declared["column"], str) else list(declared["column"])
         root, id_column = cohort_root(trained), declared.get("id") or cohort["patients"].get("id", "patient_id")
-        text = read.read_indexed(root / declared["file"], id_column)[column]
-        text = text[~text.isin(read.MISSING)]
-        frame = pd.DataFrame({"level": text})
+        frame = read.read_indexed(root / declared["file"], id_column)[columns]
+        frame = frame.mask(frame.isin(read.MISSING)).dropna(how="all")
         if declared.get("order"):
             rank = {str(level): float(i) for i, level in enumerate(declared["order"])}
-            frame["number"] = frame["level"].map(rank)
+            frame = frame.assign(number=frame[columns[0]].map(rank))
         apart["stage"] = frame[frame.index.isin(manifest.patients.index)]
-        stage = next((name for name, task in tasks.items() if column in task.columns), None)
+        stage = next((name for name, task in tasks.items() if set(columns) & set(task.columns)), None)
     for name, table in manifest.tables.items():
         if manifest.modalities[name].kind == "radiomics":
             volume = [c for c in table.columns if c.endswith(("shape_MeshVolume", "shape_VoxelVolume"))][:1]

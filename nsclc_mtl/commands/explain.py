@@ -38,7 +38,7 @@ def pictures(
             if bool(batch.present[name][0]):
                 _slides(members[0], batch, name, tasks, manifest, read, options, folder, run)
         for name in data.fitted.volumes:
-            if bool(batch.present[name][0]):
+            if options["pictures"] and bool(batch.present[name][0]):
                 _scan(members[0], batch, name, tasks, manifest, folder)
 
 
@@ -72,7 +72,18 @@ def _slides(
         for what, scores in maps.items():
             attention.table(folder / f"{slide_id}-{what}.csv", slide.coords, scores[rows], size, what)
             attention.qupath(folder / f"{slide_id}-{what}.geojson", slide.coords, scores[rows], size, what)
-        _draw(slide_id, slide.coords, {w: s[rows] for w, s in maps.items()}, size, manifest, read, options, folder, run)
+        if options["pictures"]:
+            _draw(
+                slide_id,
+                slide.coords,
+                {w: s[rows] for w, s in maps.items()},
+                size,
+                manifest,
+                read,
+                options,
+                folder,
+                run,
+            )
 
 
 def _draw(
@@ -100,7 +111,9 @@ def _draw(
     mpp = float(str(row["mpp"])) if row.get("mpp") else None
     try:
         with open_slide(path, mpp) as slide:
-            thumbnail = slide.thumbnail(options["um_per_px"])
+            # a small section is drawn finer, so that its picture is not a mosaic of single pixels
+            finest = max(slide.dimensions) * slide.mpp / 900
+            thumbnail = slide.thumbnail(min(float(options["um_per_px"]), max(finest, slide.mpp)))
             shrink = slide.dimensions[0] / thumbnail.shape[1]
             for what, scores in maps.items():
                 attention.heatmap(

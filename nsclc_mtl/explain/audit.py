@@ -53,7 +53,7 @@ def summarise(
                     "loss": round(value, 5),
                     "lo": round(float(lo), 5),
                     "hi": round(float(hi), 5),
-                    "verdict": "needed" if lo > 0 else "equivalent to nothing" if hi < NULL_BOUND else "unclear",
+                    "verdict": _verdict(float(lo), float(hi)),
                 }
             )
     return rows
@@ -69,3 +69,11 @@ def _measure(spec: TaskSpec, known: pd.DataFrame, rows: pd.DataFrame, fold: int)
     if label["value"].nunique() < 2:
         return Score.missing("one class only")
     return comparison.classes_in_order(label["value"].to_numpy(), value)
+
+
+def _verdict(lo: float, hi: float) -> str:
+    if lo > 0:
+        return "needed"
+    if hi < 0:
+        return "misleads"  # the task is predicted better without it
+    return "equivalent to nothing" if hi < NULL_BOUND else "unclear"
