@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,49 @@ if TYPE_CHECKING:
     from nsclc_mtl.learner import Learner
 
 
+@dataclass
+class Predicted:
+    """What `predict_cohort` found out, and what it used."""
+
+    ids: list[str]
+    table: pd.DataFrame  # rows of predictions.csv
+    cautions: pd.DataFrame  # by patient: modalities, missing, caution
+    manifest: Manifest
+    models: dict[int, Any]  # fold -> (members, what was fitted and the cache)
+    tested: dict[str, int]  # patient of the training cohort -> the fold that held it out
+    read: dict[str, Any]  # settings that the cohort was read with
+    folder: Path  # of the training run
+
+
 def body(cfg: DictConfig, run: Run) -> None:
-    """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution) and pictures a patient.
+    """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution) and pictures a patient."""
+    from nsclc_mtl.config import plain
+
+    settings = plain(cfg)
+    made = predict_cohort(settings, run)
+    save(made, run.path)
+    run.done += made.ids
+    run.say(
+        f"{len(made.ids)} patients predicted; patients.csv names a reason for caution "
+        f"for {int((made.cautions['caution'] != '').sum())} of them"
+    )
+    explained = settings["explain"]
+    chosen = made.ids if explained["patients"] == "all" else made.ids[: int(explained["patients"])]
+    if chosen:
+        from nsclc_mtl.commands.explain import pictures
+
+        pictures(chosen, made.models, made.tested, made.manifest, made.read, explained, run)
+
+
+def save(made: Predicted, path: Path) -> None:
+    """`predictions.csv`, `patients.csv` and the tasks (`cohort.json`) into a run folder."""
+    made.table.to_csv(path / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
+    made.cautions.to_csv(path / "patients.csv", lineterminator="\n")
+    (path / "cohort.json").write_text((made.folder / "cohort.json").read_text())
+
+
+def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
+    """Predictions of every patient asked for.
 
     Patients of the training cohort are predicted by the fold that did not train on them; others by the mean of all
     folds' probabilities and survival curves.
@@ -29,18 +71,15 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.commands import assemble
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.fold import long_table
-    from nsclc_mtl.config import plain
 
-    settings = plain(cfg)
     trained, folder, folds = trained_run(settings)
     read = cohort_settings(settings, trained)
     manifest = open_cohort(read)
     run.inputs += manifest.inputs
+    models = {}
     for name in folds:
         for file in sorted((folder / name).glob("model*.ckpt")):
             run.read(file)
-    models = {}
-    for name in folds:
         members, fitted, specs, modalities = assemble.load_fold(trained, folder / name)
         models[int(name[4:])] = (members, SimpleNamespace(fitted=fitted, cache=BagCache()))
     manifest = narrowed(manifest, specs, modalities)
@@ -49,24 +88,8 @@ def body(cfg: DictConfig, run: Run) -> None:
     tested = tested_in(folder, ids, own=own)
     cautions = looked_at(manifest, ids, models, trained, bool(settings["allow_unseen_modalities"]))
     outputs = combine(models, manifest, ids, tested)
-    frames = []
-    for fold, wide in outputs.items():
-        frames.append(long_table(wide, manifest, fold, "test"))
-    frame = pd.concat(frames)
-    frame.to_csv(run.path / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
-    cautions.to_csv(run.path / "patients.csv", lineterminator="\n")
-    (run.path / "cohort.json").write_text((folder / "cohort.json").read_text())
-    run.done += ids
-    run.say(
-        f"{len(ids)} patients predicted; patients.csv names a reason for caution "
-        f"for {int((cautions['caution'] != '').sum())} of them"
-    )
-    explained = settings["explain"]
-    chosen = ids if explained["patients"] == "all" else ids[: int(explained["patients"])]
-    if chosen:
-        from nsclc_mtl.commands.explain import pictures
-
-        pictures(chosen, models, tested, manifest, read, explained, run)
+    table = pd.concat([long_table(wide, manifest, fold, "test") for fold, wide in outputs.items()])
+    return Predicted(ids, table, cautions, manifest, models, tested, read, folder)
 
 
 def trained_run(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path, list[str]]:

@@ -24,6 +24,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
+    available(settings["device"])
     manifest = open_cohort(settings)
     splits = split(settings, manifest)
     enough(manifest, splits, settings["folds"]["min_events"])
@@ -46,6 +47,14 @@ def body(cfg: DictConfig, run: Run) -> None:
     if settings["audit"]:
         audit(manifest, run.path, int(settings["seed"]))
     run.say(f"next: mtl evaluate ckpt={os.path.relpath(run.path)}")
+
+
+def available(device: str) -> None:
+    """Raises UsageFault where the device is unknown or not there, before anything is read or written."""
+    if device not in ("auto", "cpu"):  # torch takes seconds to import
+        from nsclc_mtl.commands import fold
+
+        fold.device(device)
 
 
 def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
