@@ -68,6 +68,8 @@ class _Loader:
         key = (file, column or self.id, duplicates)
         if key not in self.read:
             path = self.root / file
+            if not path.is_file():
+                raise _Absent(f"no table '{file}' under cohort.root; correct the cohort's `file`, or cohort.root")
             table = read.read_indexed(path, key[1], unique=duplicates == "refuse")
             again = table.index.duplicated()
             if again.any():

@@ -35,6 +35,9 @@ def body(cfg: DictConfig, run: Run) -> None:
         if (folder / name).is_file():
             run.read(folder / name)
     trained = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if "modalities" in settings["cohort"]:
+        elsewhere(settings, folder, run)
+        return
     if settings["cohort"]["root"]:
         trained["cohort"]["root"] = settings["cohort"]["root"]
     manifest = open_cohort(trained)
@@ -53,6 +56,30 @@ def body(cfg: DictConfig, run: Run) -> None:
         seed=int(settings["seed"]),
     )
     write(results, predictions, manifest, splits, settings, trained, folder, run)
+    run.done += list(results)
+
+
+def elsewhere(settings: Mapping[str, Any], folder: Path, run: Run) -> None:
+    """Evaluates the run on another cohort: the mean of its folds, with everything fitted as training left it.
+
+    No floors: they would have to be fitted on the training cohort and carried over, which is not done yet.
+    """
+    from nsclc_mtl.commands.predict import predict_cohort, save
+
+    made = predict_cohort({**settings, "patients": None}, run)
+    save(made, run.path)
+    predictions = read_table(run.path / "predictions.csv")
+    tasks = tasks_of(folder / "cohort.json", made.manifest)
+    run.say(f"{made.manifest.name}: {len(made.ids)} patients that the model never saw, tasks {', '.join(tasks)}")
+    results = evaluate_predictions(
+        with_others(predictions, oracle_rows(made.read, predictions, tasks)),
+        tasks,
+        made.manifest,
+        None,
+        draws=int(settings["bootstrap"]),
+        seed=int(settings["seed"]),
+    )
+    write(results, predictions, made.manifest, None, settings, made.read, folder, run)
     run.done += list(results)
 
 
@@ -141,8 +168,7 @@ def fit_floors(
 def apart_tables(
     trained: Mapping[str, Any], manifest: Manifest, tasks: Mapping[str, TaskSpec]
 ) -> tuple[dict[str, pd.DataFrame], str | None]:
-    """Tables that stand apart: stage (`cohort.stage_column`, one or T and N) and tumour volume; and the task that is the stage."""
-    import pandas as pd
+    """Tables that stand apart (stage, `cohort.stage_column`; tumour volume), and the task that is the stage."""
 
     from nsclc_mtl.tables import read
 

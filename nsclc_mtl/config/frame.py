@@ -75,6 +75,8 @@ def _run(cfg: DictConfig, run: Run, load: Callable[[], Body], verbose: bool) -> 
         try:
             load()(cfg, run)
             code = run.code()
+            if code:
+                _tell([run.verdict()], code)
         except Fault as fault:
             code = _fault(run, str(fault), fault.exit_code, verbose)
             unused = isinstance(fault, UsageFault)

@@ -50,6 +50,7 @@ class Run:
         self.skipped: list[dict[str, str]] = []
         self.failed: list[dict[str, str]] = []
         self.inputs: list[dict[str, str]] = []
+        self._told: dict[str, str] = {}  # why an item was not done, in a sentence
         self.exit_code: int | None = None
         self.config_hash = config_hash(cfg)
         self.seed = plain(cfg).get("seed")
@@ -129,6 +130,7 @@ class Run:
         """Counts an item as skipped (nothing in it) or failed (unusable), with its reason and one line for the user."""
         kept = self.skipped if isinstance(fault, ItemSkip) else self.failed
         kept.append({"id": item, "reason": fault.reason})
+        self._told[item] = str(fault)
         self.note(f"{item}: {fault.reason}: {fault}")
 
     def code(self) -> int:
@@ -136,6 +138,18 @@ class Run:
         if self.failed:
             return 4 if self.done else 3
         return 3 if self.skipped and not self.done else 0
+
+    def verdict(self) -> str:
+        """One sentence on what was not done, for an exit code that is not 0."""
+        missed = self.failed or self.skipped
+        if len(missed) == 1:
+            told = f"{missed[0]['id']}: {self._told.get(missed[0]['id'], missed[0]['reason'])}"
+        else:
+            listed = ", ".join(f"{item['id']} ({item['reason']})" for item in missed[:5])
+            more = f" and {len(missed) - 5} more" if len(missed) > 5 else ""
+            told = f"{listed}{more}; {self.path / 'log.txt'} says why"
+        total = len(self.done) + len(self.skipped) + len(self.failed)
+        return f"{len(self.failed)} of {total} items failed: {told}" if self.done else f"nothing could be done: {told}"
 
     def finish(self, exit_code: int) -> None:
         """Closes the account; the last line on stdout names the folder."""
