@@ -34,9 +34,11 @@ class Predicted:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution) and pictures a patient."""
+    from nsclc_mtl.commands.train import available
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
+    available(settings["device"])
     made = predict_cohort(settings, run)
     save(made, run.path)
     run.done += made.ids

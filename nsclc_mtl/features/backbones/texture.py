@@ -14,7 +14,10 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nsclc_mtl.records import UsageFault
+
 SCALES, ANGLES = 4, 4
+LEAST_PX = 7 * 2 ** (SCALES - 1)  # a filter is 7 px wide, and every scale halves the picture
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -40,6 +43,8 @@ class Texture(nn.Module):
         batch: int = 16,
     ) -> None:
         super().__init__()
+        if tile_px < LEAST_PX:
+            raise UsageFault(f"backbone.tile_px={tile_px}: the coarsest filters need {LEAST_PX} px at least")
         self.name, self.batch = name, batch
         self.tile_px, self.um_per_px, self.min_nucleus_um2 = tile_px, um_per_px, min_nucleus_um2
         self.nucleus_density = tuple(nucleus_density)
