@@ -61,19 +61,20 @@ class DiscreteHazard(Task):
         if len(happened) < 2:
             raise NoEvents(f"task {spec.name}: {len(happened)} of {len(value)} training patients had the event")
         inner = np.quantile(happened, np.linspace(0, 1, bins + 1)[1:-1])
-        cuts = np.unique(np.concatenate([[0.0], inner, [float(np.max(value)) + 1.0]]))
+        # in single precision, as the edges are kept: a time that lies on an edge falls into the same bin ever after
+        cuts = np.unique(np.concatenate([[0.0], inner, [float(np.max(value)) + 1.0]]).astype(np.float32)).astype(float)
         number, happens = cls.discretise(cuts, value, event)
         rates = []
         for j in range(1, len(cuts)):
             at_risk = (number >= j).sum()
             rates.append(log_odds(((number == j) & (happens == 1)).sum() / max(1, at_risk)))
-        return {"cuts": cuts[1:].round(3).tolist(), "baseline": rates, "proportional": proportional}
+        return {"cuts": cuts[1:].tolist(), "baseline": rates, "proportional": proportional}
 
     @staticmethod
     def discretise(cuts: np.ndarray, value: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bin number (1 = first) and event of each patient; by pycox's own discretisation, whose cuts start with 0."""
         transform = _pycox().preprocessing.label_transforms.LabTransDiscreteTime(np.asarray(cuts, float))
-        value, event = np.asarray(value, float), np.asarray(event, float)
+        value, event = np.asarray(value, np.float32).astype(float), np.asarray(event, float)
         beyond = value > cuts[-1]  # longer than any training patient was followed: seen event-free up to the last cut
         # pycox's transform needs an event and a censoring in what it is handed: one of each, dropped again, is added
         days = np.concatenate([np.where(beyond, cuts[-1], value), [cuts[-1], cuts[-1]]])
@@ -108,10 +109,14 @@ class DiscreteHazard(Task):
         return (log_s[:, bin_of] * (1 - share) + log_s[:, bin_of + 1] * share).exp()
 
     def restricted_mean(self, raw: Tensor) -> Tensor:
-        """Restricted mean survival time up to the last edge, days, [patient] (trapezoid over the bins)."""
-        s = torch.cat([torch.ones_like(raw[:, :1]), torch.nn.functional.logsigmoid(-raw).cumsum(1).exp()], dim=1)
+        """Restricted mean survival time up to the last edge, days, [patient]: the area under `survival`."""
+        hazard = torch.nn.functional.softplus(raw)  # cumulative, of each bin
+        begins = torch.cat([torch.zeros_like(raw[:, :1]), -hazard[:, :-1].cumsum(1)], dim=1).exp()
         width = torch.cat([self.edges.new_zeros(1), self.edges]).diff()
-        return ((s[:, :-1] + s[:, 1:]) / 2 * width).sum(1)
+        small = hazard < 1e-4  # there (1 - exp(-h)) / h loses its digits, and its series has them
+        safe = torch.where(small, torch.ones_like(hazard), hazard)
+        mean = torch.where(small, 1 - hazard / 2, -torch.expm1(-safe) / safe)
+        return (begins * mean * width).sum(1)
 
     def predict(self, raw: Tensor) -> dict[str, Tensor]:
         """Risk (minus the restricted mean, in years) and S(t) at the horizons."""

@@ -1,0 +1,231 @@
+"""Survival tasks: losses against likelihoods written out, curves that never rise, and faults in words."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nsclc_mtl.records import NoEvents, Target, TaskSpec
+from nsclc_mtl.tasks.survival import HORIZONS_DAYS, Cox, DiscreteHazard, cumulative_hazard
+
+SPEC = TaskSpec("os", "survival", (), ("t", "e"), "OS")
+
+
+def follow_up(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    event = (rng.random(n) < 0.5).astype(float)
+    event[:2] = 1
+    return rng.exponential(900, n).round(2) + 0.01, event
+
+
+@functools.cache
+def hazard(seed: int = 0, **options: Any) -> DiscreteHazard:
+    torch.manual_seed(seed)
+    state = DiscreteHazard.fit(SPEC, *follow_up(60, seed), **{"bins": 5, **options})
+    return DiscreteHazard(SPEC, 8, json.loads(json.dumps(state)))
+
+
+def target(value: Any, event: Any, known: Any = None) -> Target:
+    value = torch.as_tensor(value, dtype=torch.float32)
+    known = torch.ones(len(value), dtype=torch.bool) if known is None else torch.as_tensor(known)
+    return Target(known, value, torch.as_tensor(event, dtype=torch.float32))
+
+
+raws = st.lists(st.floats(-30, 30), min_size=5, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(raw=raws, days=st.lists(st.floats(0, 9000), min_size=2, max_size=6))
+def test_a_survival_curve_never_rises(raw: list[float], days: list[float]) -> None:
+    task = hazard()
+    curve = task.survival(torch.tensor([raw]), sorted(days))[0]
+    assert ((curve >= 0) & (curve <= 1)).all()
+    assert (curve.diff() <= 1e-6).all()
+    assert float(task.survival(torch.tensor([raw]), [0.0])) == 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(raw=st.lists(st.floats(-20, 8), min_size=5, max_size=5))
+def test_the_restricted_mean_is_the_area_under_the_curve(raw: list[float]) -> None:
+    task = copy.deepcopy(hazard()).double()
+    z = torch.tensor([raw], dtype=torch.float64)
+    days = np.unique(np.concatenate([np.linspace(a, b, 400) for a, b in _bins(task)]))
+    area = np.trapezoid(task.survival(z, days.tolist())[0].numpy(), days)
+    assert float(task.restricted_mean(z)) == pytest.approx(area, rel=2e-4)
+    assert float(task.score(z)) == pytest.approx(-area / 365.25, rel=2e-4)
+
+
+def _bins(task: DiscreteHazard) -> list[tuple[float, float]]:
+    edges = [0.0, *task.edges.tolist()]
+    return list(itertools.pairwise(edges))
+
+
+def test_more_hazard_is_more_risk() -> None:
+    task = hazard()
+    raw = (torch.zeros(3, 5) + torch.tensor([-1.0, 0, 1])[:, None]).requires_grad_(True)
+    risk = task.score(raw)
+    assert (risk.diff() > 0).all()
+    risk.sum().backward()
+    assert raw.grad is not None
+    assert (raw.grad > 0).all()
+    extreme = task.score(torch.tensor([[-200.0] * 5, [200.0] * 5]).requires_grad_(True))
+    assert torch.isfinite(extreme).all()
+    assert extreme[0].item() == pytest.approx(-task.edges[-1].item() / 365.25, rel=1e-5)
+
+
+def by_hand(task: DiscreteHazard, raw: Tensor, days: list[float], event: list[int]) -> float:
+    """Minus the mean log likelihood: an event in its bin, survival of every bin that was seen whole."""
+    total, counted = 0.0, 0
+    for h, t, e in zip(raw.sigmoid().tolist(), days, event, strict=True):
+        bins = _bins(task)
+        beyond = t > bins[-1][1]
+        whole = [j for j, (_, end) in enumerate(bins) if (end < t if e and not beyond else end <= t)]
+        here = [j for j, (start, end) in enumerate(bins) if start < t <= end]
+        if not e and not whole:
+            continue
+        counted += 1
+        total -= sum(np.log1p(-h[j]) for j in whole)
+        if e and here:
+            total -= np.log(h[here[0]])
+    return total / counted
+
+
+def test_the_discrete_loss_is_the_likelihood_by_hand() -> None:
+    task = hazard()
+    edges = task.edges.tolist()
+    days = [
+        edges[0] / 2,
+        edges[0],
+        edges[1] + 1,
+        edges[1],
+        edges[0] / 2,
+        edges[-1] - 0.5,
+        edges[-1] + 500,
+        edges[-1] + 9,
+    ]
+    event = [1, 1, 0, 0, 0, 1, 0, 1]  # a censoring before the first edge tells nothing; the last one is beyond the bins
+    raw = torch.randn(len(days), len(edges))
+    loss = task.loss(raw, target(days, event))
+    assert float(loss) == pytest.approx(by_hand(task, raw, days, event), rel=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 200), unit=st.sampled_from([1.0, 30.4375, 365.25]))
+def test_base_rates_are_the_best_constant(seed: int, unit: float) -> None:
+    """At the fitted baseline the gradient of the loss on the training patients vanishes, whatever the times are."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    value, event = rng.integers(1, 60, 80) * unit, (rng.random(80) < 0.6).astype(float)
+    task = DiscreteHazard(SPEC, 2, DiscreteHazard.fit(SPEC, value, event, bins=4))
+    raw = (torch.zeros(80, 1) + task.baseline).detach().requires_grad_(True)
+    task.loss(raw, target(value, event)).backward()
+    assert raw.grad is not None
+    inside = (task.baseline > -4.5) & (task.baseline < 4.5)  # shares are kept within 1 and 99 %
+    assert raw.grad.sum(0)[inside].abs().max() < 1e-5
+
+
+def test_bins_are_in_order_and_hold_every_time() -> None:
+    value, event = np.array([3.0001, 3.0002, 3.0003, 10.0, 10.0, 0.0002]), np.ones(6)
+    state = DiscreteHazard.fit(SPEC, value, event, bins=10)
+    task = DiscreteHazard(SPEC, 2, state)
+    edges = torch.cat([torch.zeros(1), task.edges])
+    assert (edges.diff() > 0).all()
+    assert edges[-1] > 10
+    assert torch.isfinite(task.survival(torch.zeros(1, len(task.edges)), np.linspace(0, 11, 50).tolist())).all()
+
+
+def test_too_few_events_are_told() -> None:
+    with pytest.raises(NoEvents, match="task os: 1 of 3 training patients had the event"):
+        DiscreteHazard.fit(SPEC, np.array([1.0, 2, 3]), np.array([0.0, 1, 0]))
+    with pytest.raises(NoEvents, match="none of 2"):
+        Cox.fit(SPEC, np.array([1.0, 2]), np.zeros(2))
+
+
+@pytest.mark.parametrize("proportional", [True, False])
+def test_heads_and_public_words(proportional: bool) -> None:
+    task = hazard(proportional=proportional)
+    raw = task.head(torch.randn(4, 8), {})
+    assert raw.shape == (4, 5)
+    shift = raw - task.baseline
+    assert bool((shift.std(1) < 1e-6).all()) == proportional
+    told = task.predict(raw)
+    assert list(told) == ["risk", *(f"surv:{d:g}" for d in HORIZONS_DAYS)]
+    assert "surv:182.5" in told
+    assert "surv:365" in told
+    assert all(v.shape == (4,) for v in told.values())
+
+
+def cox(n: int = 12, seed: int = 0) -> Cox:
+    return Cox(SPEC, 8, json.loads(json.dumps(Cox.fit(SPEC, *follow_up(n, seed)))))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 99), n=st.integers(2, 30))
+def test_the_cox_loss_is_the_partial_likelihood_by_hand(seed: int, n: int) -> None:
+    days, event = follow_up(n, seed)
+    days = days + np.arange(n)[np.random.Generator(np.random.PCG64(seed)).permutation(n)] * 1e4  # distinct
+    raw = torch.randn(n, generator=torch.Generator().manual_seed(seed))
+    h = raw.double().numpy()
+    terms = [np.log(np.exp(h[days >= t]).sum()) - x for x, t, e in zip(h, days, event, strict=True) if e]
+    loss = cox().loss(raw, target(days, event))
+    assert float(loss) == pytest.approx(np.mean(terms), rel=1e-4, abs=1e-5)
+    shuffled = torch.randperm(n)
+    again = cox().loss(raw[shuffled], target(days[shuffled.numpy()], event[shuffled.numpy()]))
+    torch.testing.assert_close(loss, again)
+
+
+def test_breslow_by_hand() -> None:
+    """Times 1, 2, 2, 3 years; events 1, 1, 1, 0; hazard ratios 1, 2, 3, 4."""
+    score, days = np.log([1.0, 2, 3, 4]), np.array([360.0, 700, 700, 1095])
+    told = cumulative_hazard(score, days, np.array([1.0, 1, 1, 0]))
+    first, second = 1 / 10, 2 / 9  # ties share the risk set of 2 + 3 + 4
+    assert told == pytest.approx([0, first, first + second, *[first + second] * 3])
+    task = cox()
+    task.set_baseline(score, days, np.array([1.0, 1, 1, 0]))
+    risk = torch.tensor([0.0, 1.0])
+    told_curve = task.predict(risk)["surv:730"]
+    torch.testing.assert_close(told_curve, torch.exp(-(first + second) * risk.exp()))
+    assert torch.equal(task.predict(risk)["risk"], risk)
+
+
+def test_nelson_aalen_where_all_scores_are_equal() -> None:
+    told = cumulative_hazard(np.zeros(3), np.array([100.0, 200, 3000]), np.array([1, 0, 1]))
+    assert told == pytest.approx([1 / 3] * 6)
+
+
+@pytest.mark.parametrize("make", [hazard, cox])
+def test_losses_are_finite_where_there_is_nothing_to_learn(make: Any) -> None:
+    task = make()
+    raw = (torch.randn(3, 5) if make is hazard else torch.randn(3)).requires_grad_(True)
+    nobody = task.loss(raw, target([1, 2, 3], [1, 0, 1], [False] * 3))
+    assert nobody.item() == 0
+    nobody.backward()
+    assert raw.grad is not None
+    assert raw.grad.abs().sum() == 0
+    for days, event in (([700, 800, 900], [0, 0, 0]), ([0.001] * 3, [0, 0, 0]), ([1e6] * 3, [1, 1, 1])):
+        loss = task.loss(raw, target(days, event))
+        assert torch.isfinite(loss)
+        loss.backward()
+        assert torch.isfinite(raw.grad).all()
+    one = task.loss(raw[:1], target([5], [1]))
+    assert torch.isfinite(one)
+
+
+@pytest.mark.parametrize("make", [hazard, cox])
+def test_what_stands_in_missing_labels_changes_nothing(make: Any) -> None:
+    task = make()
+    raw = torch.randn(6, 5) if make is hazard else torch.randn(6)
+    known = torch.tensor([True, True, False, True, False, True])
+    days, event = torch.rand(6) * 900, torch.tensor([1.0, 0, 1, 1, 0, 1])
+    loss = task.loss(raw, target(days, event, known))
+    days[~known], event[~known] = torch.tensor([-1.0, float("nan")]), float("nan")
+    assert torch.equal(loss, task.loss(raw, target(days, event, known)))
