@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from nsclc_mtl.records import Bag, Batch, Embedding
+from nsclc_mtl.records import Batch, Embedding
 from nsclc_mtl.tasks.task import Task
 
 
@@ -123,15 +123,3 @@ class Learner(pl.LightningModule):
 
         schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch on the device, record by record."""
-        if device.type == "cpu":
-            return batch
-        move: Callable[[Any], Any] = lambda x: x.to(device) if isinstance(x, (Tensor, Bag)) else x  # noqa: E731
-        targets = {
-            name: type(t)(move(t.known), move(t.value), None if t.event is None else move(t.event))
-            for name, t in batch.targets.items()
-        }
-        inputs = {name: move(x) for name, x in batch.inputs.items()}
-        return Batch(batch.patients, inputs, {name: move(x) for name, x in batch.present.items()}, targets)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nsclc_mtl.bags.dataset import BagCache, Fitted, Patient, PatientDataset, fit, pack
-from nsclc_mtl.records import Batch, Manifest
+from nsclc_mtl.records import Bag, Batch, Manifest
 
 
 class FoldData(pl.LightningDataModule):
@@ -57,6 +58,18 @@ class FoldData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Patient]:
         """Validation patients, whole bags."""
         return loader(self.manifest, self.parts.get("validation", []), self.fitted, self.cache, self.batch_size)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on the device, record by record."""
+        if device.type == "cpu":
+            return batch
+        move: Callable[[Any], Any] = lambda x: x.to(device) if isinstance(x, (Tensor, Bag)) else x  # noqa: E731
+        targets = {
+            name: type(t)(move(t.known), move(t.value), None if t.event is None else move(t.event))
+            for name, t in batch.targets.items()
+        }
+        inputs = {name: move(x) for name, x in batch.inputs.items()}
+        return Batch(batch.patients, inputs, {name: move(x) for name, x in batch.present.items()}, targets)
 
 
 def loader(
