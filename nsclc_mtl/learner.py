@@ -42,7 +42,7 @@ class Learner(pl.LightningModule):
         self.fusion = fusion
         self.balance = balance
         self.optimizer, self.warmup = optimizer, warmup
-        self._sums: dict[str, dict[str, Any]] = {}
+        self._sums: dict[str, dict[str, tuple[Any, int]]] = {}
 
     def each_task(self) -> list[tuple[str, Task]]:
         """The tasks by name, in the order of their dependencies."""
@@ -72,18 +72,24 @@ class Learner(pl.LightningModule):
     def _losses(self, batch: Batch, part: str) -> Tensor:
         out, extra = self(batch)
         losses = {name: task.loss(out[name], batch.targets[name]) for name, task in self.each_task()}
-        total = self.balance(losses) + sum(extra.values(), start=torch.zeros((), device=self.device))
-        kept = self._sums.setdefault(part, {"patients": 0})
-        kept["patients"] += len(batch)
-        for name, loss in {"loss": total, **losses}.items():
-            kept[name] = kept.get(name, 0.0) + loss.detach() * len(batch)
+        known = {name: int(batch.targets[name].known.sum()) for name in losses}
+        # a task that nobody here has a label of takes no part: its zero would teach learned weights that it is easy
+        total = self.balance({name: loss for name, loss in losses.items() if known[name]} or losses)
+        total = total + sum(extra.values(), start=torch.zeros((), device=self.device))
+        kept = self._sums.setdefault(part, {})
+        for name, loss, count in [("loss", total, len(batch)), *((n, losses[n], known[n]) for n in losses)]:
+            before, patients = kept.get(name, (0.0, 0))
+            kept[name] = before + loss.detach() * count, patients + count
         return total
 
     def _log_means(self, part: str) -> None:
-        """Mean losses of the epoch, summed by ourselves: a log call per step and task costs more than the step."""
-        kept = self._sums.pop(part, {"patients": 0})
-        patients = kept.pop("patients")
-        self.log_dict({f"{part}/{name}": total / patients for name, total in kept.items()}, batch_size=max(1, patients))
+        """Mean losses of the epoch, summed by ourselves: a log call per step and task costs more than the step.
+
+        Each is the mean over the patients whose label is known; a task without one is not logged.
+        """
+        kept = self._sums.pop(part, {})
+        means = {f"{part}/{name}": total / patients for name, (total, patients) in kept.items() if patients}
+        self.log_dict(means, batch_size=1)
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's training losses."""

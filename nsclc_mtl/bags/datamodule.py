@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,29 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from nsclc_mtl.bags.dataset import BagCache, Fitted, Patient, PatientDataset, fit, pack
 from nsclc_mtl.records import Bag, Batch, Manifest
+
+
+class Shuffled(Sampler[int]):
+    """Patients in an order that depends on (seed, epoch) alone; tells the dataset the epoch, for its draws of tiles.
+
+    Each pass is the next epoch: a loader is made once a fit, so that nobody else could tell.
+    """
+
+    def __init__(self, data: PatientDataset, seed: int) -> None:
+        self.data, self.seed, self.epoch = data, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[int]:
+        self.data.seed, self.data.epoch = self.seed, self.epoch
+        order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        self.epoch += 1
+        return iter(torch.randperm(len(self.data), generator=order).tolist())
 
 
 class FoldData(pl.LightningDataModule):
@@ -41,16 +60,12 @@ class FoldData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Patient]:
         """Training patients in an order that depends on (seed, epoch) alone."""
-        trainer = getattr(self, "trainer", None)
-        self.train_set.epoch = trainer.current_epoch if trainer else 0
-        order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.train_set.epoch)
         # a last batch of one patient would make a noisy step of its own
         ragged = len(self.train_set) % self.batch_size == 1 and len(self.train_set) > 1
         return DataLoader(
             self.train_set,
             self.batch_size,
-            shuffle=True,
-            generator=order,
+            sampler=Shuffled(self.train_set, self.seed),
             drop_last=ragged,
             collate_fn=partial(pack, fitted=self.fitted),
         )

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from nsclc_mtl.features import store
-from nsclc_mtl.records import Bag, Batch, IntegrityFault, Manifest, Target
+from nsclc_mtl.records import Bag, Batch, DataFault, IntegrityFault, Manifest, Target
 from nsclc_mtl.tables.encode import TableEncoder
 
 
@@ -86,8 +86,19 @@ class Fitted:
 
 
 def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapping[str, Mapping[str, Any]]) -> Fitted:
-    """Scalers, imputers and selections of every modality, from the training patients `train` alone."""
+    """Scalers, imputers and selections of every modality, from the training patients `train` alone.
+
+    Raises DataFault where none of them has a modality.
+    """
     made = Fitted()
+    sources: dict[str, Any] = {**{n: t.index for n, t in manifest.tables.items()}, **manifest.bags, **manifest.volumes}
+    sources = {name: set(source) for name, source in sources.items()}
+    for name, have in sources.items():
+        if have.isdisjoint(train):
+            raise DataFault(
+                f"no training patient of the fold has the modality '{name}'; use fewer folds (folds.n), "
+                "or leave it out (modalities=[...])"
+            )
     for name, table in manifest.tables.items():
         rows = table.loc[[p for p in train if p in table.index]]
         spec, chosen = manifest.modalities[name], options.get(name, {})
@@ -102,8 +113,6 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
         made.bags[name] = _tile_scale([paths[p] for p in train if p in paths], cache)
     for name, volumes in manifest.volumes.items():
         made.volumes[name] = list(_volume(next(iter(volumes.values()))).shape)
-    sources: dict[str, Any] = {**{n: t.index for n, t in manifest.tables.items()}, **manifest.bags, **manifest.volumes}
-    sources = {name: set(source) for name, source in sources.items()}
     seen = {tuple(n for n in sources if p in sources[n]) for p in train}
     made.patterns = [list(pattern) for pattern in sorted(seen, key=lambda s: (-len(s), s))]
     return made
@@ -118,6 +127,8 @@ def _tile_scale(bags: Sequence[Sequence[str]], cache: BagCache, most: int = 1000
         if len(features):
             wide = features.astype(np.float64)
             moments.append((wide.mean(0), (wide**2).mean(0)))
+    if not moments:
+        raise DataFault("no slide of the fold's training patients has a tile; run `mtl tile` and `mtl extract` again")
     first, second = np.mean([m for m, _ in moments], axis=0), np.mean([s for _, s in moments], axis=0)
     sd = np.sqrt(np.maximum(second - first**2, 0))
     return {"mean": first.round(6).tolist(), "sd": np.where(sd > 1e-6, sd, 1.0).round(6).tolist()}
@@ -206,6 +217,12 @@ def pack(patients: Sequence[Patient], fitted: Fitted) -> Batch:
         block = np.zeros((n, *shape), np.float32)
         for i, patient in enumerate(patients):
             if have[i]:
+                found = np.shape(patient.inputs[name])
+                if found not in (shape, tuple(dim) if name in fitted.volumes else shape):
+                    raise IntegrityFault(
+                        f"'{name}' of patient {patient.patient_id} has the shape {list(found)}, the model "
+                        f"was trained on {list(shape)}; extract it with the settings of the training"
+                    )
                 block[i] = patient.inputs[name]
         inputs[name] = torch.from_numpy(block)
     targets = {}

@@ -52,10 +52,10 @@ class ABMIL(nn.Module):
     """Gated attention pooling (Ilse, Tomczak and Welling, ICML 2018) over packed bags.
 
     Args:
-        in_dim: features of a tile. dim: size of the embedding. hidden: width of the tile layer and of the gate.
+        in_dim: features of a tile. dim: size of the embedding. hidden: width of the tile layer. gate: width of the
+            attention gate.
         scale: `{mean, sd}` of the tile features on the training patients; None leaves them as they are.
-        dropout: of tile features and of the pooled vector, in training. heads: attention heads, pooled vectors of which
-            are averaged, so that the map stays one number a tile.
+        dropout: of tile features and of the pooled vector, in training.
     """
 
     def __init__(

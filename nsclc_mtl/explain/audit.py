@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,8 @@ def summarise(
             continue
         known = labels[name].dropna()
         mine = spoiled[(spoiled["task"] == name) & spoiled["patient_id"].isin(known.index)]
+        if mine.empty:  # nobody's label is known: nothing to lose
+            continue
         folds = sorted(mine["fold"].unique())
         sizes = [mine.loc[mine["fold"] == fold, "patient_id"].nunique() for fold in folds]
         weights = comparison.resamples(sizes, draws, np.random.Generator(np.random.PCG64([seed, 401])))
@@ -50,9 +53,9 @@ def summarise(
                     "modality": modality,
                     "mode": mode,
                     "metric": "c_index" if spec.kind == "survival" else "auc",
-                    "loss": round(value, 5),
-                    "lo": round(float(lo), 5),
-                    "hi": round(float(hi), 5),
+                    "loss": _number(value),
+                    "lo": _number(float(lo)),
+                    "hi": _number(float(hi)),
                     "verdict": _verdict(float(lo), float(hi)),
                 }
             )
@@ -77,3 +80,8 @@ def _verdict(lo: float, hi: float) -> str:
     if hi < 0:
         return "misleads"  # the task is predicted better without it
     return "equivalent to nothing" if hi < NULL_BOUND else "unclear"
+
+
+def _number(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return round(value, 5) if math.isfinite(value) else None

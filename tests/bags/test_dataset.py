@@ -1,0 +1,192 @@
+"""From files to batches: fitted on training patients, packed without loss, the same for the same seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from nsclc_mtl.bags.datamodule import FoldData, batches, loader
+from nsclc_mtl.bags.dataset import BagCache, Fitted, PatientDataset, fit, pack
+from nsclc_mtl.features import store
+from nsclc_mtl.records import Bag, DataFault, Features, IntegrityFault, Manifest, ModalitySpec, TaskSpec
+
+DIM, TILES = 4, {"p0": 6, "p1": 3, "p3": 1, "p4": 0, "p5": 8}
+PARTS = ["train"] * 4 + ["validation", "test"]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Six patients: slides of five (one without tiles, one with two slides), rna of three, scans of two."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    ids = [f"p{i}" for i in range(6)]
+    bags: dict[str, list[str]] = {}
+    for patient, tiles in TILES.items():
+        for part, n in enumerate([tiles] if patient != "p0" else [4, 2]):
+            path = tmp_path / f"{patient}-{part}.h5"
+            coords = np.stack([np.arange(n), np.zeros(n)], axis=1).astype(np.int64) * 256
+            store.write(path, Features(rng.normal(2, 3, (n, DIM)).astype(np.float16), coords, {}))
+            bags.setdefault(patient, []).append(str(path))
+    volumes = {}
+    for patient in ("p1", "p5"):
+        volumes[patient] = str(tmp_path / f"{patient}.scan.h5")
+        with h5py.File(volumes[patient], "w") as file:
+            file["volume"] = rng.normal(size=(2, 3, 4)).astype(np.float16)
+    value = pd.DataFrame({"value": [0, 1, np.nan, 1, 0, 1]}, index=ids)
+    survival = pd.DataFrame({"event": [1, 0, np.nan, 1, 0, 1], "time_days": [5.0, 6, np.nan, 8, 9, 10]}, index=ids)
+    return Manifest(
+        name="toy",
+        patients=pd.DataFrame({"site": ""}, index=ids),
+        tasks={"t": TaskSpec("t", "binary", ("a", "b")), "os": TaskSpec("os", "survival")},
+        modalities={n: ModalitySpec(n, kind) for n, kind in (("wsi", "bag"), ("rna", "omics"), ("ct", "volume"))},
+        labels={"t": value, "os": survival},
+        tables={"rna": pd.DataFrame(rng.normal(size=(3, 2)), index=["p0", "p2", "p5"], columns=["g1", "g2"])},
+        bags={"wsi": bags},
+        volumes={"ct": volumes},
+    )
+
+
+def split(manifest: Manifest) -> pd.DataFrame:
+    return pd.DataFrame({"patient_id": manifest.ids, "fold": 0, "part": PARTS})
+
+
+def fold(manifest: Manifest, **options: int) -> FoldData:
+    return FoldData(manifest, split(manifest), **{"batch_size": 2, **options})  # type: ignore[arg-type]
+
+
+def one_by_one(data: FoldData, ids: list[str]) -> list[Bag]:
+    return [b.inputs["wsi"] for b in loader(data.manifest, ids, data.fitted, data.cache, batch_size=1)]
+
+
+def test_a_batch_says_who_has_what(manifest: Manifest) -> None:
+    data = fold(manifest)
+    (batch,) = batches(loader(manifest, manifest.ids, data.fitted, data.cache))
+    assert batch.patients == manifest.ids
+    assert batch.present["wsi"].tolist() == [True, True, False, True, False, True]  # p4: a bag of no tile is missing
+    assert batch.present["rna"].tolist() == [True, False, True, False, False, True]
+    assert batch.present["ct"].tolist() == [False, True, False, False, False, True]
+    assert batch.inputs["wsi"].offsets.tolist() == [0, 6, 9, 9, 10, 10, 18]
+    assert batch.inputs["wsi"].coords.shape == (18, 2)
+    assert batch.inputs["ct"].shape == (6, 1, 2, 3, 4)
+    for name in ("rna", "ct"):
+        assert batch.inputs[name][~batch.present[name]].abs().sum() == 0
+    assert batch.targets["t"].known.tolist() == [True, True, False, True, True, True]
+    assert batch.targets["os"].value.tolist() == [5, 6, 0, 8, 9, 10]
+    assert batch.targets["os"].event is not None
+    assert batch.targets["os"].event.tolist() == [1, 0, 0, 1, 0, 1]
+
+
+def test_packing_changes_nothing(manifest: Manifest) -> None:
+    data = fold(manifest)
+    (batch,) = batches(loader(manifest, manifest.ids, data.fitted, data.cache))
+    bag = batch.inputs["wsi"]
+    for i, alone in enumerate(one_by_one(data, manifest.ids)):
+        rows = slice(int(bag.offsets[i]), int(bag.offsets[i + 1]))
+        assert torch.equal(alone.features, bag.features[rows])
+        assert torch.equal(alone.coords, bag.coords[rows])
+
+
+def test_everything_is_fitted_on_training_patients_alone(manifest: Manifest) -> None:
+    before = fold(manifest).fitted
+    manifest.tables["rna"].loc["p5"] = 1e6
+    tiles = Features(np.full((3, DIM), 900, np.float16), np.arange(6).reshape(3, 2), {})
+    store.write(Path(manifest.bags["wsi"]["p5"][0]), tiles)
+    after = fold(manifest).fitted
+    assert json.dumps(before.state()) == json.dumps(after.state())
+    again = Fitted.load(json.loads(json.dumps(before.state())))
+    assert again.state() == before.state()
+    assert again.dims() == {"rna": 2, "wsi": DIM, "ct": (2, 3, 4)}
+
+
+def test_the_scale_of_tiles_weighs_bags_alike(manifest: Manifest) -> None:
+    cache = BagCache()
+    scale = fit(manifest, ["p0", "p1", "p2"], cache, {}).bags["wsi"]
+    bags = [cache(manifest.bags["wsi"][p])[0].astype(float) for p in ("p0", "p1")]
+    mean = np.mean([b.mean(0) for b in bags], axis=0)
+    sd = np.sqrt(np.mean([(b**2).mean(0) for b in bags], axis=0) - mean**2)
+    np.testing.assert_allclose(scale["mean"], mean, atol=1e-5)
+    np.testing.assert_allclose(scale["sd"], sd, atol=1e-5)
+
+
+def test_combinations_that_were_trained_are_listed(manifest: Manifest) -> None:
+    assert fold(manifest).fitted.patterns == [["rna", "wsi"], ["wsi", "ct"], ["rna"], ["wsi"]]
+
+
+@pytest.mark.parametrize("modality", ["rna", "wsi", "ct"])
+def test_a_modality_that_nobody_trains_with_is_told(manifest: Manifest, modality: str) -> None:
+    rows = {"rna": ["p1", "p3"], "wsi": ["p2"], "ct": ["p0", "p2"]}[modality]
+    with pytest.raises(DataFault, match=rf"no training patient of the fold has the modality '{modality}'.*modalities="):
+        fit(manifest, rows, BagCache(), {})
+    del manifest.tables["rna"], manifest.volumes["ct"]
+    with pytest.raises(DataFault, match="no slide of the fold's training patients has a tile"):
+        fit(manifest, ["p4"], BagCache(), {})
+
+
+def epoch(data: FoldData, train: object) -> tuple[list[str], list[Tensor]]:
+    made = list(train)  # type: ignore[call-overload]
+    return [p for b in made for p in b.patients], [b.inputs["wsi"].features for b in made]
+
+
+def test_each_epoch_draws_anew_and_the_same_seed_draws_the_same(manifest: Manifest) -> None:
+    data, twin, other = fold(manifest, max_tiles=2), fold(manifest, max_tiles=2), fold(manifest, max_tiles=2, seed=1)
+    train, train_twin = data.train_dataloader(), twin.train_dataloader()
+    epochs = [epoch(data, train) for _ in range(5)]
+    for (ids, tiles), (ids_twin, tiles_twin) in zip(epochs, (epoch(twin, train_twin) for _ in range(5)), strict=True):
+        assert ids == ids_twin
+        assert all(torch.equal(a, b) for a, b in zip(tiles, tiles_twin, strict=True))
+    assert len({tuple(ids) for ids, _ in epochs}) > 1
+    drawn = {str(data.train_set[0].inputs["wsi"][1].tolist()) for data.train_set.epoch in range(12)}
+    assert len(drawn) > 1
+    seen = {str(sorted(torch.cat(tiles).flatten().tolist())) for _, tiles in epochs}
+    assert len(seen) > 1  # through the loader as well: the epoch reaches the dataset
+    assert [epoch(other, other.train_dataloader())[0] for _ in range(3)] != [ids for ids, _ in epochs[:3]]
+    sizes = [len(t) for _, tiles in epochs for t in tiles]
+    assert sum(sizes) == 5 * (2 + 2 + 0 + 1)
+
+
+def test_no_step_of_one_patient(manifest: Manifest) -> None:
+    assert [len(b) for b in fold(manifest, batch_size=3).train_dataloader()] == [3]
+    assert [len(b) for b in fold(manifest, batch_size=4).train_dataloader()] == [4]
+    assert [len(b) for b in fold(manifest, batch_size=1).train_dataloader()] == [1] * 4
+
+
+def test_the_test_part_is_out_of_reach(manifest: Manifest) -> None:
+    data = fold(manifest)
+    assert "test" not in data.parts
+    seen = {p for load in (data.train_dataloader(), data.val_dataloader()) for b in load for p in b.patients}
+    assert seen == {"p0", "p1", "p2", "p3", "p4"}
+
+
+def test_the_cache_keeps_what_was_used_last(manifest: Manifest) -> None:
+    paths = manifest.bags["wsi"]
+    cache = BagCache(limit_bytes=300)
+    for patient in ("p0", "p1", "p3", "p0", "p5"):
+        features, coords = cache(paths[patient])
+        assert len(features) == len(coords) == TILES[patient]
+        assert cache.held == sum(f.nbytes + c.nbytes for f, c in cache.kept.values())
+    assert cache.held <= 300 or len(cache.kept) == 1
+    assert tuple(paths["p5"]) in cache.kept
+
+
+def test_other_dimensions_are_refused(manifest: Manifest, tmp_path: Path) -> None:
+    data = fold(manifest)
+    wide = tmp_path / "wide.h5"
+    store.write(wide, Features(np.ones((2, DIM + 1), np.float16), np.arange(4).reshape(2, 2), {}))
+    with pytest.raises(IntegrityFault, match=r"dimensions; extract them alike"):
+        data.cache([str(wide), manifest.bags["wsi"]["p1"][0]])
+    manifest.bags["wsi"]["p5"] = [str(wide)]
+    there = PatientDataset(manifest, ["p5"], data.fitted, data.cache)
+    with pytest.raises(IntegrityFault, match=rf"\[{DIM + 1}\] dimensions, the model was trained on {DIM}"):
+        pack([there[0]], data.fitted)
+    del manifest.bags["wsi"]["p5"]
+    with h5py.File(manifest.volumes["ct"]["p5"], "w") as file:
+        file["volume"] = np.zeros((1, 3, 4), np.float16)  # would spread over the block in silence
+    there = PatientDataset(manifest, ["p5"], data.fitted, data.cache)
+    with pytest.raises(IntegrityFault, match=r"'ct' of patient p5 has the shape \[1, 3, 4\]"):
+        pack([there[0]], data.fitted)

@@ -1,0 +1,112 @@
+"""Influence and the audit's spoiling: against finite differences and against what must not move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from nsclc_mtl.encoders.mil import ABMIL
+from nsclc_mtl.encoders.tabular import MLP
+from nsclc_mtl.explain import influence
+from nsclc_mtl.fusion.concat import Concat
+from nsclc_mtl.learner import Learner
+from nsclc_mtl.records import Bag, Batch, TaskSpec
+from nsclc_mtl.tasks.balance import Sum
+from nsclc_mtl.tasks.classes import Binary, Ordinal
+
+SD = [1.0, 2.0, 4.0]
+
+
+def learner() -> Learner:
+    torch.manual_seed(0)
+    tasks = {
+        "response": Binary(TaskSpec("response", "binary", ("no", "yes")), 8, {}),
+        "grade": Ordinal(TaskSpec("grade", "ordinal", ("1", "2", "3")), 8, {}),
+    }
+    for task in tasks.values():
+        nn.init.normal_(task.linear.weight)
+    encoders = {"wsi": ABMIL(3, 4, scale={"mean": [0.0] * 3, "sd": SD}), "rna": MLP(5, 4, hidden=0)}
+    made = Learner(encoders, Concat(("wsi", "rna"), list(tasks), 4, width=8), tasks, Sum(list(tasks)))
+    return made.eval().requires_grad_(False)
+
+
+def batch(sizes: list[int], rna: list[bool]) -> Batch:
+    draw = torch.Generator().manual_seed(1)
+    n, offsets = len(sizes), torch.tensor([0, *sizes]).cumsum(0)
+    bag = Bag(torch.randn(sum(sizes), 3, generator=draw), offsets)
+    present = {"wsi": torch.tensor(sizes) > 0, "rna": torch.tensor(rna)}
+    return Batch([f"p{i}" for i in range(n)], {"wsi": bag, "rna": torch.randn(n, 5, generator=draw)}, present, {})
+
+
+def test_influence_is_attention_times_the_gradient() -> None:
+    made, whole = learner(), batch([5], [True])
+    looked, moved = influence.tiles(made, whole, "wsi")
+    assert looked.shape == (5,)
+    assert looked.sum() == np.float32(1) or abs(looked.sum() - 1) < 1e-6
+    assert set(moved) == {"response", "grade"}
+
+    def score(features: torch.Tensor) -> float:
+        changed = replace(whole, inputs={**whole.inputs, "wsi": replace(whole.inputs["wsi"], features=features)})
+        return float(made.tasks["response"].score(made(changed)[0]["response"]))  # type: ignore[operator, union-attr]
+
+    made.double()
+    features = whole.inputs["wsi"].features.double()
+    whole = replace(whole, inputs={**whole.inputs, "rna": whole.inputs["rna"].double()})
+    for tile in range(5):
+        slope = []
+        for column in range(3):
+            step = torch.zeros_like(features)
+            step[tile, column] = 1e-5 * SD[column]  # one scaled unit
+            slope.append((score(features + step) - score(features - step)) / 2e-5)
+        assert abs(moved["response"][tile] - looked[tile] * np.linalg.norm(slope)) < 1e-4
+
+
+def test_the_rest_of_the_patient_stays_as_it_is() -> None:
+    made, whole = learner(), batch([3, 2], [True, True])
+    score = influence.score_of(made, whole, "rna", "grade")
+    seen = made.embed(whole)
+    out, _ = made.decide(seen, whole.present)
+    torch.testing.assert_close(score(seen["rna"]), made.tasks["grade"].score(out["grade"]).sum())  # type: ignore[operator, union-attr]
+
+
+def test_the_audit_spoils_one_modality_and_nothing_else() -> None:
+    made = learner()
+    whole = batch([3, 0, 2, 4, 0, 1], [True, True, False, True, True, False])
+    told = influence.audit(made, whole, repeats=3, seed=0)
+    assert set(told) == {("", "", 0)} | {(m, "drop", 0) for m in ("wsi", "rna")} | {
+        (m, "permute", r) for m in ("wsi", "rna") for r in range(3)
+    }  # fmt: skip
+    untouched = told["", "", 0]["response"]
+    np.testing.assert_allclose(untouched, made.tasks["response"].score(made(whole)[0]["response"]).numpy())  # type: ignore[operator, union-attr]
+    absent = ~whole.present["rna"].numpy()
+    for repeat in range(3):
+        spoiled = told["rna", "permute", repeat]["response"]
+        np.testing.assert_array_equal(spoiled[absent], untouched[absent])
+        assert (spoiled[~absent] != untouched[~absent]).all()
+    assert any((told["rna", "permute", 0]["grade"] != told["rna", "permute", r]["grade"]).any() for r in (1, 2))
+    alone = [1, 4]  # they have rna and nothing else: they keep it
+    dropped = told["rna", "drop", 0]["response"]
+    np.testing.assert_array_equal(dropped[alone], untouched[alone])
+    without = replace(whole, present={**whole.present, "rna": torch.zeros(6, dtype=torch.bool)})
+    by_hand = made.tasks["response"].score(made(without)[0]["response"]).numpy()  # type: ignore[operator, union-attr]
+    both = whole.present["wsi"].numpy()
+    np.testing.assert_allclose(dropped[both], by_hand[both])
+    again = influence.audit(made, whole, repeats=3, seed=0)
+    assert all(np.array_equal(again[key][task], scores[task]) for key, scores in told.items() for task in scores)
+
+
+def test_a_modality_of_one_patient_is_not_spoiled() -> None:
+    told = influence.audit(learner(), batch([3, 1], [True, False]), repeats=1, seed=0)
+    assert {m for m, _, _ in told} == {"", "wsi"}
+
+
+@given(st.integers(2, 40), st.integers(0, 99))
+def test_nobody_keeps_his_own(n: int, seed: int) -> None:
+    order = influence._derangement(n, np.random.Generator(np.random.PCG64(seed)))
+    assert sorted(order.tolist()) == list(range(n))
+    assert (order != np.arange(n)).all()
