@@ -23,6 +23,7 @@ STAGE = "stage"
 _VARIANCES = np.geomspace(0.003, 30, 8)
 _INNER = 5
 _ROUGH = 1e-5  # convergence while the penalty is searched; the final fit is exact
+_SHARE = 0.99  # of the variance: a ridge shrinks the axes beyond to nothing, and a fit costs the cube of their number
 _FEWEST = 2  # training patients of the rarer class, or events, below which nothing is fitted
 
 
@@ -104,7 +105,7 @@ def _space(blocks: list[tuple[np.ndarray, np.ndarray]], weights: Sequence[float]
     """Tables side by side, each multiplied by its weight."""
     train = np.concatenate([b[0] * w for b, w in zip(blocks, weights, strict=True)], axis=1)
     test = np.concatenate([b[1] * w for b, w in zip(blocks, weights, strict=True)], axis=1)
-    turn = Rotation.fit(train)
+    turn = Rotation.fit(train, _SHARE)
     return _Space(turn(train), turn(test), float((train**2).sum() / max(len(train), 1)) or 1.0)
 
 

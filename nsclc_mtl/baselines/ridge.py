@@ -21,15 +21,16 @@ class Rotation:
     axes: np.ndarray  # [column, axis]
 
     @classmethod
-    def fit(cls, x: np.ndarray) -> Rotation:
-        """Axes of the training rows. x: [patient, column]."""
+    def fit(cls, x: np.ndarray, share: float = 1.0) -> Rotation:
+        """Axes of the training rows that hold this share of their variance. x: [patient, column]."""
         n, p = x.shape
         if p == 0:
             return cls(np.zeros((0, 0)))
         if p <= n:
             return cls(np.eye(p))
         values, vectors = np.linalg.eigh(x @ x.T)
-        keep = values > values[-1] * 1e-10
+        left = values.cumsum() / values.sum()  # share of the variance up to and including each axis, smallest first
+        keep = (left > 1 - share) & (values > values[-1] * 1e-10)
         return cls(x.T @ (vectors[:, keep] / np.sqrt(values[keep])))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
