@@ -91,6 +91,14 @@ def test_a_misspelt_override(word: str, data: Path) -> None:
     assert left() == ["data"]
 
 
+def test_a_word_where_a_number_belongs(data: Path) -> None:
+    code, told, _ = mtl("train", *tables(data, "optim.optimizer.lr=fast", "trainer.max_epochs=many"))
+    assert (code, len(told)) == (2, 2)
+    assert any("optim.optimizer.lr" in line for line in told)
+    assert any("trainer.max_epochs" in line for line in told)
+    assert left() == ["data"]
+
+
 @pytest.mark.parametrize("verb", ["tile", "extract"])
 def test_a_slide_listed_but_absent(verb: str, glass: Path) -> None:
     slides("gone,P1,gone.svs", "good,P1,good.tiff")

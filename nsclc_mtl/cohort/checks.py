@@ -148,7 +148,7 @@ def follow_up(manifest: Manifest) -> list[Finding]:
         if len(known) and (share > 0.95 or share < 0.02):
             told = f"the event happened to {share:.0%} of {len(known)} patients; is its map the right way round?"
             out.append(Finding("warning", "events", name, told))
-        days = median_follow_up(manifest, name)
+        days = median_follow_up(manifest.labels[name])
         low, high = FOLLOW_UP_DAYS
         if np.isfinite(days) and not low <= days <= high:
             told = f"median follow-up is {days:.0f} days ({days / 365.25:.2g} years); is the unit of its time right?"
@@ -156,12 +156,12 @@ def follow_up(manifest: Manifest) -> list[Finding]:
     return out
 
 
-def median_follow_up(manifest: Manifest, task: str) -> float:
+def median_follow_up(labels: pd.DataFrame) -> float:
     """Median follow-up in days by reverse Kaplan-Meier (Schemper and Smith, 1996); the median time where it is not met.
 
     Events censor the follow-up, so at a tied time they leave after those who were censored.
     """
-    known = manifest.labels[task].dropna().sort_values("time_days")
+    known = labels.dropna().sort_values("time_days")
     if known.empty:
         return float("nan")
     kept, at_risk = 1.0, len(known)
@@ -268,7 +268,7 @@ def as_json(
         "per_part": [] if splits is None else per_part(manifest, splits).astype(object).to_dict("records"),
         "strongest_columns": best.round(4).to_dict("records"),
         "median_follow_up_days": {
-            n: round(median_follow_up(manifest, n), 1) for n, s in manifest.tasks.items() if s.kind == "survival"
+            n: round(median_follow_up(manifest.labels[n]), 1) for n, s in manifest.tasks.items() if s.kind == "survival"
         },
         "notes": manifest.notes,
     }

@@ -85,7 +85,7 @@ def _show(
         run.show(_table("what single columns know (AUC or C, training patients of the first fold)", listed))
     for name, spec in manifest.tasks.items():
         if spec.kind == "survival":
-            days = checks.median_follow_up(manifest, name)
+            days = checks.median_follow_up(manifest.labels[name])
             run.say(f"{name}: median follow-up {days:.0f} days ({days / 365.25:.1f} years)")
     for note in manifest.notes:
         run.say(f"note: {note}")

@@ -147,9 +147,11 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def _numbers_only(hint: Any) -> bool:
-    """Whether a text can never be right: int, float, bool, or a union of these with None."""
+    """Whether a text can never be right: int, float, bool, or a union of these with None or a tensor."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return bool(kinds) and all(kind in (int, float, bool, type(None)) for kind in kinds) and hint is not type(None)
+    numbers = [kind for kind in kinds if kind in (int, float, bool)]
+    others = {getattr(kind, "__name__", "") for kind in kinds if kind not in (int, float, bool)}
+    return bool(numbers) and others <= {"NoneType", "Tensor"}
 
 
 def _bind(name: str, target: Any, arguments: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from nsclc_mtl.cohort.checks import median_follow_up
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.survival import log_rank
 from nsclc_mtl.records import Manifest, TaskSpec
@@ -248,7 +249,7 @@ _PARTS = ("train", "validation", "calibration", "test")
 def _label_row(task: TaskSpec, label: pd.DataFrame) -> dict[str, Any]:
     if task.kind == "survival":
         known = label["event"].notna() & label["time_days"].notna()
-        follow = label.loc[known, "time_days"].median() / curves.DAYS_PER_MONTH
+        follow = median_follow_up(label) / curves.DAYS_PER_MONTH
         told = f"{int(label.loc[known, 'event'].sum())} events, median follow-up {follow:.0f} months"
     else:
         known = label["value"].notna()
