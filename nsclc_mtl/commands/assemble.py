@@ -86,6 +86,35 @@ def save_fitted(
     (folder / "fitted.json").write_text(json.dumps(state) + "\n")
 
 
+SEAL = "manifest.sha256"
+
+
+def seal(folder: Path) -> None:
+    """`manifest.sha256` of a fold, as `sha256sum -c` reads it; torch alone loads a flipped byte in silence."""
+    from nsclc_mtl.tables.read import sha256
+
+    files = [folder / "fitted.json", *sorted(folder.glob("model*.ckpt"))]
+    (folder / SEAL).write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
+
+
+def unbroken(folder: Path) -> None:
+    """Raises IntegrityFault where a file of the fold is not the one that the training wrote, before any is loaded."""
+    from nsclc_mtl.tables.read import sha256
+
+    try:
+        lines = (folder / SEAL).read_text().splitlines()
+        sealed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise IntegrityFault(
+            f"'{folder.name}/{SEAL}' is missing or damaged: the training did not finish; train again"
+        ) from error
+    for name in sorted({*sealed, *(path.name for path in folder.glob("model*.ckpt"))}):
+        if not (folder / name).is_file() or sha256(folder / name) != sealed.get(name):
+            raise IntegrityFault(
+                f"'{folder.name}/{name}' is not the file that the training wrote (sha256 differs); train again"
+            )
+
+
 def load_fold(
     cfg: Mapping[str, Any], folder: Path
 ) -> tuple[list[Learner], Fitted, dict[str, TaskSpec], dict[str, dict[str, Any]]]:
@@ -94,6 +123,7 @@ def load_fold(
 
     from nsclc_mtl.bags.dataset import Fitted
 
+    unbroken(folder)
     try:
         state = json.loads((folder / "fitted.json").read_text())
         fitted = Fitted.load(state["fitted"])

@@ -89,10 +89,10 @@ def split(cfg: Mapping[str, Any], manifest: Manifest) -> pd.DataFrame:
     if folds.get("file") and folds.get("columns"):
         raise UsageFault("folds.file and folds.columns both give the folds; set one of the two")
     if folds.get("columns"):
-        paths = sorted(_folder(folds["columns"], cfg).parent.glob(Path(folds["columns"]).name))
+        paths = sorted(_folder(folds["columns"], cfg).parent.glob(Path(folds["columns"]).name), key=_by_number)
         if not paths:
             raise DataFault(f"no split files match folds.columns='{folds['columns']}'")
-        return splits.from_columns(
+        made = splits.from_columns(
             paths,
             manifest.ids,
             manifest.labels,
@@ -100,8 +100,9 @@ def split(cfg: Mapping[str, Any], manifest: Manifest) -> pd.DataFrame:
             validation=folds["validation"],
             test=folds["test_column"],
         )
+        return _noted(made, manifest)
     if folds.get("file"):
-        return splits.from_csv(_folder(folds["file"], cfg), manifest.ids)
+        return _noted(splits.from_csv(_folder(folds["file"], cfg), manifest.ids), manifest)
     return splits.k_fold(
         manifest.labels,
         _usable(manifest),
@@ -110,6 +111,23 @@ def split(cfg: Mapping[str, Any], manifest: Manifest) -> pd.DataFrame:
         validation=folds["validation"],
         calibration=folds["calibration"],
     )
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """Sorts `splits_10` behind `splits_9`."""
+    import re
+
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", path.name)]
+
+
+def _noted(made: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
+    """The same splits; patients whom they leave out are noted."""
+    without = len(set(manifest.ids) - set(made["patient_id"]))
+    if without:
+        manifest.notes.append(
+            f"{without} of {len(manifest.ids)} patients stand in no fold of the files given: left out"
+        )
+    return made
 
 
 def _folder(path: str, cfg: Mapping[str, Any]) -> Path:

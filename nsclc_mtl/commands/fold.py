@@ -32,6 +32,7 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     folder.mkdir(exist_ok=True)
     members, data = train_members(settings, manifest, rows, folder)
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
+    assemble.seal(folder)
     held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"])}
     held.update({str(part): ids for part, ids in data.parts.items()})
     predicted = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,8 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
         models[int(name[4:])] = (members, SimpleNamespace(fitted=fitted, cache=BagCache()))
     manifest = narrowed(manifest, specs, modalities)
     ids = wanted_patients(settings, manifest)
-    own = "modalities" not in (settings.get("cohort") or {}) or read["cohort"] == trained["cohort"]
-    tested = tested_in(folder, ids, own=own)
+    tested = tested_in(folder, ids, own=same_patients(read, trained, manifest, folder))
+    ids = held_out(ids, tested, models, bool(settings.get("patients")), run)
     cautions = looked_at(manifest, ids, models, trained, bool(settings["allow_unseen_modalities"]))
     outputs = combine(models, manifest, ids, tested)
     table = pd.concat([long_table(wide, manifest, fold, "test") for fold, wide in outputs.items()])
@@ -135,6 +136,12 @@ def narrowed(manifest: Manifest, specs: Mapping[str, Any], modalities: Mapping[s
         if name not in manifest.labels:  # a cohort without this outcome: unknown for everybody
             columns = blank.get(spec.kind, ["value"])
             manifest.labels[name] = pd.DataFrame(np.nan, index=manifest.patients.index, columns=columns)
+        elif (manifest.tasks[name].kind, manifest.tasks[name].classes) != (spec.kind, spec.classes):
+            raise DataFault(
+                f"cohort={manifest.name}: task '{name}' is {manifest.tasks[name].kind} "
+                f"{list(manifest.tasks[name].classes)} here, the model's is {spec.kind} {list(spec.classes)}; "
+                "declare it alike, or under another name"
+            )
     manifest.labels = {name: manifest.labels[name] for name in specs}
     manifest.tasks = dict(specs)
     for sources in (manifest.tables, manifest.bags, manifest.volumes):
@@ -163,6 +170,39 @@ def wanted_patients(settings: Mapping[str, Any], manifest: Manifest) -> list[str
     return ids
 
 
+def same_patients(read: Mapping[str, Any], trained: Mapping[str, Any], manifest: Manifest, folder: Path) -> bool:
+    """Whether this is the training cohort: the same declaration, or the same patients table in another place.
+
+    A patient id alone says nothing: two cohorts may count their patients alike.
+    """
+    if read["cohort"] == trained["cohort"]:
+        return True
+    file = read["cohort"]["patients"]["file"]
+    account = folder / "run.json"
+    told = json.loads(account.read_text())["inputs"] if account.is_file() else []
+    before = {i["sha256"] for i in told if Path(i["path"]).name == Path(trained["cohort"]["patients"]["file"]).name}
+    return any(i["sha256"] in before for i in manifest.inputs if i["path"] == file)
+
+
+def held_out(
+    ids: Sequence[str], tested: Mapping[str, int], models: Mapping[int, Any], asked: bool, run: Run
+) -> list[str]:
+    """The patients without those whom all the given folds trained on (where `ckpt` has not every fold).
+
+    Raises DataFault where they were asked for by name, or nobody is left.
+    """
+    seen = [p for p in ids if p in tested and tested[p] not in models]
+    left = [p for p in ids if p not in set(seen)]
+    if seen and (asked or not left):
+        raise DataFault(
+            f"patient {seen[0]} was held out by fold {tested[seen[0]]}, which ckpt does not have; the folds that it "
+            "has were trained on this patient: give the run folder with all folds"
+        )
+    if seen:
+        run.say(f"note: {len(seen)} patients left out: the folds that ckpt has were trained on them")
+    return left
+
+
 def tested_in(folder: Path, ids: Sequence[str], own: bool) -> dict[str, int]:
     """The fold that held each patient of the training cohort out; patients outside it are not listed."""
     import pandas as pd
@@ -180,13 +220,13 @@ def looked_at(
     """Per patient: modalities there and missing, reasons for caution. Raises DataFault on untrained combinations."""
     import pandas as pd
 
-    fitted = next(iter(models.values()))[1].fitted
-    names = list(fitted.dims())
+    names = list(next(iter(models.values()))[1].fitted.dims())
+    patterns = {frozenset(pattern) for _, data in models.values() for pattern in data.fitted.patterns}
     hides = float(trained["fusion"].get("modality_dropout") or 0) > 0
     rows = []
     for patient in ids:
         have = frozenset(n for n in names if patient in _source(manifest, n))
-        known = any(have <= set(seen) if hides else have == set(seen) for seen in fitted.patterns)
+        known = any(have <= seen if hides else have == seen for seen in patterns)
         if not known and not allow:
             raise DataFault(
                 f"patient {patient} has {', '.join(sorted(have))}: a combination that was never trained; "

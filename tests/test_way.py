@@ -1,0 +1,227 @@
+"""The way of the data at features level: train, predict and evaluate a phantom of forty patients, in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nsclc_mtl.config import execute
+from nsclc_mtl.phantom.cohort import make
+
+COLUMNS = ["patient_id", "task", "fold", "part", "output", "value", "target", "event", "time_days"]
+SMALL = [
+    "cohort.level=features", "cohort.n=40", "folds.n=2", "folds.workers=0", "folds.validation=0.2",
+    "folds.min_events=2", "trainer.max_epochs=2", "optim.min_steps=1", "audit=2", "device=cpu", "logger=none",
+]  # fmt: skip
+
+
+class Way:
+    """A working folder with a cohort, and the verbs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data = make(root / "data", level="features", n=40, seed=0)
+        self.paths = [f"paths.runs={root / 'runs'}", f"paths.out={root / 'out'}"]
+
+    def run(self, verb: str, name: str, *words: str) -> int:
+        body = import_module(f"nsclc_mtl.commands.{verb}").body
+        return execute(verb, [f"name={name}", *self.paths, *words], lambda: body)
+
+    def train(self, name: str, *words: str) -> int:
+        return self.run("train", name, f"cohort.root={self.data}", *SMALL, *words)
+
+    def predict(self, name: str, *words: str, ckpt: Path | None = None) -> int:
+        return self.run("predict", name, f"ckpt={ckpt or self.folder()}", "explain.patients=0", *words)
+
+    def folder(self, verb: str = "train", name: str = "whole") -> Path:
+        return self.root / "runs" / verb / name
+
+    def table(self, verb: str = "train", name: str = "whole") -> pd.DataFrame:
+        return table(self.folder(verb, name) / "predictions.csv")
+
+
+def table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=dict.fromkeys(set(COLUMNS) - {"value", "fold"}, str), keep_default_na=False)
+
+
+def wide(frame: pd.DataFrame) -> pd.Series:
+    return frame.set_index(["patient_id", "task", "output"])["value"].sort_index()
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
+    """A working folder in which two folds were trained."""
+    made = Way(tmp_path_factory.mktemp("way"))
+    assert made.train("whole") == 0
+    return made
+
+
+def test_a_run_folder_holds_what_was_promised(way: Way) -> None:
+    folder = way.folder()
+    for name in ("config.yaml", "run.json", "log.txt", "splits.csv", "predictions.csv", "cohort.json", "audit.json"):
+        assert (folder / name).is_file(), name
+    for k in (0, 1):
+        assert (folder / f"fold{k}" / "model0.ckpt").is_file()
+        assert json.loads((folder / f"fold{k}" / "fitted.json").read_text())["fitted"]["tables"]
+    account = json.loads((folder / "run.json").read_text())
+    assert account["done"] == ["fold0", "fold1"]
+    assert {i["path"] for i in account["inputs"]} >= {"patients.csv", "rna.csv", "slides.csv"}
+
+
+def test_predictions_speak_public_words(way: Way) -> None:
+    frame = way.table()
+    assert list(frame.columns) == COLUMNS
+    assert set(frame["part"]) == {"train", "validation", "test"}
+    train = frame[frame["part"] == "train"]
+    assert set(zip(train["task"], train["output"], strict=True)) == {("survival", "risk")}
+    test = frame[frame["part"] == "test"]
+    words = {
+        "grade": {"p:G1", "p:G2", "p:G3"}, "stage": {"p:I", "p:II", "p:III", "p:IV"},
+        "response": {"p:non-responder", "p:responder"},
+        "survival": {"risk", *(f"surv:{d}" for d in ("182.5", "365", "730", "1095", "1460", "1825"))},
+    }  # fmt: skip
+    for task, outputs in words.items():
+        rows = test[test["task"] == task]
+        assert set(rows["output"]) == outputs
+        assert (rows.groupby("output")["patient_id"].nunique() == 40).all()
+        assert not rows.duplicated(["patient_id", "output"]).any()
+        if task != "survival":
+            np.testing.assert_allclose(rows.groupby("patient_id")["value"].sum(), 1, atol=1e-5)
+    assert np.isfinite(frame["value"]).all()
+    patients = pd.read_csv(way.data / "patients.csv", dtype=str, keep_default_na=False).set_index("patient_id")
+    said = test[test["output"] == "p:G1"].set_index("patient_id")["target"]
+    assert (said == patients.loc[said.index, "grade"]).all()
+    risk = test[test["output"] == "risk"].set_index("patient_id")
+    known = patients.loc[risk.index]
+    assert (risk["event"] == known["os_status"].map({"deceased": "1", "alive": "0", "": ""})).all()
+    assert (risk["time_days"] == known["os_days"]).all()
+    curves = test[test["output"].str.startswith("surv:")].assign(day=lambda f: f["output"].str[5:].astype(float))
+    steps = curves.pivot_table(index="patient_id", columns="day", values="value").diff(axis=1).iloc[:, 1:]
+    assert (steps <= 1e-6).all(axis=None)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_one_fold_alone_is_that_fold(way: Way) -> None:
+    assert way.train("again") == 0
+    whole = (way.folder() / "predictions.csv").read_bytes()
+    assert (way.folder(name="again") / "predictions.csv").read_bytes() == whole
+    assert (way.folder(name="again") / "audit.json").read_bytes() == (way.folder() / "audit.json").read_bytes()
+    assert way.train("one", "fold=1") == 0
+    one, all_folds = way.table(name="one"), way.table()
+    assert set(one["fold"]) == {1}
+    pd.testing.assert_frame_equal(one, all_folds[all_folds["fold"] == 1].reset_index(drop=True))
+    assert way.train("none", "fold=7") == 2
+
+
+def test_own_patients_are_predicted_by_the_fold_that_held_them_out(way: Way) -> None:
+    assert way.predict("own") == 0
+    made, trained = way.table("predict", "own"), way.table()
+    assert list(made.columns) == COLUMNS
+    pd.testing.assert_series_equal(wide(made), wide(trained[trained["part"] == "test"]), rtol=1e-4, atol=1e-5)
+    shutil.copytree(way.data, way.root / "moved")
+    assert way.predict("moved", f"cohort.root={way.root / 'moved'}") == 0
+    pd.testing.assert_frame_equal(way.table("predict", "moved"), made)
+    two = sorted(set(made["patient_id"]))[:2]
+    assert way.predict("some", f"patients=[{','.join(two)}]") == 0
+    pd.testing.assert_series_equal(
+        wide(way.table("predict", "some")), wide(made[made["patient_id"].isin(two)]), rtol=1e-4
+    )
+    assert way.predict("nobody", "patients=[nobody]") == 2
+
+
+def test_new_patients_are_predicted_by_the_mean_of_the_folds(way: Way) -> None:
+    """Their ids are those of the training patients, and mean other people."""
+    other = make(way.root / "other", level="features", n=12, seed=5)
+    assert way.predict("new", f"cohort.root={other}") == 0
+    made = way.table("predict", "new")
+    assert set(made["fold"]) == {-1}
+    folds = []
+    for k in (0, 1):
+        name = f"new{k}"
+        assert way.predict(name, f"cohort.root={other}", ckpt=way.folder() / f"fold{k}" / "model0.ckpt") == 0
+        folds.append(wide(way.table("predict", name)))
+    assert (folds[0] != folds[1]).any()
+    pd.testing.assert_series_equal(wide(made), (folds[0] + folds[1]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_one_fold_never_predicts_those_it_was_trained_on(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
+    ckpt = way.folder() / "fold1"
+    assert way.predict("half", ckpt=ckpt) == 0
+    splits = pd.read_csv(way.folder() / "splits.csv", dtype=str)
+    mine = splits[(splits["fold"] == "1") & (splits["part"] == "test")]["patient_id"]
+    assert set(way.table("predict", "half")["patient_id"]) == set(mine)
+    assert f"{40 - len(mine)} patients left out" in capsys.readouterr().out
+    stranger = next(p for p in splits["patient_id"] if p not in set(mine))
+    assert way.predict("asked", f"patients=[{stranger}]", ckpt=ckpt) == 3
+    assert "which ckpt does not have" in capsys.readouterr().err
+
+
+def test_a_combination_that_was_never_trained_is_refused(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
+    assert way.train("fixed", "fold=0", "fusion.modality_dropout=0", "modalities=[rna,clinical]", "audit=0") == 0
+    other = make(way.root / "strange", level="features", n=12, seed=6)
+    fold = way.folder(name="fixed") / "fold0"
+    state = json.loads((fold / "fitted.json").read_text())
+    assert sorted(map(sorted, state["fitted"]["patterns"])) == [["clinical"], ["clinical", "rna"]]
+    state["fitted"]["patterns"] = [["clinical", "rna"]]
+    (fold / "fitted.json").write_text(json.dumps(state))
+    import_module("nsclc_mtl.commands.assemble").seal(fold)
+    words = [f"cohort.root={other}"]
+    assert way.predict("strict", *words, ckpt=way.folder(name="fixed")) == 3
+    assert "set allow_unseen_modalities=true" in capsys.readouterr().err
+    assert way.predict("lax", *words, "allow_unseen_modalities=true", ckpt=way.folder(name="fixed")) == 0
+    cautions = pd.read_csv(way.folder("predict", "lax") / "patients.csv", keep_default_na=False)
+    assert cautions["caution"].str.contains("never trained").any()
+    assert (cautions["missing"].str.contains("rna") == cautions["caution"].str.contains("no rna")).all()
+
+
+def test_evaluate_reads_the_run(way: Way) -> None:
+    assert way.run("evaluate", "e", f"ckpt={way.folder()}", "bootstrap=20", "floors=[stage]") == 0
+    rows = json.loads((way.folder("evaluate", "e") / "metrics.json").read_text())
+    assert {"grade", "stage", "response", "survival"} == {r["task"] for r in rows}
+    assert (way.folder("evaluate", "e") / "report.html").is_file()
+
+
+class Bomb:
+    """What a pickle can do."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("exploded"),))
+
+
+@pytest.mark.parametrize("how", ["flipped", "pickle", "cut", "absent", "added", "fitted", "seal"])
+def test_a_file_that_was_tampered_with_ends_with_exit_5(
+    way: Way, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path(shutil.copytree(way.folder(), tmp_path / "run"))
+    ckpt, fitted = run / "fold1" / "model0.ckpt", run / "fold1" / "fitted.json"
+    raw = bytearray(ckpt.read_bytes())
+    if how == "flipped":
+        raw[len(raw) // 2] ^= 1
+        ckpt.write_bytes(raw)
+    elif how == "pickle":
+        buffer = io.BytesIO()
+        pickle.dump(Bomb(), buffer)
+        ckpt.write_bytes(buffer.getvalue())
+        import_module("nsclc_mtl.commands.assemble").seal(ckpt.parent)  # by somebody who knows about the seal
+    elif how == "cut":
+        ckpt.write_bytes(raw[:-1])
+    elif how == "absent":
+        ckpt.unlink()
+    elif how == "added":
+        (ckpt.parent / "model1.ckpt").write_bytes(raw)
+    elif how == "fitted":
+        fitted.write_text(fitted.read_text().replace("0.1", "0.2", 1))
+    else:
+        (ckpt.parent / "manifest.sha256").unlink()
+    assert way.predict(f"tampered-{how}", ckpt=run) == 5
+    assert "fold1/" in capsys.readouterr().err
+    assert not Path("exploded").exists()
+    assert not (way.folder("predict", f"tampered-{how}") / "predictions.csv").exists()
