@@ -48,7 +48,8 @@ def read_text(path: Path, ids: str | None = None) -> pd.DataFrame:
     first = text.lstrip("\n").split("\n", 1)[0]
     separator = max(",;\t", key=first.count)
     _rectangular(text, separator, path.name)
-    frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
+    # object rather than str: one block of memory, where thousands of columns of Arrow strings take seconds to touch
+    frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=object, keep_default_na=False, index_col=False)
     if separator == ";":  # the decimal comma travels with the semicolon
         values = [name for name in frame.columns if name != ids]
         frame[values] = frame[values].replace(r"^([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)$", r"\1.\2", regex=True)
@@ -139,18 +140,17 @@ def numeric(column: pd.Series, where: str, missing: Sequence[str] = MISSING) -> 
 
 def numeric_table(table: pd.DataFrame, where: str) -> pd.DataFrame:
     """All columns as float64, NaN where missing; as `numeric` of each column, in one pass for thousands of them."""
-    text = [name for name in table.columns if table[name].dtype.kind != "f"]
-    cells = table[text].to_numpy(dtype=object).ravel()
+    text = np.array([dtype.kind != "f" for dtype in table.dtypes], dtype=bool)
+    out = np.empty(table.shape)
+    out[:, ~text] = table.loc[:, ~text].to_numpy(dtype=float)
+    cells = table.loc[:, text]
     try:
-        flat = numeric(pd.Series(cells), where).to_numpy().reshape(len(table), len(text))
+        out[:, text] = numeric(pd.Series(cells.to_numpy(dtype=object).ravel()), where).to_numpy().reshape(cells.shape)
     except DataFault:
-        for name in text:  # again, to name the column and the patient
-            numeric(table[name], f"{where}, column '{name}'")
+        for name in cells:  # again, to name the column and the patient
+            numeric(cells[name], f"{where}, column '{name}'")
         raise
-    if len(text) == table.shape[1]:
-        return pd.DataFrame(flat, index=table.index, columns=table.columns)
-    number = {name: flat[:, i] for i, name in enumerate(text)}
-    return pd.DataFrame({name: number.get(name, table[name]) for name in table.columns}, index=table.index)
+    return pd.DataFrame(out, index=table.index, columns=table.columns)
 
 
 def _some(names: Iterable[object], most: int = 6) -> str:
