@@ -109,7 +109,7 @@ def test_predictions_speak_public_words(way: Way) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_one_fold_alone_is_that_fold(way: Way) -> None:
-    assert way.train("again") == 0
+    assert way.train("again") == 0  # the whole run once more
     whole = (way.folder() / "predictions.csv").read_bytes()
     assert (way.folder(name="again") / "predictions.csv").read_bytes() == whole
     assert (way.folder(name="again") / "audit.json").read_bytes() == (way.folder() / "audit.json").read_bytes()

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from nsclc_mtl.records import DataFault, UsageFault
 from nsclc_mtl.tables.encode import TableEncoder
+from nsclc_mtl.tables.read import numeric
 
 COLUMNS = {"age": "numeric", "sex": "categorical", "smoking": ["never", "former", "current"]}
 CLINICAL = pd.DataFrame(
@@ -108,12 +109,17 @@ def test_faults_are_sentences() -> None:
         TableEncoder.fit(CLINICAL, {"age": "number"})
 
 
-def test_a_wide_table_is_quick() -> None:
+def test_a_wide_table_is_encoded_in_one_go() -> None:
+    """Two thousand columns of numbers are fitted and encoded in less time than three hundred are read one by one."""
     rng = np.random.Generator(np.random.PCG64(3))
-    values = rng.normal(size=(150, 2000))
+    values = rng.normal(size=(40, 2000))
     values[rng.random(values.shape) < 0.01] = np.nan
     table = pd.DataFrame(values).rename(columns=lambda i: f"g{i}")
     began = time.process_time()
-    made = TableEncoder.fit(table, components=16)
-    made.transform(table)
-    assert time.process_time() - began < 3
+    assert TableEncoder.fit(table).transform(table).shape == (40, 2000 + int((np.isnan(values).any(0)).sum()))
+    together = time.process_time() - began
+    text = table.iloc[:, :300].astype(str)
+    began = time.process_time()
+    for name in text:
+        numeric(text[name], "x")
+    assert together < time.process_time() - began
