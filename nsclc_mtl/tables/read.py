@@ -129,7 +129,7 @@ def read_indexed(path: Path, column: str, *, unique: bool = True) -> pd.DataFram
 def numeric(column: pd.Series, where: str, missing: Sequence[str] = MISSING) -> pd.Series:
     """The column as float64, NaN where missing. Raises DataFault naming the first values that are no numbers."""
     text = column.astype(str).str.strip()
-    blank = text.isin(missing)
+    blank = text.isin(missing) | column.isna()
     values = pd.to_numeric(text.where(~blank, "nan"), errors="coerce").astype(float)
     bad = text[~blank & (values.isna() | np.isinf(values))]
     if len(bad):

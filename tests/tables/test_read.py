@@ -133,6 +133,8 @@ def test_missing_words_are_missing() -> None:
     column = pd.Series([*read.MISSING, " NA ", " 5 "])
     values = read.numeric(column, "x")
     assert values.isna().tolist() == [True] * (len(column) - 1) + [False]
+    assert read.numeric(pd.Series([None, np.nan, 3], dtype=object), "x").isna().tolist() == [True, True, False]
+    assert read.numeric(pd.Series([np.nan, 3]), "x").isna().tolist() == [True, False]
     both = read.numeric_table(pd.DataFrame({"a": column, "b": 1.5}), "x")
     assert both["a"].equals(values.rename("a"))
     assert (both["b"] == 1.5).all()
