@@ -123,7 +123,7 @@ class _Loader:
                 raise DataFault(
                     f"cohort={self.name}: no patient has the modality '{name}'; run {self._maker(spec)} first"
                 )
-            else:
+            elif spec.kind in ("bag", "volume") or not options.get("optional"):  # an optional table is just not there
                 self.notes.append(f"modality '{name}' left out: no patient has it here")
         if not manifest.modalities:
             raise DataFault(
