@@ -88,10 +88,12 @@ def test_who_has_what(root: Path) -> None:
     assert {i["path"] for i in made.inputs} == {"patients.csv", "rna.csv", "slides.csv", "vectors.npz"}
     told = "; ".join(made.notes)
     for words in (
-        "modality 'other' left out: no patient has it here", "1 of 5 slides have no features",
+        "1 of 5 slides have no features",
         "slides of 1 patients outside", "column 'smoking' holds 'sometimes' (1 rows)",
     ):  # fmt: skip
         assert words in told
+    assert "other" not in made.modalities
+    assert "other" not in told  # an optional table that is not there is no news
 
 
 def test_tasks_and_modalities_are_picked_by_name(root: Path) -> None:
