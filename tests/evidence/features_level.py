@@ -26,7 +26,7 @@ TASKS = ("grade", "stage", "response", "survival")
 ALONE = ("wsi", "radiomics", "rna", "proteomics", "clinical")
 
 
-def job(words: tuple[str, int, int, str], out: str) -> dict[str, Any]:
+def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[str, Any]:
     """One cohort, cross-validated: (kind, n, seed, modality). Values are patient-weighted means over folds."""
     import torch
 
@@ -38,7 +38,7 @@ def job(words: tuple[str, int, int, str], out: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     kind, n, seed, modality = words
     overrides = ["model=moe_mil", "cohort.level=features", f"cohort.n={n}", f"cohort.seed={seed}", f"seed={seed}"]
-    overrides += ["logger=none", f"paths.out={out}"] + ([f"modalities=[{modality}]"] if modality else [])
+    overrides += ["logger=none", f"paths.out={out}"] + ([f"modalities=[{modality}]"] if modality else []) + changes
     settings = plain(compose("train", overrides))
     root = phantom_root(settings["cohort"], settings["paths"])
     manifest = open_cohort(settings)
@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument("--out", default="evidence.json")
     parser.add_argument("--work", default="out")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("changes", nargs="*", help="overrides of `mtl train`, for example members=3")
     chosen = parser.parse_args()
     parts = chosen.parts.split(",")
     work: list[tuple[str, int, int, str]] = []
@@ -231,7 +232,7 @@ def main() -> None:
     results = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(chosen.workers, mp_context=context) as pool:
-        for found in pool.map(job, work, [chosen.work] * len(work)):
+        for found in pool.map(job, work, [chosen.work] * len(work), [chosen.changes] * len(work)):
             results.append(found)
             Path(chosen.out).write_text(json.dumps(results))
             print(
