@@ -22,6 +22,7 @@ NEEDED = ("predictions.csv", "config.yaml", "cohort.json")
 def body(cfg: DictConfig, run: Run) -> None:
     """Writes `metrics.json`, `floors.csv` and `report.html` for the run that `ckpt` names, and prints the table."""
     import yaml
+    from threadpoolctl import threadpool_limits
 
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.config import plain
@@ -45,7 +46,9 @@ def body(cfg: DictConfig, run: Run) -> None:
     predictions = read_table(folder / "predictions.csv")
     tasks = tasks_of(folder / "cohort.json", manifest)
     run.say(f"{manifest.name}: {predictions['patient_id'].nunique()} patients, tasks {', '.join(tasks)}")
-    floors = fit_floors(settings, trained, manifest, splits, predictions, tasks)
+    # thousands of fits of a hundred columns each: threads of the linear algebra would only wait for each other
+    with threadpool_limits(1):
+        floors = fit_floors(settings, trained, manifest, splits, predictions, tasks)
     floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
     results = evaluate_predictions(
         with_others(predictions, floors, oracle_rows(trained, predictions, tasks)),
