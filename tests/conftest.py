@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# CI judges a change, so it tries the same examples every time; elsewhere Hypothesis hunts for new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("hunt", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "hunt")
 
 ROOT = Path(__file__).resolve().parent.parent
 

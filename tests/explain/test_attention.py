@@ -37,7 +37,7 @@ def test_percentiles_keep_the_order_and_span_the_slide(scores: list[float]) -> N
     order = np.argsort(values, kind="stable")
     assert (np.diff(rank[order]) >= 0).all()
     assert (np.diff(rank[order])[np.diff(values[order]) == 0] == 0).all()
-    np.testing.assert_array_equal(attention.percentiles(values * 0.5), rank)
+    np.testing.assert_array_equal(attention.percentiles(values * 2), rank)  # halving would merge subnormal numbers
 
 
 @pytest.mark.parametrize("legend", ["percentile", "raw"])
