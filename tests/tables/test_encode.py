@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from hypothesis.extra import numpy as hnp
 
 from nsclc_mtl.records import DataFault, UsageFault
 from nsclc_mtl.tables.encode import TableEncoder
-from nsclc_mtl.tables.read import numeric
 
 COLUMNS = {"age": "numeric", "sex": "categorical", "smoking": ["never", "former", "current"]}
 CLINICAL = pd.DataFrame(
@@ -109,17 +107,12 @@ def test_faults_are_sentences() -> None:
         TableEncoder.fit(CLINICAL, {"age": "number"})
 
 
-def test_a_wide_table_is_encoded_in_one_go() -> None:
-    """Two thousand columns of numbers are fitted and encoded in less time than three hundred are read one by one."""
+def test_a_wide_table_of_text_is_encoded_like_its_numbers() -> None:
     rng = np.random.Generator(np.random.PCG64(3))
     values = rng.normal(size=(40, 2000))
     values[rng.random(values.shape) < 0.01] = np.nan
     table = pd.DataFrame(values).rename(columns=lambda i: f"g{i}")
-    began = time.process_time()
-    assert TableEncoder.fit(table).transform(table).shape == (40, 2000 + int((np.isnan(values).any(0)).sum()))
-    together = time.process_time() - began
-    text = table.iloc[:, :300].astype(str)
-    began = time.process_time()
-    for name in text:
-        numeric(text[name], "x")
-    assert together < time.process_time() - began
+    encoded = TableEncoder.fit(table).transform(table)
+    assert encoded.shape == (40, 2000 + int((np.isnan(values).any(0)).sum()))
+    text = table.astype(str)
+    np.testing.assert_array_equal(TableEncoder.fit(text).transform(text), encoded)
