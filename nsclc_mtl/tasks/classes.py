@@ -1,4 +1,4 @@
-"""Tasks with classes: binary, multiclass, and ordinal by a proportional-odds head."""
+"""Tasks with classes: binary, multiclass, and ordinal by a cumulative-logit head."""
 
 from __future__ import annotations
 
@@ -68,7 +68,12 @@ class Multiclass(Task):
 
 
 class Ordinal(Task):
-    """Ordered classes by proportional odds: one score, cut points in order (McCullagh, JRSS B, 1980)."""
+    """Ordered classes by cumulative logits: one score, cut points in order, P(above a cut) = sigmoid(score - cut).
+
+    The form is that of proportional odds (McCullagh, JRSS B, 1980), but the loss is not its likelihood: it is the
+    binary cross-entropy of lying above each cut, averaged over the cuts, i.e. the all-threshold loss with a logistic
+    penalty (Rennie and Srebro, IJCAI workshop on advances in preference handling, 2005).
+    """
 
     def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
         super().__init__(spec, view_dim, state)
@@ -94,6 +99,7 @@ class Ordinal(Task):
         return self.linear(view) - self.cuts()
 
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
+        # every cut is a yes or no of its own: finite however close two cuts lie, which the log of a difference is not
         above = (value[:, None] > torch.arange(raw.shape[1], device=raw.device)).to(raw.dtype)
         return functional.binary_cross_entropy_with_logits(raw, above)
 

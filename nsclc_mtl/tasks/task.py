@@ -7,6 +7,7 @@ patient that explanations and rankings are about (higher = higher class or worse
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from nsclc_mtl.records import Target, TaskSpec
 
 
-class Task(nn.Module):
+class Task(nn.Module, ABC):
     """What all kinds of tasks share. A task without a known label in the batch costs exactly zero."""
 
     def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
@@ -29,9 +30,9 @@ class Task(nn.Module):
         """What is fitted on the training patients with a known label, as plain JSON types."""
         return {}
 
+    @abstractmethod
     def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
         """Raw outputs [patient, ...] of a view [patient, view_dim]; `earlier` holds those of the tasks before."""
-        raise NotImplementedError(f"{type(self).__name__} has no head")  # the base class is never built
 
     def loss(self, raw: Tensor, target: Target) -> Tensor:
         """Mean loss over the patients whose label is known; zero, with a gradient of zero, where there is none."""
@@ -40,16 +41,17 @@ class Task(nn.Module):
         event = None if target.event is None else target.event[target.known]
         return self._loss(raw[target.known], target.value[target.known], event)
 
+    @abstractmethod
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no loss")  # the base class is never built
+        """Mean loss over patients whose labels are all known."""
 
+    @abstractmethod
     def predict(self, raw: Tensor) -> dict[str, Tensor]:
         """Public outputs by name (`p:<class>`, `risk`, `surv:<days>`), each [patient]."""
-        raise NotImplementedError(f"{type(self).__name__} predicts nothing")  # the base class is never built
 
+    @abstractmethod
     def score(self, raw: Tensor) -> Tensor:
         """One number a patient, [patient], higher = higher class or worse outcome; differentiable."""
-        raise NotImplementedError(f"{type(self).__name__} has no score")  # the base class is never built
 
 
 def by_class(classes: Sequence[str], probability: Tensor) -> dict[str, Tensor]:

@@ -37,6 +37,15 @@ def table(told: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(told.values()), dim=1)
 
 
+def test_a_task_that_leaves_a_word_out_cannot_be_built() -> None:
+    spec = TaskSpec("t", "binary", CLASSES["binary"], ("c",))
+    with pytest.raises(TypeError, match="abstract methods? '?_loss'?, '?head'?, '?predict'?, '?score'?"):
+        Task(spec, 6, {})  # type: ignore[abstract]
+    half = type("Half", (Binary,), {"score": Task.score})
+    with pytest.raises(TypeError, match="abstract method '?score"):
+        half(spec, 6, {})
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @settings(max_examples=40, deadline=None)
 @given(size=st.floats(0, 1e4), seed=st.integers(0, 99))
