@@ -11,7 +11,6 @@ import errno
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from nsclc_mtl.features import layouts
 from nsclc_mtl.records import DataFault, Features, IntegrityFault, Tiles, TryAgain
 
-FORMAT = "nsclc_mtl/1"
 # What TRIDENT and CLAM keep on `coords`; other attributes are provenance and stand at the root of the file.
 GEOMETRY = (
     "patch_size",
@@ -36,7 +35,6 @@ GEOMETRY = (
     "name",
 )
 NO_GEOMETRY = ("dir", "workers", "pictures")  # options of the `slides` group that do not change a tile
-_RECORD = ("format", "rows", "config_hash", "content_sha256", "complete", "json_attrs")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -73,16 +71,7 @@ def read(path: Path, mpp: float | None = None) -> Features:
     the file has none (its order is kept then). Raises DataFault where it cannot be read or holds NaN or Inf.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in {".h5", ".hdf5"}:
-        values, coords, attrs = _read_hdf5(path)
-    elif suffix == ".npz":
-        values, coords, attrs = _read_npz(path)
-    elif suffix in {".pt", ".pth"}:
-        values, coords, attrs = _read_torch(path)
-    else:
-        raise DataFault(f"'{path.name}' is no feature file: .h5, .npz and .pt are read")
-    values = _two_dimensional(values, path)
+    values, coords, attrs = layouts.read(path)
     if coords is None:
         order = np.arange(len(values))
         coords = np.stack([order, np.zeros_like(order)], axis=1)
@@ -103,16 +92,10 @@ def read(path: Path, mpp: float | None = None) -> Features:
 def header(path: Path) -> tuple[int, int]:
     """(tiles, dim) of a feature file; of HDF5 without reading the data."""
     path = Path(path)
-    if path.suffix.lower() not in {".h5", ".hdf5"}:
-        found = read(path)
-        return len(found), found.features.shape[1]
-    with _open(path) as file:
-        shape = file[_values_name(file, path)].shape
-    if len(shape) == 3 and shape[0] == 1:
-        shape = shape[1:]
-    if len(shape) != 2:
-        raise DataFault(f"'{path.name}': features of shape {shape}, expected (tiles, dim)")
-    return int(shape[0]), int(shape[1])
+    if path.suffix.lower() in layouts.HDF5:
+        return layouts.hdf5_shape(path)
+    found = read(path)
+    return len(found), found.features.shape[1]
 
 
 def is_complete(path: Path, config_hash: str, deep: bool = False) -> bool:
@@ -151,8 +134,8 @@ def write_tiles(path: Path, tiles: Tiles) -> None:
 def read_tiles(path: Path) -> Tiles:
     """The tiles of one slide as `write_tiles` kept them. Raises IntegrityFault where the file is not complete."""
     path = Path(path)
-    with _open(path) as file:
-        attrs = _attributes(file)
+    with layouts.opened(path) as file:
+        attrs = layouts.attributes(file)
         if not file.attrs.get("complete", 0) or any(len(file[k]) != file.attrs["rows"] for k in ("coords", "tissue")):
             raise IntegrityFault(f"'{path.name}' is not a complete tile file; remove it and run `mtl tile` again")
         coords, tissue = file["coords"][()], file["tissue"][()]
@@ -208,7 +191,7 @@ def _publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any
             for name, array in data.items():
                 chunks = (min(len(array), 1024), *array.shape[1:]) if array.size else None
                 file.create_dataset(name, data=array, chunks=chunks, track_times=False)
-            plain = {key: value for key, value in attrs.items() if key not in _RECORD or key == "config_hash"}
+            plain = {key: value for key, value in attrs.items() if key not in layouts.RECORD or key == "config_hash"}
             as_json = sorted(
                 k
                 for k, v in plain.items()
@@ -218,7 +201,7 @@ def _publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any
                 value = json.dumps(plain[key], sort_keys=True, default=str) if key in as_json else plain[key]
                 (file["coords"] if key in GEOMETRY else file).attrs[key] = value
             file.attrs["config_hash"] = str(attrs.get("config_hash", ""))
-            file.attrs["format"] = FORMAT
+            file.attrs["format"] = layouts.FORMAT
             file.attrs["json_attrs"] = json.dumps(as_json)
             file.attrs["rows"] = len(data["coords"])
             file.attrs["content_sha256"] = digest
@@ -263,100 +246,6 @@ def _digest(data: Mapping[str, np.ndarray]) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except FileNotFoundError:
-        raise DataFault(f"'{path.name}' does not exist; run `mtl extract`") from None
-    except OSError as error:
-        raise DataFault(
-            f"'{path.name}' is not a whole HDF5 file ({str(error).split('(')[0].strip()}); remove and redo it"
-        ) from error
-
-
-def _values_name(file: h5py.File, path: Path) -> str:
-    for name in ("features", "feats"):
-        if name in file:
-            return name
-    raise DataFault(f"'{path.name}' holds {sorted(file)} but neither `features` nor `feats`")
-
-
-def _attributes(file: h5py.File) -> dict[str, Any]:
-    """All attributes as plain types: those on the datasets first, then those of the file."""
-    found: dict[str, Any] = {}
-    for name in ("features", "feats", "coords"):
-        if name in file:
-            found |= {key: _plain(value) for key, value in file[name].attrs.items()}
-    found |= {key: _plain(value) for key, value in file.attrs.items()}
-    for key in json.loads(found.pop("json_attrs", "[]")):
-        found[key] = json.loads(found[key])
-    return {key: value for key, value in found.items() if key not in _RECORD or key == "config_hash"}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _read_hdf5(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    with _open(path) as file:
-        name = _values_name(file, path)
-        try:
-            values, coords = file[name][()], file["coords"][()] if "coords" in file else None
-        except OSError as error:
-            raise DataFault(f"'{path.name}' is damaged and cannot be read; remove and redo it") from error
-        if "rows" in file.attrs and file.attrs.get("format") == FORMAT and len(values) != file.attrs["rows"]:
-            raise IntegrityFault(
-                f"'{path.name}' holds {len(values)} of {file.attrs['rows']} rows; run `mtl extract` again"
-            )
-        attrs = _attributes(file)
-        if name == "feats":
-            attrs.setdefault("unit", "unknown")
-    return values, coords, attrs
-
-
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            name = next((key for key in ("features", "feats", "arr_0") if key in file), None)
-            if name is None:
-                raise DataFault(f"'{path.name}' holds {sorted(file)} but no array `features`")
-            return file[name], file.get("coords"), {}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataFault(f"'{path.name}' is no plain .npz of arrays (pickled content is not loaded)") from error
-
-
-def _read_torch(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    import pickle
-
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise DataFault(
-            f"'{path.name}' is no plain tensor file (pickled objects are not loaded); save a tensor or a dict"
-        ) from error
-    if isinstance(content, torch.Tensor):
-        return content.float().numpy(), None, {}
-    values = next((content[key] for key in ("features", "feats") if isinstance(content, dict) and key in content), None)
-    if not isinstance(values, torch.Tensor):
-        raise DataFault(f"'{path.name}' holds neither a tensor nor a dict with `features`")
-    coords = content.get("coords")
-    return values.float().numpy(), None if coords is None else torch.as_tensor(coords).numpy(), {}
-
-
-def _two_dimensional(values: np.ndarray, path: Path) -> np.ndarray:
-    if values.ndim == 3 and values.shape[0] == 1:  # some writers keep the batch axis
-        values = values[0]
-    if values.ndim != 2:
-        raise DataFault(f"'{path.name}': features of shape {values.shape}, expected (tiles, dim)")
-    return values
 
 
 def _half(values: np.ndarray, path: Path) -> np.ndarray:

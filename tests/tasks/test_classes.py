@@ -39,10 +39,10 @@ def table(told: dict[str, Tensor]) -> Tensor:
 
 def test_a_task_that_leaves_a_word_out_cannot_be_built() -> None:
     spec = TaskSpec("t", "binary", CLASSES["binary"], ("c",))
-    with pytest.raises(TypeError, match="abstract methods? '?_loss'?, '?head'?, '?predict'?, '?score'?"):
+    with pytest.raises(TypeError, match=r"abstract methods? '?_loss'?, '?head'?, '?predict'?, '?score'?"):
         Task(spec, 6, {})  # type: ignore[abstract]
     half = type("Half", (Binary,), {"score": Task.score})
-    with pytest.raises(TypeError, match="abstract method '?score"):
+    with pytest.raises(TypeError, match=r"abstract method '?score"):
         half(spec, 6, {})
 
 
