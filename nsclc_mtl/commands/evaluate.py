@@ -274,7 +274,7 @@ def write(
     run: Run,
 ) -> None:
     """`metrics.json` and `report.html` into the run folder, the table onto the terminal."""
-    from nsclc_mtl.report import evaluation, page
+    from nsclc_mtl.report import evaluation, page, terminal
 
     rows = evaluation.metric_rows(results)
     (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -290,7 +290,7 @@ def write(
     )
     html = page.render(results, predictions, story, manifest, splits)
     (run.path / "report.html").write_text(html, encoding="utf-8")
-    show(results, primary, run)
+    run.show(terminal.table(results, primary, boxed=run.console.is_terminal))
     run.say(f"report: {run.path / 'report.html'}")
 
 
@@ -311,44 +311,3 @@ def _meta(
         ("Commit", str(account.get("git_commit") or "")[:10]),
         ("Evaluated", f"{datetime.now(UTC):%d %B %Y}"),
     ]
-
-
-def show(results: Mapping[str, TaskResult], primary: str, run: Run) -> None:
-    """The results as a table: the learner of each task, the floors below it, the paired difference beside them."""
-    from rich.box import HEAVY_HEAD
-    from rich.table import Table
-
-    from nsclc_mtl.metrics.comparison import Interval
-    from nsclc_mtl.report.page import metric_word, model_word
-
-    def told(at: Interval, sign: str = "") -> str:
-        if at.value != at.value:
-            return f"- ({at.reason})" if at.reason else "-"
-        band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if at.lo == at.lo else ""
-        return f"{at.value:{sign}.3f}{band}"
-
-    title = "Learner and floor, 95 % intervals conditional on the trained models"
-    table = Table(title=title, title_justify="left", box=HEAVY_HEAD if run.console.is_terminal else None)
-    for column in ("task", "n", "events", "metric", "model", "value", "learner minus it"):
-        table.add_column(column, justify="right" if column in ("n", "events") else "left")
-    for name, result in results.items():
-        models = result.metrics[result.primary]
-        events = "" if result.events is None else str(result.events)
-        row = (name, str(result.n), events, metric_word(result.primary))
-        table.add_row(*row, "learner", told(models["learner"].interval()), "", style="bold")
-        for model in result.models("floor:"):
-            word = model_word(model) + (" *" if model == primary else "")
-            table.add_row(
-                "",
-                "",
-                "",
-                "",
-                word,
-                told(models[model].interval()),
-                told(result.difference(result.primary, model), "+"),
-            )
-        for model in result.models("oracle:"):
-            table.add_row("", "", "", "", model_word(model), told(models[model].interval()), "", style="dim")
-        table.add_section()
-    table.caption = "* primary floor"
-    run.show(table)

@@ -1,0 +1,44 @@
+"""The results on the terminal: one table, the learner of each task above its floors and ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.box import HEAVY_HEAD
+from rich.table import Table
+
+from nsclc_mtl.metrics.comparison import Interval
+from nsclc_mtl.report.evaluation import TaskResult
+from nsclc_mtl.report.page import metric_word, model_word
+
+
+def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table:
+    """The learner of each task, the floors below it, the paired difference beside them; `primary` is a floor's name.
+
+    Without `boxed` it has no lines, as a log wants it.
+    """
+    title = "Learner and floor, 95 % intervals conditional on the trained models"
+    made = Table(title=title, title_justify="left", box=HEAVY_HEAD if boxed else None)
+    for column in ("task", "n", "events", "metric", "model", "value", "learner minus it"):
+        made.add_column(column, justify="right" if column in ("n", "events") else "left")
+    for name, result in results.items():
+        models = result.metrics[result.primary]
+        events = "" if result.events is None else str(result.events)
+        row = (name, str(result.n), events, metric_word(result.primary))
+        made.add_row(*row, "learner", _told(models["learner"].interval()), "", style="bold")
+        for model in result.models("floor:"):
+            word = model_word(model) + (" *" if model == primary else "")
+            gap = _told(result.difference(result.primary, model), "+")
+            made.add_row("", "", "", "", word, _told(models[model].interval()), gap)
+        for model in result.models("oracle:"):
+            made.add_row("", "", "", "", model_word(model), _told(models[model].interval()), "", style="dim")
+        made.add_section()
+    made.caption = "* primary floor"
+    return made
+
+
+def _told(at: Interval, sign: str = "") -> str:
+    if at.value != at.value:
+        return f"- ({at.reason})" if at.reason else "-"
+    band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if at.lo == at.lo else ""
+    return f"{at.value:{sign}.3f}{band}"
