@@ -21,19 +21,6 @@ class Tissue:
     white: tuple[float, float, float]  # intensity of the glass, per channel
 
 
-def segment(
-    thumbnail: np.ndarray,
-    um_per_px: float,
-    min_area_um2: float = 10_000.0,
-    max_hole_um2: float = 40_000.0,
-    closing_um: float = 32.0,
-    threshold: tuple[float, float] = (0.015, 0.03),
-    pen_marks: bool = True,
-) -> np.ndarray:
-    """bool [h, w]: True where a thumbnail (uint8 [h, w, 3]) holds tissue. See `examine` for the arguments."""
-    return examine(thumbnail, um_per_px, min_area_um2, max_hole_um2, closing_um, threshold, pen_marks).mask
-
-
 def examine(
     thumbnail: np.ndarray,
     um_per_px: float,

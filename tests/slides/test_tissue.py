@@ -31,7 +31,7 @@ def with_disk(colour: tuple[int, int, int], radius: int = 60) -> tuple[np.ndarra
 @pytest.mark.parametrize("colour", [(220, 150, 190), (238, 222, 234), (80, 40, 110), (150, 110, 70), (140, 140, 190)])
 def test_a_disk_of_any_stain_is_found(colour: tuple[int, int, int]) -> None:
     image, disk = with_disk(colour)
-    found = tissue.segment(image, 8.0)
+    found = tissue.examine(image, 8.0).mask
     both = (found & disk).sum() / (found | disk).sum()
     assert both > 0.9
 
@@ -41,14 +41,14 @@ def test_a_slide_that_is_all_tissue_is_all_tissue() -> None:
     image = (
         np.array([205, 130, 175]) + 45 * ndimage.gaussian_filter(rng.normal(size=(200, 200, 1)), (3, 3, 0)) * 4
     ).clip(0, 255)
-    assert tissue.segment(image.astype(np.uint8), 8.0).mean() > 0.98
+    assert tissue.examine(image.astype(np.uint8), 8.0).mask.mean() > 0.98
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_an_empty_slide_holds_nothing(seed: int) -> None:
-    assert not tissue.segment(glass(seed=seed), 8.0).any()
+    assert not tissue.examine(glass(seed=seed), 8.0).mask.any()
     yellowish = (glass(seed=seed).astype(int) - [0, 3, 10]).astype(np.uint8)
-    assert not tissue.segment(yellowish, 8.0).any()
+    assert not tissue.examine(yellowish, 8.0).mask.any()
 
 
 @pytest.mark.parametrize("ink", [(20, 150, 120), (30, 60, 170), (215, 20, 50)])
@@ -65,17 +65,17 @@ def test_black_lines_and_specks_are_no_tissue() -> None:
     image = glass()
     image[90:94] = 25
     image[20:23, 20:23] = (220, 150, 190)
-    assert not tissue.segment(image, 8.0).any()
+    assert not tissue.examine(image, 8.0).mask.any()
 
 
 def test_rules_are_in_square_micrometres() -> None:
     image, disk = with_disk((220, 150, 190))
     image[95:105, 115:125] = 242  # a hole of 10 x 10 px
-    assert tissue.segment(image, 8.0)[100, 120]  # 6,400 um2: filled
-    assert not tissue.segment(image, 80.0)[100, 120]  # 640,000 um2: kept
-    assert not tissue.segment(image, 8.0, min_area_um2=2 * disk.sum() * 64).any()
+    assert tissue.examine(image, 8.0).mask[100, 120]  # 6,400 um2: filled
+    assert not tissue.examine(image, 80.0).mask[100, 120]  # 640,000 um2: kept
+    assert not tissue.examine(image, 8.0, min_area_um2=2 * disk.sum() * 64).mask.any()
     with pytest.raises(DataFault, match="uint8"):
-        tissue.segment(image.astype(float), 8.0)
+        tissue.examine(image.astype(float), 8.0)
 
 
 @pytest.mark.realdata
