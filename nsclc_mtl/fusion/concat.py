@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from nsclc_mtl.fusion.joining import Joining
-from nsclc_mtl.records import Embedding
+from nsclc_mtl.fusion.joining import FlatFusion
 
 
-class Concat(nn.Module):
+class Concat(FlatFusion):
     """The plainest fusion; the one that others have to beat."""
 
     def __init__(
@@ -22,17 +21,11 @@ class Concat(nn.Module):
         dropout: float = 0.25,
         modality_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.tasks, self.view_dim = tuple(tasks), width
-        self.join = Joining(modalities, dim, modality_dropout)
+        super().__init__(modalities, tasks, dim, width, modality_dropout)
         self.layers = nn.Sequential(
-            nn.Linear(dim * len(self.join.modalities), width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout)
+            nn.Linear(self.joined_dim, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout)
         )
 
-    def forward(
-        self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One view [patient, width] a task (here the same), and no losses of its own."""
-        joined, _ = self.join(seen, present)
-        view = self.layers(joined.flatten(1))
-        return dict.fromkeys(self.tasks, view), {}
+    def views(self, joined: Tensor) -> dict[str, Tensor]:
+        """The same view [patient, width] for every task."""
+        return dict.fromkeys(self.tasks, self.layers(joined))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nsclc_mtl.fusion.joining import Joining
-from nsclc_mtl.records import Embedding
+from nsclc_mtl.fusion.joining import FlatFusion
 
 
 class Expert(nn.Module):
@@ -30,7 +29,7 @@ class Expert(nn.Module):
         return self.dropout(self.linear(x) + self.product(bilinear))
 
 
-class Experts(nn.Module):
+class Experts(FlatFusion):
     """Multi-gate mixture of experts (Ma et al., KDD 2018) over the joined embeddings.
 
     Every gate sees the joined embeddings, so that it can route by what a patient has. Differs from the paper in the
@@ -48,10 +47,8 @@ class Experts(nn.Module):
         dropout: float = 0.25,
         modality_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.tasks, self.view_dim = tuple(tasks), width
-        self.join = Joining(modalities, dim, modality_dropout)
-        inside = dim * len(self.join.modalities)
+        super().__init__(modalities, tasks, dim, width, modality_dropout)
+        inside = self.joined_dim
         self.experts = nn.ModuleList([Expert(inside, width, rank, dropout) for _ in range(experts)])
         self.gates = nn.ModuleDict({task: nn.Linear(inside, experts) for task in self.tasks})
 
@@ -59,10 +56,7 @@ class Experts(nn.Module):
         """Weight of each expert, [patient, expert] a task; rows sum to one."""
         return {task: gate(joined).softmax(1) for task, gate in self.gates.items()}
 
-    def forward(
-        self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One view [patient, width] a task, and no losses of its own."""
-        joined = self.join(seen, present)[0].flatten(1)
+    def views(self, joined: Tensor) -> dict[str, Tensor]:
+        """What the experts make of the joined embeddings, mixed by each task's gate, [patient, width] a task."""
         made = torch.stack([expert(joined) for expert in self.experts], dim=1)  # [patient, expert, width]
-        return {task: (weight[:, :, None] * made).sum(1) for task, weight in self.weights(joined).items()}, {}
+        return {task: (weight[:, :, None] * made).sum(1) for task, weight in self.weights(joined).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -36,3 +37,26 @@ class Joining(nn.Module):
     def _hide(self, used: Tensor) -> Tensor:
         kept = used & (torch.rand(used.shape, device=used.device) >= self.modality_dropout)
         return torch.where(kept.any(1, keepdim=True), kept, used)
+
+
+class FlatFusion(nn.Module, ABC):
+    """A fusion whose view of each task is made from the joined embeddings in one row a patient."""
+
+    def __init__(
+        self, modalities: Sequence[str], tasks: Sequence[str], dim: int, view_dim: int, modality_dropout: float
+    ) -> None:
+        super().__init__()
+        self.tasks, self.view_dim = tuple(tasks), view_dim
+        self.join = Joining(modalities, dim, modality_dropout)
+        self.joined_dim = dim * len(self.join.modalities)
+
+    @abstractmethod
+    def views(self, joined: Tensor) -> dict[str, Tensor]:
+        """The view of each task from what was joined, [patient, joined_dim]."""
+
+    def forward(
+        self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One view [patient, view_dim] a task, and no losses of its own."""
+        joined, _ = self.join(seen, present)
+        return self.views(joined.flatten(1)), {}
