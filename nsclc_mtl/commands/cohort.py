@@ -22,6 +22,12 @@ def open_cohort(cfg: Mapping[str, Any]) -> Manifest:
     return manifest.load(cohort, out, tasks=cfg.get("tasks"), modalities=cfg.get("modalities"), keys=derived(cfg))
 
 
+def cohort_root(cfg: Mapping[str, Any]) -> Path:
+    """Folder of the cohort's tables."""
+    cohort = cfg["cohort"]
+    return phantom_root(cohort, cfg["paths"]) if "level" in cohort else Path(str(cohort["root"]))
+
+
 def derived(cfg: Mapping[str, Any]) -> dict[str, str]:
     """Names of the derived folders under `paths.out` that these settings lead to."""
     from nsclc_mtl.features.backbones import feature_key

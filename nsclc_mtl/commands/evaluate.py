@@ -172,7 +172,7 @@ def apart_tables(
     trained: Mapping[str, Any], manifest: Manifest, tasks: Mapping[str, TaskSpec]
 ) -> tuple[dict[str, pd.DataFrame], str | None]:
     """Tables that stand apart (stage, `cohort.stage_column`; tumour volume), and the task that is the stage."""
-
+    from nsclc_mtl.commands.cohort import cohort_root
     from nsclc_mtl.tables import read
 
     apart: dict[str, pd.DataFrame] = {}
@@ -197,19 +197,13 @@ def apart_tables(
     return apart, stage
 
 
-def cohort_root(trained: Mapping[str, Any]) -> Path:
-    """Folder of the cohort's tables."""
-    from nsclc_mtl.commands.cohort import phantom_root
-
-    cohort = trained["cohort"]
-    return phantom_root(cohort, trained["paths"]) if "level" in cohort else Path(str(cohort["root"]))
-
-
 def oracle_rows(
     trained: Mapping[str, Any], predictions: pd.DataFrame, tasks: Mapping[str, TaskSpec]
 ) -> pd.DataFrame | None:
     """The phantom's ceilings as rows like predictions.csv (output `score`), None for any other cohort."""
     import pandas as pd
+
+    from nsclc_mtl.commands.cohort import cohort_root
 
     path = cohort_root(trained) / "truth" / "oracle.json"
     if "level" not in trained["cohort"] or not path.is_file():

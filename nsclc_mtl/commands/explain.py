@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,20 @@ from nsclc_mtl.records import Batch, Fault, Manifest
 
 if TYPE_CHECKING:
     from nsclc_mtl.config import Run
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One patient whose prediction is explained: the model, what it saw, and where the pictures go."""
+
+    learner: Any
+    batch: Batch  # of this patient alone
+    tasks: Sequence[str]
+    manifest: Manifest
+    read: Mapping[str, Any]  # the configuration that the cohort was read by
+    options: Mapping[str, Any]  # which pictures, and how fine
+    folder: Path
+    run: Run
 
 
 def pictures(
@@ -32,80 +47,49 @@ def pictures(
     for patient in run.track(list(ids), "pictures"):
         members, data = models[tested.get(patient, next(iter(models)))]
         (batch,) = batches(loader(manifest, [patient], data.fitted, data.cache))
-        folder = run.path / "patients" / patient
         tasks = list(options["tasks"] or members[0].tasks)
+        of = Explained(members[0], batch, tasks, manifest, read, options, run.path / "patients" / patient, run)
         for name in data.fitted.bags:
             if bool(batch.present[name][0]):
-                _slides(members[0], batch, name, tasks, manifest, read, options, folder, run)
+                _slides(of, name)
         for name in data.fitted.volumes:
             if options["pictures"] and bool(batch.present[name][0]):
-                _scan(members[0], batch, name, tasks, manifest, folder)
+                _scan(of, name)
 
 
-def _slides(
-    learner: Any,
-    batch: Batch,
-    modality: str,
-    tasks: Sequence[str],
-    manifest: Manifest,
-    read: Mapping[str, Any],
-    options: Mapping[str, Any],
-    folder: Path,
-    run: Run,
-) -> None:
+def _slides(of: Explained, modality: str) -> None:
     """Attention and influence of every slide of the patient, as picture, QuPath GeoJSON and CSV."""
     from nsclc_mtl.explain import attention, influence
     from nsclc_mtl.features import store
 
-    looked, moved = influence.tiles(learner, batch, modality)
-    maps = {"attention": looked, **{f"influence-{task}": moved[task] for task in tasks}}
+    looked, moved = influence.tiles(of.learner, of.batch, modality)
+    maps = {"attention": looked, **{f"influence-{task}": moved[task] for task in of.tasks}}
     begin = 0
-    for path in manifest.bags[modality][batch.patients[0]]:
+    for path in of.manifest.bags[modality][of.batch.patients[0]]:
         slide = store.read(Path(path))
         rows = slice(begin, begin + len(slide))
         begin += len(slide)
         slide_id = Path(path).stem
         size = int(slide.attrs.get("patch_size_level0") or 0)
         if slide.attrs.get("coords_unit") != "level0_px" or not size:
-            run.say(f"{slide_id}: no maps, its coordinates are not level-0 pixels with a tile size")
+            of.run.say(f"{slide_id}: no maps, its coordinates are not level-0 pixels with a tile size")
             continue
         for what, scores in maps.items():
-            attention.table(folder / f"{slide_id}-{what}.csv", slide.coords, scores[rows], size, what)
-            attention.qupath(folder / f"{slide_id}-{what}.geojson", slide.coords, scores[rows], size, what)
-        if options["pictures"]:
-            _draw(
-                slide_id,
-                slide.coords,
-                {w: s[rows] for w, s in maps.items()},
-                size,
-                manifest,
-                read,
-                options,
-                folder,
-                run,
-            )
+            attention.table(of.folder / f"{slide_id}-{what}.csv", slide.coords, scores[rows], size, what)
+            attention.qupath(of.folder / f"{slide_id}-{what}.geojson", slide.coords, scores[rows], size, what)
+        if of.options["pictures"]:
+            _draw(of, slide_id, slide.coords, {what: scores[rows] for what, scores in maps.items()}, size)
 
 
-def _draw(
-    slide_id: str,
-    coords: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    size: int,
-    manifest: Manifest,
-    read: Mapping[str, Any],
-    options: Mapping[str, Any],
-    folder: Path,
-    run: Run,
-) -> None:
+def _draw(of: Explained, slide_id: str, coords: np.ndarray, maps: Mapping[str, np.ndarray], size: int) -> None:
     """Maps over the slide itself, where the slide is at hand; features alone give tables and GeoJSON only."""
-    from nsclc_mtl.commands.cohort import phantom_root
+    from nsclc_mtl.commands.cohort import cohort_root
     from nsclc_mtl.explain import attention
     from nsclc_mtl.slides.reader import open_slide
 
-    assert manifest.slides is not None
-    row = manifest.slides.loc[slide_id]
-    root = phantom_root(read["cohort"], read["paths"]) if "level" in read["cohort"] else Path(read["cohort"]["root"])
-    path = root / row["path"]
+    assert of.manifest.slides is not None
+    row = of.manifest.slides.loc[slide_id]
+    path = cohort_root(of.read) / row["path"]
     if path.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"}:
         return
     mpp = float(str(row["mpp"])) if row.get("mpp") else None
@@ -113,32 +97,33 @@ def _draw(
         with open_slide(path, mpp) as slide:
             # a small section is drawn finer, so that its picture is not a mosaic of single pixels
             finest = max(slide.dimensions) * slide.mpp / 900
-            thumbnail = slide.thumbnail(min(float(options["um_per_px"]), max(finest, slide.mpp)))
+            thumbnail = slide.thumbnail(min(float(of.options["um_per_px"]), max(finest, slide.mpp)))
             shrink = slide.dimensions[0] / thumbnail.shape[1]
             for what, scores in maps.items():
                 attention.heatmap(
-                    thumbnail, coords, scores, size, shrink, folder / f"{slide_id}-{what}.png",
+                    thumbnail, coords, scores, size, shrink, of.folder / f"{slide_id}-{what}.png",
                     title=f"{slide_id}: {what.replace('-', ' on ')}", what=what.split("-")[0],
                     um_per_px=shrink * slide.mpp,
                 )  # fmt: skip
             first = next(iter(maps))
             for what in [w for w in maps if w != first] or [first]:
-                strip = folder / f"{slide_id}-{what}-tiles.png"
-                attention.top_tiles(slide, coords, maps[what], size, strip, k=options["tiles"], what=what.split("-")[0])
+                strip = of.folder / f"{slide_id}-{what}-tiles.png"
+                best = of.options["tiles"]
+                attention.top_tiles(slide, coords, maps[what], size, strip, k=best, what=what.split("-")[0])
     except Fault as fault:
-        run.say(f"{slide_id}: no pictures, {fault}")
+        of.run.say(f"{slide_id}: no pictures, {fault}")
 
 
-def _scan(learner: Any, batch: Batch, modality: str, tasks: Sequence[str], manifest: Manifest, folder: Path) -> None:
+def _scan(of: Explained, modality: str) -> None:
     """Grad-CAM of the scan's encoder by task, signed, through the lesion."""
     from nsclc_mtl.explain import gradcam, influence
     from nsclc_mtl.scans import crop
 
-    path = Path(manifest.volumes[modality][batch.patients[0]])
+    path = Path(of.manifest.volumes[modality][of.batch.patients[0]])
     cube = crop.load(path)
-    for task in tasks:
-        score = influence.score_of(learner, batch, modality, task)
-        cam = gradcam.grad_cam(learner.encoders[modality], batch.inputs[modality][:1], score)
-        out = folder / f"{path.stem}-gradcam-{task}.png"
+    for task in of.tasks:
+        score = influence.score_of(of.learner, of.batch, modality, task)
+        cam = gradcam.grad_cam(of.learner.encoders[modality], of.batch.inputs[modality][:1], score)
+        out = of.folder / f"{path.stem}-gradcam-{task}.png"
         out.parent.mkdir(parents=True, exist_ok=True)
         gradcam.picture(cube, cam, out, f"{path.stem}: Grad-CAM on {task}")
