@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from nsclc_mtl.cohort.folder import Absent, Folder
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
 from nsclc_mtl.tables import outcomes, read
 
@@ -39,48 +38,18 @@ def text_only(cohort: Mapping[str, Any]) -> pd.DataFrame:
     return _Loader(cohort, Path(), {}).patients
 
 
-class _Absent(DataFault):
-    """The files of a modality are not there: what an `optional` one may say without stopping the run."""
-
-
 class _Loader:
-    """Reads each file once and remembers what it read."""
+    """What the declaration makes of the cohort's own tables (`folder`) and of the derived files (below `out`)."""
 
     def __init__(self, cohort: Mapping[str, Any], out: Path, keys: dict[str, str]) -> None:
         self.cohort, self.out, self.keys = cohort, out, keys
         self.name = str(cohort.get("name") or "cohort")
-        if not cohort.get("root"):
-            raise UsageFault(f"cohort={self.name} needs the folder of its tables: set cohort.root=PATH")
-        self.root = Path(str(cohort["root"]))
-        if not self.root.is_dir():
-            raise DataFault(
-                f"cohort={self.name}: no folder '{self.root}'; set cohort.root, or make the phantom with `mtl demo`"
-            )
-        self.id = str(cohort["patients"].get("id", "patient_id"))
-        self.read: dict[tuple[str, str, str], pd.DataFrame] = {}
-        self.inputs: dict[str, dict[str, str]] = {}
-        self.notes: list[str] = []
-
-    def table(self, file: str, column: str | None = None, duplicates: str = "refuse") -> pd.DataFrame:
-        """A table of text by patient id, read once. `duplicates=first` keeps the first row of a repeated id."""
-        if duplicates not in ("refuse", "first"):
-            raise UsageFault(f"duplicates={duplicates!r} is none of refuse, first")
-        key = (file, column or self.id, duplicates)
-        if key not in self.read:
-            path = self.root / file
-            if not path.is_file():
-                raise _Absent(f"no table '{file}' under cohort.root; correct the cohort's `file`, or cohort.root")
-            table = read.read_indexed(path, key[1], unique=duplicates == "refuse")
-            again = table.index.duplicated()
-            if again.any():
-                self.notes.append(f"'{file}': {again.sum()} further rows of a patient left out (duplicates: first)")
-            self.read[key] = table[~again]
-            self.inputs[file] = {"path": file, "sha256": read.sha256(path)}
-        return self.read[key]
+        self.folder = Folder(self.name, cohort.get("root"), str(cohort["patients"].get("id", "patient_id")))
+        self.notes = self.folder.notes
 
     @property
     def patients(self) -> pd.DataFrame:
-        return self.table(self.cohort["patients"]["file"])
+        return self.folder.table(self.cohort["patients"]["file"])
 
     def load(self, tasks: Sequence[str] | None, modalities: Sequence[str] | None) -> Manifest:
         declared = _pick(self.cohort["tasks"], tasks, "tasks", self.name)
@@ -112,7 +81,7 @@ class _Loader:
                 raise UsageFault(f"cohort.modalities.{name}.kind={spec.kind!r} is none of {', '.join(KINDS)}")
             try:
                 found = self._modality(manifest, spec, forbidden)
-            except _Absent:
+            except Absent:
                 if modalities is None and options.get("optional"):
                     found = 0
                 else:
@@ -129,7 +98,7 @@ class _Loader:
             raise DataFault(
                 f"cohort={self.name}: no patient has any modality; run `mtl tile` and `mtl extract`, or `mtl demo`"
             )
-        manifest.inputs = list(self.inputs.values())
+        manifest.inputs = list(self.folder.inputs.values())
         return manifest
 
     @staticmethod
@@ -142,25 +111,9 @@ class _Loader:
 
     def _labels(self, spec: TaskSpec, declared: Mapping[str, Any], index: pd.Index) -> pd.DataFrame:
         file = declared.get("file") or self.cohort["patients"]["file"]
-        made = outcomes.labels(spec, declared, self.table(file, declared.get("id")), file)
-        self._matched(made.index, index, file)
+        made = outcomes.labels(spec, declared, self.folder.table(file, declared.get("id")), file)
+        self.folder.matched(made.index, index, file)
         return made.reindex(index)
-
-    def _matched(self, ids: pd.Index, known: pd.Index, file: str) -> None:
-        """Raises where most of a table's ids are no patients of the cohort: two ways of writing the same id."""
-        strange = ids.difference(known)
-        if (
-            len(ids)
-            and len(strange) / len(ids) > 0.5
-            and len(known.intersection(ids)) < 0.9 * min(len(known), len(ids))
-        ):
-            raise DataFault(
-                f"'{file}': {len(strange)} of {len(ids)} ids are no patients of the cohort "
-                f"({', '.join(map(str, strange[:3]))}); "
-                f"ids are compared as text ('{known[0]}')"
-            )
-        if len(strange):
-            self.notes.append(f"'{file}': {len(strange)} rows belong to no patient of the cohort")
 
     def _modality(self, manifest: Manifest, spec: ModalitySpec, forbidden: set[str]) -> int:
         """Fills in one modality; the number of patients who have it."""
@@ -178,12 +131,12 @@ class _Loader:
     def _table(self, manifest: Manifest, spec: ModalitySpec, forbidden: set[str]) -> pd.DataFrame:
         options = spec.options
         if spec.kind == "vector":
-            table = self._vectors(options["file"])
-        elif spec.kind == "radiomics" and not (options.get("file") and (self.root / options["file"]).is_file()):
+            table = self.folder.vectors(options["file"])
+        elif spec.kind == "radiomics" and not (options.get("file") and (self.folder.root / options["file"]).is_file()):
             table = self._extracted_radiomics()
         else:
-            table = self.table(options["file"], options.get("id"), options.get("duplicates", "refuse"))
-        self._matched(table.index, manifest.patients.index, str(options.get("file", spec.name)))
+            table = self.folder.table(options["file"], options.get("id"), options.get("duplicates", "refuse"))
+        self.folder.matched(table.index, manifest.patients.index, str(options.get("file", spec.name)))
         table = table.loc[[p for p in manifest.patients.index if p in table.index]]
         columns = options.get("columns")
         if columns:
@@ -221,54 +174,29 @@ class _Loader:
             listed = ", ".join(f"'{value}' ({count} rows)" for value, count in strange.value_counts().head(5).items())
             self.notes.append(f"{name}: column '{column.name}' holds {listed}, outside its order: taken as missing")
 
-    def _vectors(self, file: str) -> pd.DataFrame:
-        """A `.npz` of patient id -> vector."""
-        path = self.root / file
-        if not path.is_file():
-            raise _Absent(f"no vectors '{file}' under cohort.root; correct cohort.modalities.*.file")
-        self.inputs[file] = {"path": file, "sha256": read.sha256(path)}
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                vectors = {str(name): np.asarray(archive[name], np.float32).reshape(-1) for name in archive.files}
-        except (ValueError, OSError, AttributeError, zipfile.BadZipFile) as error:  # AttributeError: a plain .npy
-            raise DataFault(
-                f"'{file}' holds pickled objects or is no .npz; save one plain vector a patient id"
-            ) from error
-        if not vectors:
-            raise DataFault(f"'{file}' holds no vector; save one plain vector a patient id")
-        sizes = {len(vector) for vector in vectors.values()}
-        if len(sizes) != 1:
-            raise DataFault(f"'{file}' holds vectors of the lengths {sorted(sizes)[:4]}; all patients need the same")
-        bad = [name for name, vector in vectors.items() if not np.isfinite(vector).all()]
-        if bad:
-            raise DataFault(f"'{file}': the vector of {bad[0]} holds NaN or Inf ({len(bad)} such patients)")
-        table = pd.DataFrame(np.stack(list(vectors.values())), index=list(vectors), dtype=float)
-        table.columns = [f"v{i}" for i in range(table.shape[1])]
-        return table
-
     def _extracted_radiomics(self) -> pd.DataFrame:
         path = self.out / "scans" / f"{self.keys.get('radiomics', '')}.parquet"
         if not path.is_file():
-            raise _Absent(f"no radiomics at '{path}'; run `mtl extract` (the phantom: `mtl demo`)")
+            raise Absent(f"no radiomics at '{path}'; run `mtl extract` (the phantom: `mtl demo`)")
         table = pd.read_parquet(path)
         table.index = table.index.astype(str)
         return table.select_dtypes("number").astype(float)
 
     def _bags(self, manifest: Manifest, spec: ModalitySpec) -> dict[str, list[str]]:
         file = spec.options.get("table", "slides.csv")
-        slides = self.table(file, "slide_id")
+        slides = self.folder.table(file, "slide_id")
         for name in ("patient_id", "path"):
             if name not in slides:
                 raise DataFault(f"'{file}' has no column '{name}'")
         manifest.slides = slides
-        folder = self.out / "features" / self.keys.get("features", "")
+        derived = self.out / "features" / self.keys.get("features", "")
         bags: dict[str, list[str]] = {}
         waiting = 0
         for slide_id, row in slides.iterrows():
             if row["patient_id"] not in manifest.patients.index:
                 continue
-            given = self.root / row["path"]
-            ours = folder / f"{slide_id}.h5"
+            given = self.folder.root / row["path"]
+            ours = derived / f"{slide_id}.h5"
             path = given if given.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"} else ours
             if path.is_file():
                 bags.setdefault(row["patient_id"], []).append(str(path))
@@ -282,24 +210,24 @@ class _Loader:
                 f"{spec.name}: {waiting} of {len(slides)} slides have no features (not extracted, or without tissue)"
             )
         if not bags:
-            raise _Absent(f"no features of '{spec.name}' under '{folder}'; run `mtl extract` (the phantom: `mtl demo`)")
+            raise Absent(f"no features of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
         return bags
 
     def _volumes(self, manifest: Manifest, spec: ModalitySpec) -> dict[str, str]:
-        scans = self.table(spec.options.get("table", "scans.csv"), "scan_id")
+        scans = self.folder.table(spec.options.get("table", "scans.csv"), "scan_id")
         wanted = spec.options.get("scan_modality")
-        folder = self.out / "scans" / self.keys.get("volumes", "")
+        derived = self.out / "scans" / self.keys.get("volumes", "")
         volumes: dict[str, str] = {}
-        chosen = folder.with_suffix(".csv")  # which scan is the patient's, where there are several
+        chosen = derived.with_suffix(".csv")  # which scan is the patient's, where there are several
         first = set(read.read_text(chosen)["scan_id"]) if chosen.is_file() else None
         for scan_id, row in scans.iterrows():
-            path = folder / f"{scan_id}.h5"
+            path = derived / f"{scan_id}.h5"
             right = wanted is None or row.get("modality") == wanted
             right = right and (first is None or scan_id in first)
             if right and path.is_file() and row["patient_id"] in manifest.patients.index:
                 volumes.setdefault(row["patient_id"], str(path))
         if not volumes:
-            raise _Absent(f"no volumes of '{spec.name}' under '{folder}'; run `mtl extract` (the phantom: `mtl demo`)")
+            raise Absent(f"no volumes of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
         return volumes
 
 
