@@ -22,7 +22,7 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     """Trains one fold of the run at `path`: `fold<k>/` with fitted.json, model<m>.ckpt, log and predictions.csv."""
     import pandas as pd
 
-    from nsclc_mtl.commands import assemble
+    from nsclc_mtl.commands import assemble, resume
     from nsclc_mtl.commands.cohort import open_cohort
 
     manifest = open_cohort(settings)
@@ -44,6 +44,7 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
     if settings["audit"]:
         spoiled(members, manifest, held["test"], data, fold, settings).to_parquet(folder / "audit.parquet", index=False)
+    resume.finish(folder, resume.account(settings, manifest, rows))
 
 
 def train_members(

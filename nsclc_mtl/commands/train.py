@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import DataFault, Manifest, UsageFault
+from nsclc_mtl.records import DataFault, Manifest, TryAgain, UsageFault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,9 +41,11 @@ def body(cfg: DictConfig, run: Run) -> None:
         raise UsageFault(f"fold={settings['fold']} is none of {sorted(map(int, splits['fold'].unique()))}; or fold=all")
     splits.to_csv(run.path / "splits.csv", index=False)
     describe(manifest, run.path)
-    for fold, seconds in _train(settings, [int(f) for f in folds], run):
+    kept = keep(settings, manifest, splits, run)
+    for fold, seconds in _train(settings, [int(f) for f in folds if int(f) not in kept], run):
         run.done.append(f"fold{fold}")
         run.say(f"fold {fold} trained in {seconds:.0f} s")
+    run.done.sort(key=lambda item: int(item[4:]))
     gather(run.path)
     if settings["audit"]:
         audit(manifest, run.path, int(settings["seed"]))
@@ -57,6 +60,25 @@ def available(device: str) -> None:
         fold.device(device)
 
 
+def keep(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, run: Run) -> set[int]:
+    """The folds that an earlier start of the run has finished; what it left of the others is removed, and said."""
+    from nsclc_mtl.commands.resume import account, unfinished
+
+    kept = set()
+    for folder in sorted(run.path.glob("fold*"), key=lambda path: int(path.name[4:])):
+        fold = int(folder.name[4:])
+        why = unfinished(folder, account(settings, manifest, splits[splits["fold"] == fold]))
+        if why:
+            again = settings["fold"] in ("all", fold)
+            run.say(f"fold {fold} is {'trained again' if again else 'removed'}: {why}")
+            shutil.rmtree(folder)
+        else:
+            run.say(f"fold {fold} is finished and kept")
+            run.done.append(folder.name)
+            kept.add(fold)
+    return kept
+
+
 def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
     """Trains the folds, each in a process of the pool (workers=0: one after the other in this one)."""
     from nsclc_mtl.commands.fold import train_fold
@@ -68,13 +90,24 @@ def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context("spawn")  # fork after torch has started its threads can hang
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_threads, initargs=(threads,)) as pool:
         jobs = {pool.submit(_timed, train_fold, settings, fold, run.path): fold for fold in folds}
+        lost = []
         for job in run.track(as_completed(jobs), "folds", total=len(jobs)):
-            yield jobs[job], job.result()
+            if isinstance(job.exception(), BrokenProcessPool):  # one process gone takes the pool with it
+                lost.append(jobs[job])
+            else:
+                yield jobs[job], job.result()
+    if lost:
+        told = f"fold{'s' * (len(lost) > 1)} {', '.join(map(str, sorted(lost)))}"
+        raise TryAgain(
+            f"a process was killed while it trained (was the memory full?), so that {told} did not finish; the others "
+            f"are kept: repeat the command with name={run.path.name} --resume, and folds.workers=1 to need less memory"
+        )
 
 
 def _threads(number: int) -> None:
