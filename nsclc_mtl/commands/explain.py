@@ -27,11 +27,12 @@ def pictures(
 
     The model that explains a patient is the first member of the fold that predicted it.
     """
-    from nsclc_mtl.bags.datamodule import batches, loader
+    from nsclc_mtl.bags.datamodule import batches, loader, moved
 
     for patient in run.track(list(ids), "pictures"):
         members, data = models[tested.get(patient, next(iter(models)))]
         (batch,) = batches(loader(manifest, [patient], data.fitted, data.cache))
+        batch = moved(batch, members[0].device)
         folder = run.path / "patients" / patient
         tasks = list(options["tasks"] or members[0].tasks)
         for name in data.fitted.bags:

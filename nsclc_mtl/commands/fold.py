@@ -137,17 +137,19 @@ def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
 def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:
     """Outputs of each task, mean over the members: a frame by patient_id with columns `p:..`, `risk`, `surv:..`.
 
-    `data` has the `fitted` and the `cache` to read with. Survival curves and probabilities are averaged as such.
+    `data` has the `fitted` and the `cache` to read with. It is done where the members are. Survival curves and
+    probabilities are averaged as such.
     """
     import numpy as np
     import pandas as pd
     import torch
 
-    from nsclc_mtl.bags.datamodule import loader
+    from nsclc_mtl.bags.datamodule import loader, moved
 
     sums: dict[str, dict[str, list[np.ndarray]]] = {}
     with torch.no_grad():
         for batch in loader(manifest, ids, data.fitted, data.cache):
+            batch = moved(batch, members[0].device)
             made = [member.predict_step(batch, 0) for member in members]
             for task in made[0]:
                 for output in made[0][task]:
@@ -172,10 +174,11 @@ def spoiled(
     """Scores of the test part with each modality permuted or dropped: what the modality audit is made of."""
     import pandas as pd
 
-    from nsclc_mtl.bags.datamodule import batches, loader
+    from nsclc_mtl.bags.datamodule import batches, loader, moved
     from nsclc_mtl.explain import influence
 
     (batch,) = batches(loader(manifest, ids, data.fitted, data.cache, batch_size=len(ids)))
+    batch = moved(batch, members[0].device)
     each = [influence.audit(member, batch, int(settings["audit"]), int(settings["seed"]) + fold) for member in members]
     tables = []
     for (modality, mode, repeat), scores in each[0].items():

@@ -73,8 +73,9 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     from nsclc_mtl.bags.dataset import BagCache
     from nsclc_mtl.commands import assemble
     from nsclc_mtl.commands.cohort import open_cohort
-    from nsclc_mtl.commands.fold import long_table
+    from nsclc_mtl.commands.fold import device, long_table
 
+    place, _ = device(settings["device"])
     trained, folder, folds = trained_run(settings)
     read = cohort_settings(settings, trained)
     manifest = open_cohort(read)
@@ -84,6 +85,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
         for file in sorted((folder / name).glob("model*.ckpt")):
             run.read(file)
         members, fitted, specs, modalities = assemble.load_fold(trained, folder / name)
+        members = [member.to(place) for member in members]
         models[int(name[4:])] = (members, SimpleNamespace(fitted=fitted, cache=BagCache()))
     manifest = narrowed(manifest, specs, modalities)
     ids = wanted_patients(settings, manifest)

@@ -68,7 +68,7 @@ def audit(learner: Any, batch: Batch, repeats: int, seed: int) -> dict[tuple[str
                 spoiled = {**seen, name: replace(embedding, vector=vector)}
                 out[name, "permute", repeat] = _scores(learner, spoiled, batch.present)
             others = torch.stack(
-                [p for other, p in batch.present.items() if other != name] or [torch.zeros(len(batch)).bool()]
+                [p for other, p in batch.present.items() if other != name] or [torch.zeros_like(batch.present[name])]
             )
             left = batch.present[name] & ~others.any(0)  # patients who have nothing else keep it
             out[name, "drop", 0] = _scores(learner, seen, {**batch.present, name: left})
