@@ -70,6 +70,10 @@ def elsewhere(settings: Mapping[str, Any], folder: Path, run: Run) -> None:
     from nsclc_mtl.commands.predict import predict_cohort, save
 
     made = predict_cohort({**settings, "patients": None}, run)
+    if made.trained_on:
+        run.say("note: they are left out: who was trained on says nothing about the model")
+        made.ids = [p for p in made.ids if p not in set(made.trained_on)]
+        made.table = made.table[made.table["patient_id"].isin(made.ids)]
     save(made, run.path)
     predictions = read_table(run.path / "predictions.csv")
     tasks = tasks_of(folder / "cohort.json", made.manifest)
