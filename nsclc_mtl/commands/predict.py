@@ -292,11 +292,11 @@ def combine(
         here = [p for p in by if tested.get(p) == fold]
         if here:
             out[fold] = predict(members, manifest, here, data)
-    means = []
+    means: list[dict[str, Any]] = []
     for folds in dict.fromkeys(tuple(by[p]) for p in by if p not in tested):
         alike = [p for p in by if p not in tested and tuple(by[p]) == folds]
         each = [predict(models[fold][0], manifest, alike, models[fold][1]) for fold in folds]
-        means.append({task: sum(e[task] for e in each) / len(each) for task in each[0]})  # type: ignore[misc]
+        means.append({task: sum(e[task] for e in each) / len(each) for task in each[0]})
     if means:
         out[-1] = {task: pd.concat([mean[task] for mean in means]) for task in means[0]}
     return out
