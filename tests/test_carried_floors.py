@@ -39,14 +39,20 @@ def test_floors_of_the_training_cohort_judge_the_new_patients(way: Way, capsys: 
     out = elsewhere(way, "new")
     rows = json.loads((out / "metrics.json").read_text())
     whole = {(r["task"], r["model"]): r for r in rows if r["metric"] == "c_index" and r["fold"] == "all"}
-    assert {m for _, m in whole if not m.startswith("oracle:")} == {"learner", "floor:stage", "floor:clinical", "floor:rna", "floor:all tables"}
+    assert {m for _, m in whole if not m.startswith("oracle:")} == {
+        "learner",
+        "floor:stage",
+        "floor:clinical",
+        "floor:rna",
+        "floor:all tables",
+    }
     assert len({r["n"] for r in whole.values()}) == 1
     assert any(r["metric"] == "difference:c_index" for r in rows)
     said = capsys.readouterr().out
     assert "floors fitted on 39 patients of the training cohort" in said or "floors fitted on 40 patients" in said
-    floors = evaluate.read_table(out / "floors.csv")
-    assert set(floors["fold"]) == {"-1"}
-    assert set(floors["patient_id"]) == set(way.table("evaluate", "new")["patient_id"])
+    told = evaluate.read_table(out / "floors.csv")
+    assert set(told["fold"]) == {"-1"}
+    assert set(told["patient_id"]) == set(way.table("evaluate", "new")["patient_id"])
     assert "floor" in (out / "report.html").read_text()
 
 

@@ -172,6 +172,7 @@ def spoiled(
     settings: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Scores of the test part with each modality permuted or dropped: what the modality audit is made of."""
+    import numpy as np
     import pandas as pd
 
     from nsclc_mtl.bags.datamodule import batches, loader, moved
@@ -183,9 +184,11 @@ def spoiled(
     tables = []
     for (modality, mode, repeat), scores in each[0].items():
         for task in scores:
-            mean = sum(member[modality, mode, repeat][task] for member in each) / len(each)
-            table = pd.DataFrame({"patient_id": list(ids), "fold": fold, "value": mean})
-            tables.append(table.assign(task=task, modality=modality, mode=mode, repeat=repeat))
+            mean = np.mean([member[modality, mode, repeat][task] for member in each], axis=0)
+            classes = manifest.tasks[task].classes if mean.ndim == 2 else ("",)
+            for output, value in zip(classes, mean.reshape(len(ids), -1).T, strict=True):
+                table = pd.DataFrame({"patient_id": list(ids), "fold": fold, "output": output, "value": value})
+                tables.append(table.assign(task=task, modality=modality, mode=mode, repeat=repeat))
     return pd.concat(tables)
 
 
