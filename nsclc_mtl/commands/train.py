@@ -47,6 +47,7 @@ def body(cfg: DictConfig, run: Run) -> None:
         run.say(f"fold {fold} trained in {seconds:.0f} s")
     run.done.sort(key=lambda item: int(item[4:]))
     gather(run.path)
+    measure(manifest, run)
     if settings["audit"]:
         audit(manifest, run.path, int(settings["seed"]))
     run.say(f"next: mtl evaluate ckpt={os.path.relpath(run.path)}")
@@ -180,6 +181,22 @@ def gather(folder: Path) -> None:
     parts = sorted(folder.glob("fold*/predictions.csv"), key=lambda path: int(path.parent.name[4:]))
     frame = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in parts])
     frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n")
+
+
+def measure(manifest: Manifest, run: Run) -> None:
+    """`metrics.json`: the main metric of every task on the test parts, within the folds and over them; and says it.
+
+    Without intervals, which are the business of `mtl evaluate`.
+    """
+    from nsclc_mtl.commands.evaluate import evaluate_predictions, read_table
+    from nsclc_mtl.report.evaluation import metric_rows
+
+    results = evaluate_predictions(read_table(run.path / "predictions.csv"), manifest.tasks, None, None, draws=0)
+    rows = [row for row in metric_rows(results) if row["metric"] == results[row["task"]].primary]
+    (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    whole = [row for row in rows if row["fold"] == "all"]
+    told = [f"{row['value']:.3f}" if row["value"] is not None else f"- ({row['reason']})" for row in whole]
+    run.say("test: " + ", ".join(f"{r['task']} {r['metric']} {t}" for r, t in zip(whole, told, strict=True)))
 
 
 def audit(manifest: Manifest, folder: Path, seed: int, draws: int = 500) -> None:
