@@ -76,6 +76,24 @@ def test_a_run_folder_holds_what_was_promised(way: Way) -> None:
     assert {i["path"] for i in account["inputs"]} >= {"patients.csv", "rna.csv", "slides.csv"}
 
 
+def test_a_run_says_the_metric_of_every_task(way: Way) -> None:
+    """The patient-weighted mean of the test metrics within the folds, as `mtl evaluate` gives it."""
+    rows = json.loads((way.folder() / "metrics.json").read_text())
+    told = {(r["task"], r["metric"]): r["value"] for r in rows if r["fold"] == "all"}
+    assert set(told) == {
+        ("grade", "ordinal_auc"), ("stage", "ordinal_auc"), ("response", "auc"), ("survival", "c_index"),
+    }  # fmt: skip
+    assert way.run("evaluate", "same", f"ckpt={way.folder()}", "bootstrap=2", "floors=[]") == 0
+    judged = json.loads((way.folder("evaluate", "same") / "metrics.json").read_text())
+    for row in judged:
+        key = (row["task"], row["metric"])
+        if row["fold"] == "all" and row["model"] == "learner" and key in told:
+            assert told.pop(key) == row["value"]
+    assert not told
+    log = (way.folder() / "log.txt").read_text()
+    assert "test: grade ordinal_auc 0." in log
+
+
 def test_predictions_speak_public_words(way: Way) -> None:
     frame = way.table()
     assert list(frame.columns) == COLUMNS

@@ -76,15 +76,7 @@ class FoldData(pl.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The batch on the device, record by record."""
-        if device.type == "cpu":
-            return batch
-        move: Callable[[Any], Any] = lambda x: x.to(device) if isinstance(x, (Tensor, Bag)) else x  # noqa: E731
-        targets = {
-            name: type(t)(move(t.known), move(t.value), None if t.event is None else move(t.event))
-            for name, t in batch.targets.items()
-        }
-        inputs = {name: move(x) for name, x in batch.inputs.items()}
-        return Batch(batch.patients, inputs, {name: move(x) for name, x in batch.present.items()}, targets)
+        return moved(batch, device)
 
 
 def loader(
@@ -99,3 +91,16 @@ def loader(
 def batches(data: DataLoader[Patient]) -> list[Batch]:
     """All batches of a loader."""
     return list(data)
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch on the device, record by record."""
+    if device.type == "cpu":
+        return batch
+    move: Callable[[Any], Any] = lambda x: x.to(device) if isinstance(x, (Tensor, Bag)) else x  # noqa: E731
+    targets = {
+        name: type(t)(move(t.known), move(t.value), None if t.event is None else move(t.event))
+        for name, t in batch.targets.items()
+    }
+    inputs = {name: move(x) for name, x in batch.inputs.items()}
+    return Batch(batch.patients, inputs, {name: move(x) for name, x in batch.present.items()}, targets)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from nsclc_mtl.cohort import names
 from nsclc_mtl.cohort.folder import Absent, Folder
+from nsclc_mtl.features import store
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
 from nsclc_mtl.tables import outcomes, read
 
@@ -56,6 +58,8 @@ class _Loader:
         if tasks is None:  # an optional task is trained where it is asked for by name
             declared = {name: task for name, task in declared.items() if not task.get("optional")}
         wanted = _pick(self.cohort["modalities"], modalities, "modalities", self.name)
+        names.refuse(declared, "tasks", self.name)
+        names.refuse(wanted, "modalities", self.name)
         patients = self.patients
         site = self.cohort["patients"].get("site")
         if site and site not in patients:
@@ -191,20 +195,24 @@ class _Loader:
         manifest.slides = slides
         derived = self.out / "features" / self.keys.get("features", "")
         bags: dict[str, list[str]] = {}
-        waiting = 0
+        waiting = empty = 0
         for slide_id, row in slides.iterrows():
             if row["patient_id"] not in manifest.patients.index:
                 continue
             given = self.folder.root / row["path"]
             ours = derived / f"{slide_id}.h5"
             path = given if given.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"} else ours
-            if path.is_file():
+            if path is given and _no_tile(path):
+                empty += 1
+            elif path.is_file():
                 bags.setdefault(row["patient_id"], []).append(str(path))
             else:
                 waiting += 1
         strange = set(slides["patient_id"]) - set(manifest.patients.index)
         if strange:
             self.notes.append(f"'{file}': slides of {len(strange)} patients outside the cohort")
+        if empty:
+            self.notes.append(f"{spec.name}: {empty} of {len(slides)} slides hold no tile: taken as absent")
         if waiting:
             self.notes.append(
                 f"{spec.name}: {waiting} of {len(slides)} slides have no features (not extracted, or without tissue)"
@@ -229,6 +237,17 @@ class _Loader:
         if not volumes:
             raise Absent(f"no volumes of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
         return volumes
+
+
+_SOME_TILES = 100_000  # bytes: a larger feature file holds a tile, and need not be opened to know it
+
+
+def _no_tile(path: Path) -> bool:
+    """Whether a feature file of another tool is whole and empty; what cannot be read is told by who reads it."""
+    try:
+        return path.stat().st_size < _SOME_TILES and store.header(path)[0] == 0
+    except (OSError, DataFault):
+        return False
 
 
 def _typed(table: pd.DataFrame, columns: Mapping[str, Any] | None, name: str) -> pd.DataFrame:

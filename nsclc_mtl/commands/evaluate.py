@@ -37,7 +37,7 @@ def body(cfg: DictConfig, run: Run) -> None:
             run.read(folder / name)
     trained = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     if "modalities" in settings["cohort"]:
-        elsewhere(settings, folder, run)
+        elsewhere(settings, trained, folder, run)
         return
     if settings["cohort"]["root"]:
         trained["cohort"]["root"] = settings["cohort"]["root"]
@@ -62,20 +62,37 @@ def body(cfg: DictConfig, run: Run) -> None:
     run.done += list(results)
 
 
-def elsewhere(settings: Mapping[str, Any], folder: Path, run: Run) -> None:
+def elsewhere(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path, run: Run) -> None:
     """Evaluates the run on another cohort: the mean of its folds, with everything fitted as training left it.
 
-    No floors: they would have to be fitted on the training cohort and carried over, which is not done yet.
+    The floors are fitted on the training cohort, where it can still be opened.
     """
+    from threadpoolctl import threadpool_limits
+
+    from nsclc_mtl.commands import carried
     from nsclc_mtl.commands.predict import predict_cohort, save
 
     made = predict_cohort({**settings, "patients": None}, run)
+    if made.trained_on:
+        run.say("note: they are left out: who was trained on says nothing about the model")
+        made.ids = [p for p in made.ids if p not in set(made.trained_on)]
+        made.table = made.table[made.table["patient_id"].isin(made.ids)]
     save(made, run.path)
     predictions = read_table(run.path / "predictions.csv")
     tasks = tasks_of(folder / "cohort.json", made.manifest)
     run.say(f"{made.manifest.name}: {len(made.ids)} patients that the model never saw, tasks {', '.join(tasks)}")
+    splits = read_table(folder / "splits.csv")
+    floors = None
+    with threadpool_limits(1):
+        if made.tested:  # the training cohort by another name
+            floors = fit_floors(settings, made.read, made.manifest, splits, predictions, tasks)
+        elif settings["floors"] != []:
+            there = (made.read, made.manifest)
+            floors = carried.floors(settings, trained, there, splits, predictions, tasks, run)
+    if floors is not None:
+        floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
     results = evaluate_predictions(
-        with_others(predictions, oracle_rows(made.read, predictions, tasks)),
+        with_others(predictions, floors, oracle_rows(made.read, predictions, tasks)),
         tasks,
         made.manifest,
         None,
@@ -137,14 +154,18 @@ def fit_floors(
     splits: pd.DataFrame | None,
     predictions: pd.DataFrame,
     tasks: Mapping[str, TaskSpec],
+    apart: tuple[dict[str, pd.DataFrame], str | None] | None = None,
 ) -> pd.DataFrame:
-    """Test-part predictions of the floors that `floors` asks for. Raises UsageFault on an unknown one."""
+    """Test-part predictions of the floors that `floors` asks for. Raises UsageFault on an unknown one.
+
+    `apart` is what `apart_tables` gives, where the caller has it already.
+    """
     from nsclc_mtl import baselines
     from nsclc_mtl.report.measures import curve_days
 
-    apart, stage = apart_tables(trained, manifest, tasks)
+    separate, stage = apart or apart_tables(trained, manifest, tasks)
     wanted = settings["floors"]
-    known = baselines.floor_tables(list(manifest.tables), apart)
+    known = baselines.floor_tables(list(manifest.tables), separate)
     strange = [name for name in wanted or () if name not in known]
     if strange:
         raise UsageFault(f"floors: no floor '{strange[0]}' here; there are {', '.join(known) or 'none'}")
@@ -164,7 +185,7 @@ def fit_floors(
         int(settings["seed"]),
         horizons=days,
         only=wanted,
-        apart={} if none else apart,
+        apart={} if none else separate,
     )
 
 

@@ -32,7 +32,7 @@ class Explained:
 def pictures(
     ids: Sequence[str],
     models: Mapping[int, Any],
-    tested: Mapping[str, int],
+    by: Mapping[str, int],
     manifest: Manifest,
     read: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -40,13 +40,14 @@ def pictures(
 ) -> None:
     """Writes `patients/<id>/` for these patients: per slide maps and tiles, per scan Grad-CAM, each by task.
 
-    The model that explains a patient is the first member of the fold that predicted it.
+    The model that explains a patient is the first member of the (first) fold that predicted it.
     """
-    from nsclc_mtl.bags.datamodule import batches, loader
+    from nsclc_mtl.bags.datamodule import batches, loader, moved
 
     for patient in run.track(list(ids), "pictures"):
-        members, data = models[tested.get(patient, next(iter(models)))]
+        members, data = models[by[patient]]
         (batch,) = batches(loader(manifest, [patient], data.fitted, data.cache))
+        batch = moved(batch, members[0].device)
         tasks = list(options["tasks"] or members[0].tasks)
         of = Explained(members[0], batch, tasks, manifest, read, options, run.path / "patients" / patient, run)
         for name in data.fitted.bags:

@@ -22,7 +22,7 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     """Trains one fold of the run at `path`: `fold<k>/` with fitted.json, model<m>.ckpt, log and predictions.csv."""
     import pandas as pd
 
-    from nsclc_mtl.commands import assemble
+    from nsclc_mtl.commands import assemble, resume
     from nsclc_mtl.commands.cohort import open_cohort
 
     manifest = open_cohort(settings)
@@ -44,6 +44,7 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
     if settings["audit"]:
         spoiled(members, manifest, held["test"], data, fold, settings).to_parquet(folder / "audit.parquet", index=False)
+    resume.finish(folder, resume.account(settings, manifest, rows))
 
 
 def train_members(
@@ -136,17 +137,19 @@ def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
 def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:
     """Outputs of each task, mean over the members: a frame by patient_id with columns `p:..`, `risk`, `surv:..`.
 
-    `data` has the `fitted` and the `cache` to read with. Survival curves and probabilities are averaged as such.
+    `data` has the `fitted` and the `cache` to read with. It is done where the members are. Survival curves and
+    probabilities are averaged as such.
     """
     import numpy as np
     import pandas as pd
     import torch
 
-    from nsclc_mtl.bags.datamodule import loader
+    from nsclc_mtl.bags.datamodule import loader, moved
 
     sums: dict[str, dict[str, list[np.ndarray]]] = {}
     with torch.no_grad():
         for batch in loader(manifest, ids, data.fitted, data.cache):
+            batch = moved(batch, members[0].device)
             made = [member.predict_step(batch, 0) for member in members]
             for task in made[0]:
                 for output in made[0][task]:
@@ -169,19 +172,23 @@ def spoiled(
     settings: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Scores of the test part with each modality permuted or dropped: what the modality audit is made of."""
+    import numpy as np
     import pandas as pd
 
-    from nsclc_mtl.bags.datamodule import batches, loader
+    from nsclc_mtl.bags.datamodule import batches, loader, moved
     from nsclc_mtl.explain import influence
 
     (batch,) = batches(loader(manifest, ids, data.fitted, data.cache, batch_size=len(ids)))
+    batch = moved(batch, members[0].device)
     each = [influence.audit(member, batch, int(settings["audit"]), int(settings["seed"]) + fold) for member in members]
     tables = []
     for (modality, mode, repeat), scores in each[0].items():
         for task in scores:
-            mean = sum(member[modality, mode, repeat][task] for member in each) / len(each)
-            table = pd.DataFrame({"patient_id": list(ids), "fold": fold, "value": mean})
-            tables.append(table.assign(task=task, modality=modality, mode=mode, repeat=repeat))
+            mean = np.mean([member[modality, mode, repeat][task] for member in each], axis=0)
+            classes = manifest.tasks[task].classes if mean.ndim == 2 else ("",)
+            for output, value in zip(classes, mean.reshape(len(ids), -1).T, strict=True):
+                table = pd.DataFrame({"patient_id": list(ids), "fold": fold, "output": output, "value": value})
+                tables.append(table.assign(task=task, modality=modality, mode=mode, repeat=repeat))
     return pd.concat(tables)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nsclc_mtl.config import Run
     from nsclc_mtl.learner import Learner
 
+TRAINED_ON = "trained on by every fold: no prediction of a patient unseen"
+
 
 @dataclass
 class Predicted:
@@ -29,6 +31,8 @@ class Predicted:
     manifest: Manifest
     models: dict[int, Any]  # fold -> (members, what was fitted and the cache)
     tested: dict[str, int]  # patient of the training cohort -> the fold that held it out
+    by: dict[str, list[int]]  # patient -> the folds that predict it
+    trained_on: list[str]  # patients of the training cohort whom no fold at hand has not been trained on
     read: dict[str, Any]  # settings that the cohort was read with
     folder: Path  # of the training run
 
@@ -52,7 +56,8 @@ def body(cfg: DictConfig, run: Run) -> None:
     if chosen:
         from nsclc_mtl.commands.explain import pictures
 
-        pictures(chosen, made.models, made.tested, made.manifest, made.read, explained, run)
+        first = {patient: folds[0] for patient, folds in made.by.items()}
+        pictures(chosen, made.models, first, made.manifest, made.read, explained, run)
 
 
 def save(made: Predicted, path: Path) -> None:
@@ -65,16 +70,17 @@ def save(made: Predicted, path: Path) -> None:
 def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     """Predictions of every patient asked for.
 
-    Patients of the training cohort are predicted by the fold that did not train on them; others by the mean of all
-    folds' probabilities and survival curves.
+    Patients of the training cohort are predicted by the fold that held them out; others by the mean of the
+    probabilities and survival curves of all folds that were not trained on them. Who has no such fold gets a caution.
     """
     import pandas as pd
 
     from nsclc_mtl.bags.dataset import BagCache
     from nsclc_mtl.commands import assemble
     from nsclc_mtl.commands.cohort import open_cohort
-    from nsclc_mtl.commands.fold import long_table
+    from nsclc_mtl.commands.fold import device, long_table
 
+    place, _ = device(settings["device"])
     trained, folder, folds = trained_run(settings)
     read = cohort_settings(settings, trained)
     manifest = open_cohort(read)
@@ -84,15 +90,24 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
         for file in sorted((folder / name).glob("model*.ckpt")):
             run.read(file)
         members, fitted, specs, modalities = assemble.load_fold(trained, folder / name)
+        members = [member.to(place) for member in members]
         models[int(name[4:])] = (members, SimpleNamespace(fitted=fitted, cache=BagCache()))
     manifest = narrowed(manifest, specs, modalities)
     ids = wanted_patients(settings, manifest)
-    tested = tested_in(folder, ids, own=same_patients(read, trained, manifest, folder))
+    own = same_patients(read, trained, manifest, folder)
+    tested, seen = parts_of(folder, ids, models, own)
     ids = held_out(ids, tested, models, bool(settings.get("patients")), run)
+    by = {p: [tested[p]] if p in tested else [f for f in models if f not in seen.get(p, ())] for p in ids}
+    trained_on = [p for p in ids if not by[p]]
+    by.update({p: list(models) for p in trained_on})
     cautions = looked_at(manifest, ids, models, trained, bool(settings["allow_unseen_modalities"]))
-    outputs = combine(models, manifest, ids, tested)
+    if trained_on:
+        run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
+        words = cautions.loc[trained_on, "caution"]
+        cautions.loc[trained_on, "caution"] = [f"{w}; {TRAINED_ON}" if w else TRAINED_ON for w in words]
+    outputs = combine(models, manifest, by, tested)
     table = pd.concat([long_table(wide, manifest, fold, "test") for fold, wide in outputs.items()])
-    return Predicted(ids, table, cautions, manifest, models, tested, read, folder)
+    return Predicted(ids, table, cautions, manifest, models, tested, by, trained_on, read, folder)
 
 
 def trained_run(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path, list[str]]:
@@ -203,15 +218,24 @@ def held_out(
     return left
 
 
-def tested_in(folder: Path, ids: Sequence[str], own: bool) -> dict[str, int]:
-    """The fold that held each patient of the training cohort out; patients outside it are not listed."""
+def parts_of(
+    folder: Path, ids: Sequence[str], models: Mapping[int, Any], own: bool
+) -> tuple[dict[str, int], dict[str, set[int]]]:
+    """The fold that held each patient of the training cohort out, and the folds that used it otherwise.
+
+    Who was tested by several folds is given to one that is at hand; patients outside the cohort are not listed.
+    """
     import pandas as pd
 
     if not own:
-        return {}
+        return {}, {}
     splits = pd.read_csv(folder / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
-    test = splits[splits["part"] == "test"].drop_duplicates("patient_id").set_index("patient_id")["fold"]
-    return {p: int(test[p]) for p in ids if p in test.index}
+    splits = splits[splits["patient_id"].isin(ids)]
+    tests = splits[splits["part"] == "test"]
+    tests = tests.assign(away=~tests["fold"].isin(list(models))).sort_values("away", kind="stable")
+    tested = {str(p): int(fold) for p, fold in tests.drop_duplicates("patient_id")[["patient_id", "fold"]].to_numpy()}
+    used = splits[splits["part"] != "test"].groupby("patient_id")["fold"]
+    return tested, {str(p): {int(f) for f in folds} for p, folds in used}
 
 
 def looked_at(
@@ -253,18 +277,26 @@ def _source(manifest: Manifest, name: str) -> Any:
 
 
 def combine(
-    models: Mapping[int, tuple[list[Learner], Any]], manifest: Manifest, ids: Sequence[str], tested: Mapping[str, int]
+    models: Mapping[int, tuple[list[Learner], Any]],
+    manifest: Manifest,
+    by: Mapping[str, Sequence[int]],
+    tested: Mapping[str, int],
 ) -> dict[int, dict[str, pd.DataFrame]]:
-    """Outputs per fold: own patients by the fold that held them out; the others by the mean of all, as fold -1."""
+    """Outputs per fold: own patients by the fold that held them out; the others by the mean of theirs, as fold -1."""
+    import pandas as pd
+
     from nsclc_mtl.commands.fold import predict
 
     out = {}
     for fold, (members, data) in models.items():
-        here = [p for p in ids if tested.get(p) == fold]
+        here = [p for p in by if tested.get(p) == fold]
         if here:
             out[fold] = predict(members, manifest, here, data)
-    others = [p for p in ids if p not in tested]
-    if others:
-        each = [predict(members, manifest, others, data) for members, data in models.values()]
-        out[-1] = {task: sum(e[task] for e in each) / len(each) for task in each[0]}  # type: ignore[misc]
+    means: list[dict[str, Any]] = []
+    for folds in dict.fromkeys(tuple(by[p]) for p in by if p not in tested):
+        alike = [p for p in by if p not in tested and tuple(by[p]) == folds]
+        each = [predict(models[fold][0], manifest, alike, models[fold][1]) for fold in folds]
+        means.append({task: sum(e[task] for e in each) / len(each) for task in each[0]})
+    if means:
+        out[-1] = {task: pd.concat([mean[task] for mean in means]) for task in means[0]}
     return out

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import DataFault, Manifest, UsageFault
+from nsclc_mtl.records import DataFault, Manifest, TryAgain, UsageFault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,10 +41,13 @@ def body(cfg: DictConfig, run: Run) -> None:
         raise UsageFault(f"fold={settings['fold']} is none of {sorted(map(int, splits['fold'].unique()))}; or fold=all")
     splits.to_csv(run.path / "splits.csv", index=False)
     describe(manifest, run.path)
-    for fold, seconds in _train(settings, [int(f) for f in folds], run):
+    kept = keep(settings, manifest, splits, run)
+    for fold, seconds in _train(settings, [int(f) for f in folds if int(f) not in kept], run):
         run.done.append(f"fold{fold}")
         run.say(f"fold {fold} trained in {seconds:.0f} s")
+    run.done.sort(key=lambda item: int(item[4:]))
     gather(run.path)
+    measure(manifest, run)
     if settings["audit"]:
         audit(manifest, run.path, int(settings["seed"]))
     run.say(f"next: mtl evaluate ckpt={os.path.relpath(run.path)}")
@@ -57,6 +61,25 @@ def available(device: str) -> None:
         fold.device(device)
 
 
+def keep(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, run: Run) -> set[int]:
+    """The folds that an earlier start of the run has finished; what it left of the others is removed, and said."""
+    from nsclc_mtl.commands.resume import account, unfinished
+
+    kept = set()
+    for folder in sorted(run.path.glob("fold*"), key=lambda path: int(path.name[4:])):
+        fold = int(folder.name[4:])
+        why = unfinished(folder, account(settings, manifest, splits[splits["fold"] == fold]))
+        if why:
+            again = settings["fold"] in ("all", fold)
+            run.say(f"fold {fold} is {'trained again' if again else 'removed'}: {why}")
+            shutil.rmtree(folder)
+        else:
+            run.say(f"fold {fold} is finished and kept")
+            run.done.append(folder.name)
+            kept.add(fold)
+    return kept
+
+
 def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
     """Trains the folds, each in a process of the pool (workers=0: one after the other in this one)."""
     from nsclc_mtl.commands.fold import train_fold
@@ -68,13 +91,24 @@ def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context("spawn")  # fork after torch has started its threads can hang
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_threads, initargs=(threads,)) as pool:
         jobs = {pool.submit(_timed, train_fold, settings, fold, run.path): fold for fold in folds}
+        lost = []
         for job in run.track(as_completed(jobs), "folds", total=len(jobs)):
-            yield jobs[job], job.result()
+            if isinstance(job.exception(), BrokenProcessPool):  # one process gone takes the pool with it
+                lost.append(jobs[job])
+            else:
+                yield jobs[job], job.result()
+    if lost:
+        told = f"fold{'s' * (len(lost) > 1)} {', '.join(map(str, sorted(lost)))}"
+        raise TryAgain(
+            f"a process was killed while it trained (was the memory full?), so that {told} did not finish; the others "
+            f"are kept: repeat the command with name={run.path.name} --resume, and folds.workers=1 to need less memory"
+        )
 
 
 def _threads(number: int) -> None:
@@ -147,6 +181,22 @@ def gather(folder: Path) -> None:
     parts = sorted(folder.glob("fold*/predictions.csv"), key=lambda path: int(path.parent.name[4:]))
     frame = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in parts])
     frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n")
+
+
+def measure(manifest: Manifest, run: Run) -> None:
+    """`metrics.json`: the main metric of every task on the test parts, within the folds and over them; and says it.
+
+    Without intervals, which are the business of `mtl evaluate`.
+    """
+    from nsclc_mtl.commands.evaluate import evaluate_predictions, read_table
+    from nsclc_mtl.report.evaluation import metric_rows
+
+    results = evaluate_predictions(read_table(run.path / "predictions.csv"), manifest.tasks, None, None, draws=0)
+    rows = [row for row in metric_rows(results) if row["metric"] == results[row["task"]].primary]
+    (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    whole = [row for row in rows if row["fold"] == "all"]
+    told = [f"{row['value']:.3f}" if row["value"] is not None else f"- ({row['reason']})" for row in whole]
+    run.say("test: " + ", ".join(f"{r['task']} {r['metric']} {t}" for r, t in zip(whole, told, strict=True)))
 
 
 def audit(manifest: Manifest, folder: Path, seed: int, draws: int = 500) -> None:

@@ -18,12 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nsclc_mtl.records import ItemFault, ItemSkip, TryAgain, UsageFault
 
-from .wiring import PACKAGE, config_hash, plain, to_yaml
+from .wiring import NO_MODEL, PACKAGE, config_hash, flat, plain, to_yaml
 
 T = TypeVar("T")
 
@@ -66,6 +67,8 @@ class Run:
         content = plain(cfg)
         folder = Path((content.get("paths") or {}).get("runs") or "runs") / verb
         path = _claim(folder, content.get("name"), config_hash(cfg), resume)
+        if verb == "train":
+            _goes_on(path / "config.yaml", content)
         run = cls(path.resolve(), verb, cfg, argv)
         run.resumed = (path / "run.json").exists()
         try:
@@ -249,6 +252,21 @@ def _claim(folder: Path, name: Any, digest: str, resume: bool) -> Path:
             f"the run folder cannot be made in {folder}: {wrong.strerror}; set paths.runs=FOLDER"
         ) from None
     raise TryAgain(f"too many runs named {stamp} in {folder}")
+
+
+def _goes_on(before: Path, content: Any) -> None:
+    """Raises UsageFault where the run that is to go on was begun with another configuration."""
+    try:
+        old = flat(yaml.safe_load(before.read_text(encoding="utf-8")))
+    except (OSError, AttributeError, yaml.YAMLError):  # a new run, or one that was killed before it began
+        return
+    new = flat(yaml.safe_load(yaml.safe_dump(content)))
+    unlike = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in NO_MODEL]
+    if unlike:
+        raise UsageFault(
+            f"the run in '{before.parent}' was begun with another configuration ({', '.join(unlike[:5])}); "
+            "repeat its words, or take another name"
+        )
 
 
 FULL = (28, 122)  # ENOSPC, EDQUOT

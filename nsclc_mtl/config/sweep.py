@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 import time
@@ -95,8 +96,26 @@ def _one(verb: str, words: list[str], options: Sequence[str], command: Sequence[
 
 def _table(rows: Sequence[Row]) -> None:
     shared = set.intersection(*(set(words) for words, *_ in rows))
-    table = Table("run", "exit", "seconds", "folder", title=f"{len(rows)} run{'s' * (len(rows) > 1)}")
-    for words, code, seconds, folder in rows:
+    told = [metrics(Path(folder) / "metrics.json") if folder else {} for *_, folder in rows]
+    tasks = list(dict.fromkeys(task for found in told for task in found))
+    heads = [f"{task}\n{next(found[task][0] for found in told if task in found)}" for task in tasks]
+    title = f"{len(rows)} run{'s' * (len(rows) > 1)}"
+    if tasks:
+        title += "; test metrics within the folds, weighted by patients"
+    table = Table("run", "exit", *heads, "seconds", "folder", title=title)
+    for (words, code, seconds, folder), found in zip(rows, told, strict=True):
         label = " ".join(word for word in words if word not in shared) or " ".join(words)
-        table.add_row(label, str(code), f"{seconds:.0f}", folder, style="red" if code else None)
+        values = [found.get(task, ("", None))[1] for task in tasks]
+        cells = ["-" if value is None else f"{value:.3f}" for value in values]
+        table.add_row(label, str(code), *cells, f"{seconds:.0f}", folder, style="red" if code else None)
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+
+
+def metrics(path: Path) -> dict[str, tuple[str, float | None]]:
+    """{task: (its main metric, the learner's value over all folds)} of a run's metrics.json; empty without one."""
+    found: dict[str, tuple[str, float | None]] = {}
+    if path.is_file():
+        for row in json.loads(path.read_text(encoding="utf-8")):
+            if row["model"] == "learner" and row["fold"] == "all":  # the main metric of a task stands first
+                found.setdefault(row["task"], (row["metric"], row["value"]))
+    return found

@@ -26,6 +26,8 @@ from .names import check_group, check_key, nearest
 
 # Groups of these names exist, but on the command line the words mean "which of the cohort's": plain values.
 PLAIN = ("tasks", "modalities")
+# What says which folds are trained and how many at a time, and nothing about a fold itself.
+NO_MODEL = ("name", "fold", "folds.workers")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -106,10 +108,19 @@ def to_yaml(cfg: DictConfig) -> str:
     return yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True, width=120)
 
 
-def config_hash(cfg: Any) -> str:
-    """SHA-256 of the resolved configuration; the name of the run is no part of it."""
-    content = {key: value for key, value in plain(cfg).items() if key != "name"}
+def config_hash(cfg: Any, without: Sequence[str] = ("name",)) -> str:
+    """SHA-256 of the resolved configuration without the keys named; the name of the run is no part of it."""
+    content = {key: value for key, value in flat(plain(cfg)).items() if key not in without}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def flat(content: Any, above: str = "") -> dict[str, Any]:
+    """`{dotted.key: value}` of nested mappings; lists and empty mappings are values."""
+    out: dict[str, Any] = {}
+    for key, value in content.items():
+        name = f"{above}{key}"
+        out |= flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return out
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -22,14 +22,13 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """Rows {task, modality, mode, metric, loss, lo, hi, verdict}: loss of the metric with its 95 % interval.
 
-    `spoiled` has the columns patient_id, fold, task, modality, mode, repeat, value (the scores that `influence.audit`
-    gives; modality '' = untouched). Losses are taken within folds on the same resampled patients, and averaged over
-    the repeats. Multiclass tasks have no single score to rank by and are left out.
+    `spoiled` has the columns patient_id, fold, task, modality, mode, repeat, output, value (the scores that
+    `influence.audit` gives; modality '' = untouched; output is a class of a multiclass task, else ''). Losses are taken
+    within folds on the same resampled patients, and averaged over the repeats. Classes without an order are judged by
+    the mean of their AUCs against the rest.
     """
     rows = []
     for name, spec in tasks.items():
-        if spec.kind == "multiclass":
-            continue
         known = labels[name].dropna()
         mine = spoiled[(spoiled["task"] == name) & spoiled["patient_id"].isin(known.index)]
         if mine.empty:  # nobody's label is known: nothing to lose
@@ -64,6 +63,15 @@ def summarise(
 
 def _measure(spec: TaskSpec, known: pd.DataFrame, rows: pd.DataFrame, fold: int) -> comparison.Measure | Score:
     here = rows[rows["fold"] == fold]
+    if spec.kind == "multiclass":
+        said = here.pivot(index="patient_id", columns="output", values="value")
+        number = known.loc[said.index, "value"].to_numpy()
+        if not set(range(len(spec.classes))) <= set(number):
+            return Score.missing("a class that nobody has")
+        each = enumerate(spec.classes)
+        return comparison.mean_of(
+            [comparison.classes_in_order((number == k) * 1.0, said[name].to_numpy()) for k, name in each]
+        )
     label, value = known.loc[here["patient_id"]], here["value"].to_numpy()
     if spec.kind == "survival":
         if label["event"].sum() == 0:

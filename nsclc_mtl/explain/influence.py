@@ -48,11 +48,11 @@ def score_of(learner: Any, batch: Batch, modality: str, task: str) -> Callable[[
 
 
 def audit(learner: Any, batch: Batch, repeats: int, seed: int) -> dict[tuple[str, str, int], dict[str, np.ndarray]]:
-    """Scores [patient] per task with one modality spoiled: keys (modality, mode, repeat).
+    """Scores [patient] (multiclass: probabilities [patient, class]) per task with one modality spoiled.
 
-    `permute` hands the modality's embeddings around among the patients who have it (repeated, each time anew); `drop`
-    takes it from everybody who has another one. The keys ("", "", 0) hold the untouched scores. The whole test part of
-    a fold comes as one batch, so that nobody's data leave the fold.
+    The keys are (modality, mode, repeat). `permute` hands the modality's embeddings around among the patients who have
+    it (repeated, each time anew); `drop` takes it from everybody who has another one. The keys ("", "", 0) hold the
+    untouched scores. The whole test part of a fold comes as one batch, so that nobody's data leave the fold.
     """
     rng = np.random.Generator(np.random.PCG64([seed, 301]))
     with torch.no_grad():
@@ -68,7 +68,7 @@ def audit(learner: Any, batch: Batch, repeats: int, seed: int) -> dict[tuple[str
                 spoiled = {**seen, name: replace(embedding, vector=vector)}
                 out[name, "permute", repeat] = _scores(learner, spoiled, batch.present)
             others = torch.stack(
-                [p for other, p in batch.present.items() if other != name] or [torch.zeros(len(batch)).bool()]
+                [p for other, p in batch.present.items() if other != name] or [torch.zeros_like(batch.present[name])]
             )
             left = batch.present[name] & ~others.any(0)  # patients who have nothing else keep it
             out[name, "drop", 0] = _scores(learner, seen, {**batch.present, name: left})
@@ -77,7 +77,14 @@ def audit(learner: Any, batch: Batch, repeats: int, seed: int) -> dict[tuple[str
 
 def _scores(learner: Any, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     out, _ = learner.decide(seen, present)
-    return {name: task.score(out[name]).cpu().numpy() for name, task in learner.tasks.items()}
+    return {name: _ranked_by(task, out[name]).cpu().numpy() for name, task in learner.tasks.items()}
+
+
+def _ranked_by(task: Any, raw: Tensor) -> Tensor:
+    """What the task's AUC ranks patients by: one score; of classes without an order, the probability of each."""
+    if task.spec.kind != "multiclass":
+        return task.score(raw)
+    return torch.stack(list(task.predict(raw).values()), dim=1)
 
 
 def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:

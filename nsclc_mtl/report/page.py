@@ -70,7 +70,7 @@ def render(
     return environment.get_template("page.html.j2").render(
         story=story,
         tasks=[_task(r, predictions, story.primary_floor) for r in results.values()],
-        flow=flow(results, manifest, splits),
+        flow=flow(results, manifest, splits, predictions),
         audit_columns=list(story.audit[0]) if story.audit else [],
         images=_images(story.images),
         has_ceiling=any(r.models("oracle:") for r in results.values()),
@@ -214,24 +214,32 @@ def _one_cut(task: TaskSpec, fold: Fold, k: int) -> tuple[np.ndarray, np.ndarray
 
 
 def flow(
-    results: Mapping[str, TaskResult], manifest: Manifest | None, splits: pd.DataFrame | None
+    results: Mapping[str, TaskResult],
+    manifest: Manifest | None,
+    splits: pd.DataFrame | None,
+    predictions: pd.DataFrame | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Who is in the study: patients, modalities, labels, folds. Lists of rows, empty where not known."""
+    """Who is in the study: patients, modalities, labels, folds. Lists of rows, empty where not known.
+
+    Studied are the patients of the folds, else those who were predicted; others of the cohort's tables do not count.
+    """
     out: dict[str, list[dict[str, Any]]] = {"modalities": [], "labels": [], "parts": [], "total": []}
     if manifest is not None:
-        total = len(manifest.patients)
-        sites = manifest.patients["site"].nunique() if "site" in manifest.patients else 0
+        folded = splits if splits is not None else predictions
+        studied = manifest.patients.index if folded is None else pd.Index(folded["patient_id"].unique())
+        patients = manifest.patients[manifest.patients.index.isin(studied)]
+        total = len(patients)
+        sites = patients["site"].nunique() if "site" in patients else 0
         out["total"].append({"patients": total, "sites": sites})
         for name, spec in manifest.modalities.items():
             holders: Any = manifest.tables.get(name)
             holders = (
                 holders.index if holders is not None else manifest.bags.get(name) or manifest.volumes.get(name) or {}
             )
-            out["modalities"].append(
-                {"name": name, "kind": spec.kind, "n": len(holders), "share": len(holders) / total}
-            )
+            n = len(patients.index.intersection(list(holders)))
+            out["modalities"].append({"name": name, "kind": spec.kind, "n": n, "share": n / max(total, 1)})
         for name in results:
-            out["labels"].append(_label_row(results[name].task, manifest.labels[name]))
+            out["labels"].append(_label_row(results[name].task, manifest.labels[name].reindex(patients.index)))
     else:
         out["total"].append(
             {"patients": len({p for r in results.values() for f in r.folds for p in f.patients}), "sites": 0}

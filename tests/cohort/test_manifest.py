@@ -6,9 +6,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from nsclc_mtl.cohort import manifest
 from nsclc_mtl.features import store
@@ -190,3 +192,44 @@ def test_extracted_radiomics_are_found_by_key(root: Path) -> None:
 def test_patients_as_written(root: Path) -> None:
     text = manifest.text_only(declared(root))
     assert text.loc["NA", "age"] == ""
+
+
+def foreign(path: Path, tiles: int) -> str:
+    """A feature file as other tools write it; returns its name."""
+    path.parent.mkdir(exist_ok=True)
+    values, coords = np.ones((tiles, 4), np.float32), np.zeros((tiles, 2), np.int64)
+    if path.suffix == ".npz":
+        np.savez(path, features=values, coords=coords)
+    elif path.suffix == ".pt":
+        torch.save(torch.from_numpy(values), path)
+    else:
+        with h5py.File(path, "w") as file:
+            file["feats" if "stamp" in path.name else "features"] = values if "clam" not in path.name else values[None]
+            file["coords"] = coords
+    return f"f/{path.name}"
+
+
+@pytest.mark.parametrize("name", ["clam.h5", "stamp.h5", "plain.npz", "plain.pt"])
+def test_a_slide_without_a_tile_is_an_absent_slide(root: Path, name: str) -> None:
+    none, some = foreign(root / "f" / f"none-{name}", 0), foreign(root / "f" / f"some-{name}", 5)
+    (root / "slides.csv").write_text(
+        f"slide_id,patient_id,path\na,1E5,{none}\nb,1E5,{some}\nc,NA,{none}\nd,7,{some}\ne,Z,{none}\n"
+    )
+    made = load(root)
+    assert made.bags["wsi"] == {"1E5": [str(root / some)], "7": [str(root / some)]}
+    assert "wsi: 2 of 5 slides hold no tile: taken as absent" in made.notes
+
+
+def test_a_large_feature_file_is_not_opened_to_count_its_tiles(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = foreign(root / "f" / "large.pt", 50_000)
+    (root / "slides.csv").write_text(f"slide_id,patient_id,path\na,1E5,{large}\n")
+    monkeypatch.setattr(store, "header", lambda path: pytest.fail(f"{path} was opened"))
+    assert set(load(root).bags["wsi"]) == {"1E5"}
+
+
+def test_a_small_file_that_cannot_be_read_is_left_to_its_reader(root: Path) -> None:
+    (root / "f" / "broken.h5").write_bytes(b"no HDF5")
+    (root / "slides.csv").write_text("slide_id,patient_id,path\na,1E5,f/broken.h5\n")
+    made = load(root)
+    with pytest.raises(DataFault, match="is not a whole HDF5 file"):
+        store.read(Path(made.bags["wsi"]["1E5"][0]))

@@ -56,3 +56,35 @@ def test_show_prints_every_combination(conf: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "seed: 8" in out
     assert "seed: 9" in out
+
+
+# A run that leaves metrics: its folder is the working folder and the seed.
+MEASURED = """
+import json, pathlib, sys
+folder = pathlib.Path("run-" + sys.argv[-1])
+folder.mkdir()
+if sys.argv[-1] != "seed=2":
+    def row(task, metric, fold, model, value):
+        return {"task": task, "metric": metric, "fold": fold, "model": model, "part": "test", "value": value}
+    rows = [row("grade", "ordinal_auc", "0", "learner", 0.9), row("grade", "ordinal_auc", "all", "floor:rna", 0.8),
+            row("grade", "ordinal_auc", "all", "learner", 0.6543), row("grade", "brier", "all", "learner", 0.2),
+            row("survival", "c_index", "all", "learner", None)]
+    (folder / "metrics.json").write_text(json.dumps(rows))
+print("run: " + str(folder.resolve()))
+"""
+
+
+def test_the_table_shows_the_metric_of_every_task(
+    conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sweep("toy", ["fusion=concat", "seed=1,2"], command=(sys.executable, "-c", MEASURED)) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert any(line.find("grade") < line.find("survival") for line in lines if "grade" in line)
+    assert any("ordinal_auc" in line and "c_index" in line and "seconds" in line for line in lines)
+    one, two = (next(line for line in lines if f" seed={seed} " in line and "---" not in line) for seed in (1, 2))
+    assert "0.654" in one
+    assert "-" in one
+    assert "0." not in two.split("run-")[0]
+    assert "0.9" not in one
+    assert "brier" not in "".join(lines)

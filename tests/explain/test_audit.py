@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from nsclc_mtl.explain.audit import summarise
+from nsclc_mtl.metrics.classification import macro_auc
 from nsclc_mtl.records import TaskSpec
 
 IDS = [f"{i:03d}" for i in range(160)]
 TASKS = {
     "response": TaskSpec("response", "binary", ("no", "yes")),
     "os": TaskSpec("os", "survival"),
-    "look": TaskSpec("look", "multiclass", ("a", "b", "c")),
+    "look": TaskSpec("look", "multiclass", ("a", "b", "c")),  # no score orders its classes: one a class is told
 }
 
 
@@ -26,27 +27,29 @@ def told() -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     labels = {
         "response": pd.DataFrame({"value": (truth + rng.normal(size=160) > 0).astype(float)}, index=IDS),
         "os": pd.DataFrame({"event": 1.0, "time_days": np.exp(6 - truth)}, index=IDS),
-        "look": pd.DataFrame({"value": 0.0}, index=IDS),
+        "look": pd.DataFrame({"value": np.digitize(truth + rng.normal(size=160), [-0.5, 0.5]) * 1.0}, index=IDS),
     }
     labels["response"].iloc[:10] = np.nan
     rows = []
     for modality, mode, repeats in (("", "", 1), ("rna", "permute", 3), ("rna", "drop", 1), ("noise", "permute", 3)):
         for repeat in range(repeats):
             score = rng.permutation(truth) if modality == "rna" else truth
-            rows += [
-                (p, int(i) % 2, task, modality, mode, repeat, s)
-                for i, (p, s) in enumerate(zip(IDS, score, strict=True))
-                for task in TASKS
-            ]
-    columns = ["patient_id", "fold", "task", "modality", "mode", "repeat", "value"]
+            for task, spec in TASKS.items():
+                each = {c: -((score - at) ** 2) for c, at in zip("abc", (-1.2, 0, 1.2), strict=True)}
+                for output, said in (each if spec.kind == "multiclass" else {"": score}).items():
+                    rows += [
+                        (p, int(i) % 2, task, modality, mode, repeat, output, s)
+                        for i, (p, s) in enumerate(zip(IDS, said, strict=True))
+                    ]
+    columns = ["patient_id", "fold", "task", "modality", "mode", "repeat", "output", "value"]
     return pd.DataFrame(rows, columns=columns), labels
 
 
 def test_what_is_needed_and_what_is_nothing() -> None:
     spoiled, labels = told()
     rows = {(r["task"], r["modality"], r["mode"]): r for r in summarise(spoiled, TASKS, labels, draws=200, seed=0)}
-    assert {task for task, _, _ in rows} == {"response", "os"}
-    for task, metric in (("response", "auc"), ("os", "c_index")):
+    assert {task for task, _, _ in rows} == {"response", "os", "look"}
+    for task, metric in (("response", "auc"), ("os", "c_index"), ("look", "auc")):
         lost = rows[task, "rna", "permute"]
         assert (lost["metric"], lost["verdict"]) == (metric, "needed")
         assert lost["lo"] < lost["loss"] < lost["hi"]
@@ -60,7 +63,28 @@ def test_a_task_whose_labels_nobody_knows_has_no_rows() -> None:
     spoiled, labels = told()
     labels["response"]["value"] = np.nan
     rows = summarise(spoiled, TASKS, labels, draws=20, seed=0)
-    assert {r["task"] for r in rows} == {"os"}
+    assert {r["task"] for r in rows} == {"os", "look"}
+
+
+def test_the_audit_of_classes_is_that_of_the_macro_auc() -> None:
+    spoiled, labels = told()
+    (row,) = [
+        r
+        for r in summarise(spoiled, TASKS, labels, draws=20, seed=0)
+        if (r["task"], r["modality"], r["mode"]) == ("look", "rna", "drop")
+    ]
+    lost = []
+    for fold in (0, 1):
+        auc = {}
+        for mode in ("", "drop"):
+            mine = spoiled[(spoiled["task"] == "look") & (spoiled["fold"] == fold) & (spoiled["mode"] == mode)]
+            wide = mine.pivot(index="patient_id", columns="output", values="value")[list("abc")]
+            auc[mode] = macro_auc(labels["look"].loc[wide.index, "value"], wide)
+        lost.append(auc[""] - auc["drop"])
+    assert row["loss"] == pytest.approx(np.mean(lost), abs=1e-4)
+    labels["look"]["value"] = labels["look"]["value"].clip(upper=1)  # the class c is nobody's
+    rows = summarise(spoiled, TASKS, labels, draws=20, seed=0)
+    assert all(r["loss"] is None for r in rows if r["task"] == "look")
 
 
 def test_what_cannot_be_measured_is_null_in_json() -> None:

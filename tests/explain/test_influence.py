@@ -17,7 +17,7 @@ from nsclc_mtl.fusion.concat import Concat
 from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import Bag, Batch, TaskSpec
 from nsclc_mtl.tasks.balance import Sum
-from nsclc_mtl.tasks.classes import Binary, Ordinal
+from nsclc_mtl.tasks.classes import Binary, Multiclass, Ordinal
 
 SD = [1.0, 2.0, 4.0]
 
@@ -110,3 +110,15 @@ def test_nobody_keeps_his_own(n: int, seed: int) -> None:
     order = influence._derangement(n, np.random.Generator(np.random.PCG64(seed)))
     assert sorted(order.tolist()) == list(range(n))
     assert (order != np.arange(n)).all()
+
+
+def test_the_audit_says_the_probability_of_every_class_without_an_order() -> None:
+    made, whole = learner(), batch([3, 2], [True, True])
+    made.tasks["look"] = Multiclass(TaskSpec("look", "multiclass", ("a", "b", "c")), 8, {})
+    made.fusion = Concat(("wsi", "rna"), list(made.tasks), 4, width=8)
+    told = influence.audit(made.eval().requires_grad_(False), whole, repeats=1, seed=0)
+    said = made.predict_step(whole, 0)["look"]
+    assert told["", "", 0]["look"].shape == (2, 3)
+    for k, name in enumerate("abc"):
+        np.testing.assert_allclose(told["", "", 0]["look"][:, k], said[f"p:{name}"].numpy(), rtol=1e-6)
+    assert all(scores["response"].shape == (2,) for scores in told.values())

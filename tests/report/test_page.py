@@ -161,3 +161,18 @@ def test_words_of_metrics() -> None:
     assert page.metric_word("auc_above_G1") == "AUC, above G1"
     assert page.metric_word("auc_b") == "AUC, b against the rest"
     assert page.model_word("floor:all tables") == "all tables"
+
+
+def test_the_studied_are_the_patients_of_the_folds(toy: dict[str, Any]) -> None:
+    manifest, splits, predictions = toy["manifest"], toy["splits"], toy["predictions"]
+    left = set(manifest.patients.index[:30])
+    fewer = splits[~splits["patient_id"].isin(left)]
+    said = predictions[~predictions["patient_id"].isin(left)]
+    results = evaluate_predictions(said, TASKS, manifest, fewer, draws=5)
+    for told in (page.flow(results, manifest, fewer, said), page.flow(results, manifest, None, said)):
+        assert told["total"][0]["patients"] == len(manifest.patients) - 30
+        assert {row["name"]: row["n"] for row in told["modalities"]} == {"clinical": 60, "radiomics": 15}
+        assert told["modalities"][1]["share"] == pytest.approx(0.25)
+        assert all(row["known"] + row["missing"] == 60 for row in told["labels"])
+    html = page.render(results, said, page.Story("toy"), manifest, fewer)
+    assert "<p>60 patients" in html

@@ -1,0 +1,92 @@
+"""`mtl predict device=...`: model and batches go to the device, what comes out comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_way import Way
+
+from nsclc_mtl.bags.datamodule import moved
+from nsclc_mtl.learner import Learner
+from nsclc_mtl.records import Bag, Batch, Target
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
+    """A working folder with a model of slides and one table, two folds."""
+    made = Way(tmp_path_factory.mktemp("device"))
+    assert made.train("whole", "modalities=[wsi,clinical]", "tasks=[grade,survival]", "audit=0") == 0
+    return made
+
+
+def test_a_batch_moves_with_everything_in_it() -> None:
+    bag = Bag(torch.ones(3, 2), torch.tensor([0, 3]), torch.zeros(3, 2, dtype=torch.int64))
+    target = Target(torch.tensor([True]), torch.ones(1), torch.ones(1))
+    inputs: dict[str, Any] = {"wsi": bag, "rna": torch.ones(1, 4)}
+    batch = Batch(["P"], inputs, {"wsi": torch.tensor([True])}, {"os": target, "grade": Target(*[torch.ones(1)] * 2)})
+    there = moved(batch, torch.device("meta"))
+    assert there.patients == ["P"]
+    tensors = [
+        there.inputs["rna"], there.inputs["wsi"].features, there.inputs["wsi"].offsets, there.inputs["wsi"].coords,
+        there.present["wsi"], there.targets["os"].known, there.targets["os"].value, there.targets["os"].event,
+    ]  # fmt: skip
+    assert {t.device.type for t in tensors} == {"meta"}
+    assert there.targets["grade"].event is None
+    assert moved(batch, torch.device("cpu")) is batch
+
+
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where models were sent, and where each batch was taken to; the numbers themselves stay on this machine."""
+    seen: list[str] = []
+    to = Learner.to
+
+    def sent(self: Learner, place: Any, *rest: Any) -> Learner:
+        seen.append(f"model {torch.device(place).type}")
+        return to(self, "cpu")
+
+    def taken(batch: Batch, place: torch.device) -> Batch:
+        seen.append(f"batch {torch.device(place).type}")
+        return batch
+
+    monkeypatch.setattr(Learner, "to", sent)
+    monkeypatch.setattr("nsclc_mtl.bags.datamodule.moved", taken)
+    return seen
+
+
+def test_models_and_batches_of_predictions_and_maps_go_there(
+    way: Way, devices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    words = ("explain.patients=1", "explain.pictures=false")
+    assert way.predict("there", "device=cuda", *words) == 0
+    assert devices.count("model cuda") == 2  # one a fold
+    # one a fold for its test patients and for a patient who is in no fold, one for the patient who gets pictures
+    assert devices.count("batch cpu") == 5  # where the model says that it is
+    del devices[:]
+    assert way.predict("auto", *words) == 0
+    assert devices.count("model cuda") == 2
+    del devices[:]
+    assert way.predict("here", "device=cpu", *words) == 0
+    assert set(devices) == {"model cpu", "batch cpu"}
+
+
+def test_a_device_that_is_not_there_is_exit_2(
+    way: Way, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert way.predict("none", "device=cuda") == 2
+    assert "no usable GPU" in capsys.readouterr().err
+    assert not Path(way.folder("predict", "none")).exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_says_what_the_processor_says(way: Way) -> None:
+    words = ("explain.patients=2",)
+    assert way.predict("gpu", "device=cuda", *words) == 0
+    assert way.predict("cpu", "device=cpu", *words) == 0
+    there, here = way.table("predict", "gpu"), way.table("predict", "cpu")
+    assert there["value"].to_numpy() == pytest.approx(here["value"].to_numpy(), rel=1e-3, abs=1e-4)
