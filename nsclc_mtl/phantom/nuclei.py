@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Nuclei of nests, in tumour and in benign epithelium, as straight laws of z: (value at z = 0, change per unit of z, least value).
-# In tumour z is the statistic over its SD; in benign epithelium it is nuisance of the patient, so that big crowded
-# nuclei alone tell neither grade nor tumour. Size, crowding and pleomorphism are what a pathologist grades.
+# Nuclei of nests, in tumour and in benign epithelium, as straight laws of z: (value at z = 0, change per unit of z,
+# least value). In tumour z is the statistic over its SD; in benign epithelium it is nuisance of the patient, so that
+# big crowded nuclei alone tell neither grade nor tumour. Size, crowding and pleomorphism are what a pathologist grades.
 RADIUS_PX = (8.6, 1.1, 5.0)  # 0.5 um/px: a nucleus of 8.6 um across
 SPACING_PX = (25.0, -0.6, 20.0)  # between neighbours: high grades are crowded
 SIZE_SPREAD = (0.17, 0.05, 0.04)  # log-normal SD of the radius

@@ -47,8 +47,8 @@ def plan(drawn: Truth, seed: int) -> list[dict[str, Any]]:
         for number in range(int(drawn.slides[i])):
             item = {
                 "slide_id": f"{patient}-S{number + 1}", "patient_id": str(patient), "seed": [seed, 72, i, number],
-                "z": float(drawn.statistics[i, 0] / STATISTIC_SD), "reactive": float(nuisance[0, i]), "mimic": float(MIMIC_SD * nuisance[1, i]),
-                "look": str(drawn.patients["look"].iloc[i]),
+                "z": float(drawn.statistics[i, 0] / STATISTIC_SD), "look": str(drawn.patients["look"].iloc[i]),
+                "reactive": float(nuisance[0, i]), "mimic": float(MIMIC_SD * nuisance[1, i]),
             }  # fmt: skip
             items.append(item)
     return items

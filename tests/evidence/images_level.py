@@ -79,12 +79,12 @@ def measure(c: dict[str, Any]) -> dict[str, float]:
     for name, rows in (("mean tile", np.ones(len(x), bool)), ("tumour tiles", tumour)):
         # a patient without a tile of the tumour is read from all of them
         mean = np.stack([x[p & rows if (p & rows).any() else p].mean(0) for p in (c["patient"] == i for i in range(n))])
-        said = [cross_val_predict(ridge(), mean, grade, cv=KFold(FOLDS, shuffle=True, random_state=k)) for k in range(REPEATS)]
-        folds = KFold(FOLDS, shuffle=True, random_state=0)
-        shown = cross_val_predict(ridge(), mean, c["statistic"], cv=folds)
+        folds = [KFold(FOLDS, shuffle=True, random_state=k) for k in range(REPEATS)]
+        said = [cross_val_predict(ridge(), mean, grade, cv=f) for f in folds]
+        told = cross_val_predict(ridge(), mean, c["statistic"], cv=folds[0])
         found[f"grade, {name}: AUC"] = float(np.mean([float(ordinal_auc(grade, s)) for s in said]))
         found[f"grade, {name}: share of the margin"] = (found[f"grade, {name}: AUC"] - 0.5) / top
-        found[f"statistic, {name}: correlation"] = float(np.corrcoef(shown, c["statistic"])[0, 1])
+        found[f"statistic, {name}: correlation"] = float(np.corrcoef(told, c["statistic"])[0, 1])
     both = [s for s in np.unique(c["slide"]) if 0 < tumour[c["slide"] == s].mean() < 1]
     each = np.mean([[float(auc(tumour[at], v)) for v in x[at].T] for at in (c["slide"] == s for s in both)], axis=0)
     found["tumour, best single feature: AUC within a slide"] = float(np.maximum(each, 1 - each).max())
@@ -93,8 +93,10 @@ def measure(c: dict[str, Any]) -> dict[str, float]:
         np.mean([float(auc(tumour[c["slide"] == s], told[c["slide"] == s])) for s in both])
     )
     z = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
-    along = np.cov(z[tumour].T, c["statistic"][c["patient"][tumour]])[-1, :-1]
-    spread = np.var(z @ along / np.linalg.norm(along))
+    shown = c["statistic"][c["patient"][tumour]]
+    slope = np.cov(z[tumour].T, shown)[-1, :-1] / shown.var(ddof=1)
+    found["statistic: share of the tiles' whole variance"] = float((slope**2).mean() * shown.var() * tumour.mean())
+    spread = np.var(z @ slope / np.linalg.norm(slope))
     found["statistic, its direction: principal components of wider spread"] = float(
         (np.linalg.eigvalsh(np.cov(z.T)) > spread).sum()
     )
