@@ -15,7 +15,7 @@ from nsclc_mtl.metrics.survival import c_index
 from nsclc_mtl.phantom import evidence, truth
 from nsclc_mtl.records import Features
 
-VERSION = 1  # raised when the same settings would give other bytes
+VERSION = 2  # raised when the same settings would give other bytes
 LEVELS = ("features", "images")
 EXTRAS = {"redundant": evidence.redundant, "site_coded": evidence.site_coded}
 

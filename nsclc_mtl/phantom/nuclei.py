@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Tumour nuclei as straight laws of z = statistic / SD: (value at z = 0, change per unit of z, least value).
-# Size, crowding and pleomorphism are what a pathologist grades.
+# Nuclei of nests, in tumour and in benign epithelium, as straight laws of z: (value at z = 0, change per unit of z,
+# least value). In tumour z is the statistic over its SD; in benign epithelium it is nuisance of the patient, so that
+# big crowded nuclei alone tell neither grade nor tumour. Size, crowding and pleomorphism are what a pathologist grades.
 RADIUS_PX = (8.6, 1.1, 5.0)  # 0.5 um/px: a nucleus of 8.6 um across
 SPACING_PX = (25.0, -0.6, 20.0)  # between neighbours: high grades are crowded
 SIZE_SPREAD = (0.17, 0.05, 0.04)  # log-normal SD of the radius
@@ -35,6 +36,7 @@ class Tissue:
 
     tissue: np.ndarray
     tumour: np.ndarray
+    benign: np.ndarray  # epithelium that is not tumour
     nest: np.ndarray
     airy: np.ndarray
     lymph: np.ndarray
@@ -58,9 +60,19 @@ class Nuclei:
 
 def tumour_nuclei(rng: np.random.Generator, where: Tissue, z: float) -> Nuclei:
     """Nuclei of the tumour's nests; the only place where the statistic shows."""
+    return _nest_nuclei(rng, where, where.tumour, z)
+
+
+def benign_nuclei(rng: np.random.Generator, where: Tissue, mimic: float) -> Nuclei:
+    """Nuclei of benign epithelium: by the laws of tumour, after the patient's nuisance."""
+    return _nest_nuclei(rng, where, where.benign, mimic)
+
+
+def _nest_nuclei(rng: np.random.Generator, where: Tissue, kind: np.ndarray, z: float) -> Nuclei:
     points = _scatter(rng, where.nest.shape, _line(SPACING_PX, z))
     at = tuple(points.astype(int).T)
-    points = points[rng.random(len(points)) < 0.93 * (where.nest[at] > 0.6) * (where.tissue[at] > 0.5)]
+    inside = (where.nest[at] > 0.6) & (where.tissue[at] > 0.5) & (kind[at] > 0.5)
+    points = points[rng.random(len(points)) < 0.93 * inside]
     n = len(points)
     return Nuclei(
         points=points,
@@ -78,7 +90,8 @@ def normal_nuclei(rng: np.random.Generator, where: Tissue, reactive: float) -> N
     """Fibroblasts along the fibres, cells of the septa, lymphocytes: small and regular, swollen where reactive."""
     points = _scatter(rng, where.nest.shape, NORMAL_SPACING_PX)
     at = tuple(points.astype(int).T)
-    loose = np.where(where.airy[at] > 0.5, SEPTAL, np.where(where.tumour[at] > 0.5, BETWEEN_NESTS, STROMAL))
+    nests = np.maximum(where.tumour[at], where.benign[at]) > 0.5
+    loose = np.where(where.airy[at] > 0.5, SEPTAL, np.where(nests, BETWEEN_NESTS, STROMAL))
     chance = np.where(where.lymph[at] > 0.5, LYMPHOCYTES, _line(NORMAL_DENSITY, reactive) * loose)
     chance = chance * ((where.tissue[at] > 0.6) & (where.nest[at] < 0.2) & where.ground[at])
     points = points[rng.random(len(points)) < chance]
@@ -104,8 +117,9 @@ def normal_nuclei(rng: np.random.Generator, where: Tissue, reactive: float) -> N
 def stamp(canvas: np.ndarray, rough: np.ndarray, nuclei: Nuclei) -> None:
     """Draw nuclei onto the canvas (haematoxylin), and mark on `rough` how coarse their chromatin is; both [h, w]."""
     h, w = canvas.shape
-    for start in range(0, len(nuclei.points), 256):  # a block that stays in the cache
-        rows = slice(start, start + 256)
+    order = np.argsort(_reach(nuclei), kind="stable")  # sprites of a block share the size of the largest
+    for start in range(0, len(order), 256):  # a block that stays in the cache
+        rows = order[start : start + 256]
         ink, body, corner = _sprites(nuclei, rows)
         size = ink.shape[1]
         for i, (top, left) in enumerate(corner.tolist()):
@@ -115,14 +129,19 @@ def stamp(canvas: np.ndarray, rough: np.ndarray, nuclei: Nuclei) -> None:
                 np.maximum(field[y0:y1, x0:x1], sprite[own], out=field[y0:y1, x0:x1])
 
 
-def _sprites(nuclei: Nuclei, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _reach(nuclei: Nuclei) -> np.ndarray:
+    """How far from its middle each nucleus can leave ink, px [nucleus]."""
+    return nuclei.radius * np.maximum(1.6, 1.2 / np.sqrt(nuclei.ratio))
+
+
+def _sprites(nuclei: Nuclei, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Haematoxylin and chromatin coarseness [nucleus, size, size] of some nuclei, and their corners [nucleus, 2]."""
 
     def each(values: np.ndarray) -> np.ndarray:
         return values[rows].astype(np.float32)[:, None, None]
 
     p, r, long = nuclei.points[rows], each(nuclei.radius), np.sqrt(each(nuclei.ratio))
-    half = int(r.max() * 1.6) + 2
+    half = int(_reach(nuclei)[rows].max()) + 2
     part = (p % 1).astype(np.float32)[:, :, None, None]
     grid = np.mgrid[: 2 * half + 1, : 2 * half + 1].astype(np.float32) - half
     dy, dx = grid[0] - part[:, 0], grid[1] - part[:, 1]

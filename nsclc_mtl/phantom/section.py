@@ -14,11 +14,14 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 from skimage.measure import find_contours
 
-from nsclc_mtl.phantom.nuclei import Tissue, lognormal, normal_nuclei, stamp, tumour_nuclei
+from nsclc_mtl.phantom.nuclei import Tissue, benign_nuclei, lognormal, normal_nuclei, stamp, tumour_nuclei
 
 MPP = 0.5
 SIDE_PX = (1536, 1920)  # width and height, multiples of 64
 TUMOUR_SHARE = (0.10, 0.40)  # of the tissue, independent of histology
+# the lower the level, the more of it: benign epithelium covers a twelfth to a half of the rest
+BENIGN_LEVEL, MUCOID_LEVEL, LYMPH_LEVEL = (-0.1, 1.4), (0.2, 1.6), (0.8, 2.2)
+TUMOUR_BLUE, BENIGN_BLUE, MUCOID_BLUE, PINK = 0.085, 0.02, 0.08, 0.05
 COARSE = 8  # edge of a cell of the coarse grid on which regions are laid out, px
 
 # optical density of one unit of stain in R, G, B (after Ruifrok and Johnston 2001, adapted by eye) and per look
@@ -28,7 +31,7 @@ STAINS = {
     "B": ((0.74, 0.66, 0.22), (0.16, 0.90, 0.36)),
     "C": ((0.62, 0.70, 0.42), (0.12, 0.86, 0.50)),
 }
-STRENGTH_SD = 0.08  # log-normal, per slide and stain
+STRENGTH_SD = 0.12  # log-normal, per slide and stain
 GLASS = (0.93, 0.98)  # transmission of the empty glass, per slide
 STEPS = 384  # levels of each stain in the colour table
 UNIT = 1.6  # stain concentration at the last level
@@ -46,8 +49,10 @@ class Section:
     tissue: np.ndarray  # bool [h / COARSE, w / COARSE]
 
 
-def draw(rng: np.random.Generator, z: float, reactive: float, look: str = "") -> Section:
-    """One section whose tumour nuclei show `z` and whose normal nuclei show `reactive`, in the stain of a site."""
+def draw(rng: np.random.Generator, z: float, reactive: float, mimic: float, look: str = "") -> Section:
+    """One section in the stain of a site. Its tumour nuclei show `z`, its normal ones `reactive`, and those of its
+    benign epithelium show `mimic` as tumour would.
+    """
     w, h = (int(64 * rng.integers(SIDE_PX[0] // 64, SIDE_PX[1] // 64 + 1)) for _ in range(2))
     shape = (h, w)
     tissue_c, tumour_c = _regions(rng, shape)
@@ -56,24 +61,30 @@ def draw(rng: np.random.Generator, z: float, reactive: float, look: str = "") ->
     tissue = soft(_grow(tissue_c, shape) + ragged, 0.02)
     tumour = soft(_grow(tumour_c, shape) + 0.5 * ragged, 0.02)
 
-    # normal tissue: collagen, airspaces between septa, and lymphocytes, mixed differently in every slide
-    airy = soft(_noise(rng, shape, 260) + rng.uniform(-0.9, 0.3) - 4 * tumour, 0.03)
+    # normal tissue: benign epithelium, mucoid ground, collagen, airspaces between septa, and lymphocytes, mixed
+    # differently in every slide. Epithelium has the nuclei of tumour and mucoid ground its colour, but neither has both
+    terrain = _noise(rng, shape, 150)
+    benign = soft(terrain - rng.uniform(*BENIGN_LEVEL) - 4 * tumour, 0.04)
+    mucoid = soft(-terrain - rng.uniform(*MUCOID_LEVEL) - 4 * tumour, 0.25)
+    cells = np.maximum(tumour, benign)
+    airy = soft(_noise(rng, shape, 260) + rng.uniform(-0.9, 0.3) - 4 * cells, 0.03)
     drift, fibre = _fibres(rng, shape)
     septum = soft(0.075 - _walls(rng, shape, 130) + 0.012 * _noise(rng, shape, 10), 0.012)
-    lymph = soft(_noise(rng, shape, 120) - rng.uniform(1.3, 2.2) - 4 * tumour, 0.12)
+    lymph = soft(_noise(rng, shape, 120) - rng.uniform(*LYMPH_LEVEL) - 4 * cells, 0.12)
     solid = 1 - airy * (1 - septum) * (1 - lymph)
-    cleft = soft(fibre - 1.75, 0.2) * (1 - lymph) * (1 - tumour)
-    nest = soft(_walls(rng, shape, 130, stretch=0.75) + 0.03 * _noise(rng, shape, 20) - 0.06, 0.02) * tumour
+    cleft = soft(fibre - 1.75, 0.2) * (1 - lymph) * (1 - cells)
+    nest = soft(_walls(rng, shape, 130, stretch=0.75) + 0.03 * _noise(rng, shape, 20) - 0.06, 0.02) * cells
 
     matter = tissue * solid * (1 - 0.85 * cleft)
     mottle, grain = _noise(rng, shape, 40), _noise(rng, shape, 2.2)
-    eosin = (0.23 + 0.055 * fibre) * (1 - nest) + (0.17 + 0.012 * mottle) * nest
-    eosin = eosin * (1 - 0.45 * lymph) + 0.016 * grain
-    blue = 0.035 + 0.012 * mottle + 0.085 * nest + 0.08 * lymph + 0.012 * grain
+    bluish = nest * (TUMOUR_BLUE * tumour + BENIGN_BLUE * benign)  # cytoplasm
+    eosin = (0.23 + 0.055 * fibre) * (1 - nest) + (0.17 + 0.012 * mottle + PINK * benign) * nest
+    eosin = eosin * (1 - 0.45 * lymph) * (1 - 0.25 * mucoid) + 0.016 * grain
+    blue = 0.035 + 0.012 * mottle + bluish + 0.08 * lymph + MUCOID_BLUE * mucoid * (1 - nest) + 0.012 * grain
 
     nuclei, rough = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    where = Tissue(tissue, tumour, nest, airy, lymph, (solid > 0.6) & (cleft < 0.4), drift)
-    for batch in (tumour_nuclei(rng, where, z), normal_nuclei(rng, where, reactive)):
+    where = Tissue(tissue, tumour, benign, nest, airy, lymph, (solid > 0.6) & (cleft < 0.4), drift)
+    for batch in (tumour_nuclei(rng, where, z), benign_nuclei(rng, where, mimic), normal_nuclei(rng, where, reactive)):
         stamp(nuclei, rough, batch)
     chromatin = nuclei * (1 + rough * grain)
     covered = np.minimum(nuclei * 2.0, 1)
@@ -115,8 +126,14 @@ def _grow(coarse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def soft(level: np.ndarray, width: float) -> np.ndarray:
     """0 where the level is well below zero, 1 well above, a smooth step of this half-width between."""
-    t = np.clip(level * np.float32(0.5 / width) + np.float32(0.5), 0, 1)
-    return t * t * (3 - 2 * t)
+    t = level * np.float32(0.5 / width)
+    t += np.float32(0.5)
+    np.clip(t, 0, 1, out=t)
+    steep = -2 * t
+    steep += 3
+    t *= t
+    t *= steep
+    return t
 
 
 def _star(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, rough: float) -> np.ndarray:

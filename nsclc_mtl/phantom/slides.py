@@ -18,6 +18,7 @@ from nsclc_mtl.phantom.evidence import STATISTIC_SD
 from nsclc_mtl.phantom.truth import Truth
 
 TILE_PX = 256
+MIMIC_SD = 1.2  # of benign epithelium, in SD of the statistic
 DOWNSAMPLE, LEVELS = 4, 3
 JPEG_QUALITY = 82
 
@@ -40,14 +41,14 @@ def render(drawn: Truth, root: Path, seed: int, processes: int | None = None) ->
 
 def plan(drawn: Truth, seed: int) -> list[dict[str, Any]]:
     """What every slide needs to be drawn: its ids, seed, statistic, nuisance and look."""
-    reactive = np.random.Generator(np.random.PCG64([seed, 71])).standard_normal(len(drawn.patients))
+    nuisance = np.random.Generator(np.random.PCG64([seed, 71])).standard_normal((2, len(drawn.patients)))
     items = []
     for i, patient in enumerate(drawn.patients["patient_id"]):
         for number in range(int(drawn.slides[i])):
             item = {
                 "slide_id": f"{patient}-S{number + 1}", "patient_id": str(patient), "seed": [seed, 72, i, number],
-                "z": float(drawn.statistics[i, 0] / STATISTIC_SD), "reactive": float(reactive[i]),
-                "look": str(drawn.patients["look"].iloc[i]),
+                "z": float(drawn.statistics[i, 0] / STATISTIC_SD), "look": str(drawn.patients["look"].iloc[i]),
+                "reactive": float(nuisance[0, i]), "mimic": float(MIMIC_SD * nuisance[1, i]),
             }  # fmt: skip
             items.append(item)
     return items
@@ -61,7 +62,7 @@ def path_of(item: dict[str, Any]) -> str:
 def draw(item: dict[str, Any]) -> section.Section:
     """The section of one item of the plan."""
     rng = np.random.Generator(np.random.PCG64(item["seed"]))
-    return section.draw(rng, item["z"], item["reactive"], item["look"])
+    return section.draw(rng, item["z"], item["reactive"], item["mimic"], item["look"])
 
 
 def _draw(item: dict[str, Any], root: str) -> Rings:

@@ -101,8 +101,9 @@ def test_tumour_outline_matches_the_truth(made: Path, drawn: truth.Truth) -> Non
 def test_tumour_nuclei_grow_with_the_statistic_and_normal_ones_do_not() -> None:
     full = np.ones((600, 600), np.float32)
     none = np.zeros_like(full)
-    tumour = nuclei.Tissue(full, full, full, none, none, full > 0, none)
-    normal = nuclei.Tissue(full, none, none, none, none, full > 0, none)
+    tumour = nuclei.Tissue(full, full, none, full, none, none, full > 0, none)
+    benign = nuclei.Tissue(full, none, full, full, none, none, full > 0, none)
+    normal = nuclei.Tissue(full, none, none, none, none, none, full > 0, none)
     seen = [nuclei.tumour_nuclei(np.random.Generator(np.random.PCG64(1)), tumour, z) for z in (-2.0, 0.0, 2.0)]
     sizes = [n.radius.mean() for n in seen]
     spreads = [np.log(n.radius).std() for n in seen]
@@ -112,10 +113,15 @@ def test_tumour_nuclei_grow_with_the_statistic_and_normal_ones_do_not() -> None:
     assert [n.coarseness for n in seen] == sorted(n.coarseness for n in seen)
     quiet = nuclei.normal_nuclei(np.random.Generator(np.random.PCG64(1)), normal, 0.0)
     assert quiet.radius.mean() < sizes[0]
+    # benign epithelium looks the same at the same number, but never grows in tumour, nor tumour's in it
+    mimic = nuclei.benign_nuclei(np.random.Generator(np.random.PCG64(1)), benign, 2.0)
+    assert np.array_equal(mimic.radius, seen[2].radius)
+    assert len(nuclei.benign_nuclei(np.random.Generator(np.random.PCG64(1)), tumour, 2.0).points) == 0
+    assert len(nuclei.tumour_nuclei(np.random.Generator(np.random.PCG64(1)), benign, 2.0).points) == 0
 
 
 def test_looks_change_the_colour_and_nothing_else() -> None:
-    plain, stained = (section.draw(np.random.Generator(np.random.PCG64(3)), 0.5, 0.0, look) for look in ("", "C"))
+    plain, stained = (section.draw(np.random.Generator(np.random.PCG64(3)), 0.5, 0.0, 0.0, look) for look in ("", "C"))
     assert plain.rings == stained.rings
     assert np.abs(plain.image.mean((0, 1)) - stained.image.mean((0, 1))).max() > 4
     # nuclei and glass lie in the same places: the darkest and the brightest places agree
