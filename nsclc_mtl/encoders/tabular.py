@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from nsclc_mtl.records import Embedding
 
+START = 0.1  # size of an embedding's first weights, in the usual ones
+
 
 class MLP(nn.Module):
-    """A multilayer perceptron with layer norm; `hidden=0` is a linear map."""
+    """A multilayer perceptron with layer norm; `hidden=0` is a linear map.
+
+    The last layer starts small, so that an embedding is what was learned and not the random map it began with: few steps
+    never unlearn that map, and products of embeddings would be mostly noise ("rich" against "kernel" regime of Woodworth
+    et al., COLT 2020).
+    """
 
     def __init__(
         self, in_dim: int, dim: int, hidden: int = 64, dropout: float = 0.25, input_dropout: float = 0.1
@@ -17,7 +25,10 @@ class MLP(nn.Module):
         layers: list[nn.Module] = [nn.Dropout(input_dropout)]
         if hidden:
             layers += [nn.Linear(in_dim, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(hidden or in_dim, dim))
+        last = nn.Linear(hidden or in_dim, dim)
+        with torch.no_grad():
+            last.weight.mul_(START)
+        self.layers = nn.Sequential(*layers, last)
 
     def forward(self, x: Tensor) -> Embedding:
         """Vector [patient, dim] of rows [patient, in_dim]."""
