@@ -227,7 +227,7 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
         "backbone": look.name,
         "weights_hash": look.weights_hash,
         "feature_key": key,
-        "code_digest": store.code_digest("features/backbones", "slides/reader.py"),
+        "code_digest": store.code_digest("features/backbones", "slides/reader"),
     }
     store.write(path, Features(np.concatenate(rows), tiles.coords, attrs))
     return Outcome(len(tiles))

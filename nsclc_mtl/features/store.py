@@ -188,7 +188,7 @@ def code_digest(*places: str) -> str:
 def tiling_key(slides_cfg: Mapping[str, Any]) -> str:
     """`<tile_um>um-<key8>`: folder of the tiles that the `slides` group gives; where slides lie does not count."""
     settings = {key: value for key, value in slides_cfg.items() if key not in NO_GEOMETRY}
-    code = code_digest("slides/reader.py", "slides/tissue.py", "slides/tiling.py")
+    code = code_digest("slides/reader", "slides/tissue.py", "slides/tiling.py")
     return f"{slides_cfg['tile_um']:g}um-{config_hash({'tiling': settings, 'code': code})[:8]}"
 
 

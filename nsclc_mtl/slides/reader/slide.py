@@ -1,80 +1,93 @@
 """A whole-slide image that knows its scale, and says in one sentence why another one cannot be used.
 
-The um/px of a slide is never guessed: the value of `slides.csv` (or the override) comes first, then the scanner's own
-metadata, then the resolution of the TIFF; where it came from is kept. Handles must be opened in the process that reads.
+Handles must be opened in the process that reads; threads may share a slide. Tiles of any wanted um/px are made from the
+nearest level that is at least as fine.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 import openslide
-import tifffile
-from PIL import Image
 
 from nsclc_mtl.records import ItemFault
+from nsclc_mtl.slides.reader import soundness
+from nsclc_mtl.slides.reader.jpeg import fast_source
+from nsclc_mtl.slides.reader.resample import reach, resample
+from nsclc_mtl.slides.reader.scale import UM_AT_1X, number, scale_of
+from nsclc_mtl.slides.reader.sources import WHITE, OpenSlideSource, Source, Undecodable, plain_picture
 
-SUFFIXES = frozenset(
-    {
-        ".svs",
-        ".tif",
-        ".tiff",
-        ".ndpi",
-        ".mrxs",
-        ".scn",
-        ".bif",
-        ".vms",
-        ".vmu",
-        ".svslide",
-    }
-)
-PLAUSIBLE_MPP = (0.05, 4.0)  # um/px; a 72-dpi TIFF reads as 352.8
-ANISOTROPY = 0.02  # largest relative difference of the two directions
 BLOCK_PX = 1024  # edge of the pieces in which a large area is read, so that memory does not grow with the slide
+HOLE_PX = 256  # a block that cannot be decoded is taken apart down to this edge, so that its good tiles stay
+LEVEL_TOLERANCE = 0.01  # sizes of levels are rounded, so a level may be this much coarser than wanted
 
 
 class Slide:
     """An open slide: where it lies, its scale, and pixels at any size. Use as a context manager."""
 
-    def __init__(self, path: Path, handle: openslide.OpenSlide, mpp: float, mpp_source: str) -> None:
-        self.path, self._handle = path, handle
+    def __init__(self, path: Path, source: Source, mpp: float, mpp_source: str, properties: dict[str, str]) -> None:
+        self.path, self._source = path, source
         self.mpp, self.mpp_source = mpp, mpp_source
-        self.dimensions: tuple[int, int] = handle.dimensions
-        self.vendor = str(handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))
-        self._downsamples = handle.level_downsamples
-        power = handle.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
-        self.magnification = float(power) if power else round(10.0 / mpp, 1)  # 10x is 1 um/px by the usual reckoning
+        self.dimensions: tuple[int, int] = source.sizes[0]
+        self.vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+        self.read_by = source.name  # `jpeg tiles`, `openslide` or `picture`
+        self.unreadable = 0.0  # share of stored tiles that the file has lost
+        self.max_unreadable = 0.0  # share that the user lets go
+        self.magnification = number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)) or round(UM_AT_1X / mpp, 1)
 
-    def read(self, x: int, y: int, size_level0: int, out_px: int) -> np.ndarray:
-        """uint8 [out_px, out_px, 3]: the square at (x, y), area-resampled from the nearest level.
+    def read(
+        self, x: int, y: int, size_level0: int, out_px: int, tolerance: float = 0.0, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """uint8 [out_px, out_px, 3]: the square at (x, y), resampled from the nearest level; in `out` where given.
 
-        What lies outside the scanned area is white. Raises ItemFault `corrupt` where the file cannot be decoded.
+        Where a level has the wanted scale up to `tolerance` (.01 is 1 %), its own pixels are taken from the middle of
+        the square, and nothing is interpolated. What lies outside the scanned area is white. Raises ItemFault `corrupt`
+        where the file cannot be decoded.
         """
-        return self._area(float(x), float(y), float(size_level0), float(size_level0), out_px, out_px)
+        shrink = size_level0 / out_px
+        level = self._level(shrink, tolerance)
+        scale = self._source.downsamples[level]
+        if abs(shrink / scale - 1.0) <= max(tolerance, 1e-9):
+            slack = (size_level0 / scale - out_px) / 2
+            # Half a pixel too many goes to the right, so that what is on the grid stays there.
+            left, top = (int(np.ceil(at / scale + slack - 0.5 - 1e-6)) for at in (x, y))
+            return self._decoded(level, left, top, out_px, out_px, out)
+        found = self._area(level, float(x), float(y), float(size_level0), float(size_level0), out_px, out_px)
+        if out is None:
+            return found
+        out[...] = found
+        return out
+
+    def read_um(self, x: int, y: int, size_um: float, mpp: float, tolerance: float = 0.01) -> np.ndarray:
+        """uint8 [px, px, 3]: the square of `size_um` at level-0 pixel (x, y), at `mpp` um/px (px = size_um / mpp)."""
+        return self.read(x, y, max(1, round(size_um / self.mpp)), max(1, round(size_um / mpp)), tolerance)
 
     def thumbnail(self, um_per_px: float) -> np.ndarray:
-        """uint8 [h, w, 3]: the whole slide at about this scale (exactly: dimensions / shape)."""
+        """uint8 [h, w, 3]: the whole slide at about this scale (exactly: dimensions / shape).
+
+        Where the user lets unreadable tiles go, they are white here: no tissue is found in them.
+        """
         width, height = self.dimensions
         shrink = um_per_px / self.mpp
         out_w, out_h = max(1, round(width / shrink)), max(1, round(height / shrink))
         per_x, per_y = width / out_w, height / out_h
+        level = self._level(min(per_x, per_y))
         # A block of the result never asks for more than BLOCK_PX pixels of the level that it is made from.
-        step = max(16, int(BLOCK_PX * self._downsamples[self._level(per_x)] / max(per_x, per_y)))
+        step = max(16, int(BLOCK_PX * self._source.downsamples[level] / max(per_x, per_y)))
         picture = np.empty((out_h, out_w, 3), np.uint8)
         for top in range(0, out_h, step):
             for left in range(0, out_w, step):
                 h, w = min(step, out_h - top), min(step, out_w - left)
-                area = self._area(left * per_x, top * per_y, w * per_x, h * per_y, w, h)
+                area = self._area(level, left * per_x, top * per_y, w * per_x, h * per_y, w, h, holes=True)
                 picture[top : top + h, left : left + w] = area
         return picture
 
     def close(self) -> None:
         """Give the file back."""
-        self._handle.close()
+        self._source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -84,142 +97,91 @@ class Slide:
     ) -> None:
         self.close()
 
-    def _level(self, shrink: float) -> int:
-        """The coarsest level that is still at least as fine as wanted (a hair of tolerance for rounded sizes)."""
-        fine = [i for i, d in enumerate(self._downsamples) if d <= shrink * 1.01]
+    def _level(self, shrink: float, tolerance: float = 0.0) -> int:
+        """The coarsest level that is still at least as fine as wanted."""
+        most = shrink * (1 + max(tolerance, LEVEL_TOLERANCE))
+        fine = [i for i, d in enumerate(self._source.downsamples) if d <= most]
         return fine[-1] if fine else 0
 
-    def _area(self, x: float, y: float, width: float, height: float, out_w: int, out_h: int) -> np.ndarray:
-        level = self._level(min(width / out_w, height / out_h))
-        scale = self._downsamples[level]
-        # Whole pixels of the level that cover the area; the resampling box keeps the fraction.
-        left, top = int(np.floor(x / scale + 1e-6)), int(np.floor(y / scale + 1e-6))
-        right, bottom = int(np.ceil((x + width) / scale - 1e-6)), int(np.ceil((y + height) / scale - 1e-6))
+    def _area(
+        self, level: int, x: float, y: float, width: float, height: float, out_w: int, out_h: int, holes: bool = False
+    ) -> np.ndarray:
+        """uint8 [out_h, out_w, 3]: an area given in level-0 pixels, from this level."""
+        scale = self._source.downsamples[level]
+        box = (x / scale, y / scale, (x + width) / scale, (y + height) / scale)
+        # Whole pixels of the level that cover the area and what its edge depends on; the box keeps the fraction.
+        more_x, more_y = reach(width / scale / out_w), reach(height / scale / out_h)
+        wide, high = self._source.sizes[level]
+        left, right = _covering(box[0], box[2], more_x, wide)
+        top, bottom = _covering(box[1], box[3], more_y, high)
+        read = self._with_holes if holes and self.max_unreadable else self._decoded
+        pixels = read(level, left, top, right - left, bottom - top)
+        inside = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+        inside = (max(0.0, inside[0]), max(0.0, inside[1]), min(right - left, inside[2]), min(bottom - top, inside[3]))
+        return resample(pixels, inside, out_w, out_h)
+
+    def _decoded(
+        self, level: int, left: int, top: int, width: int, height: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
         try:
-            at = (round(left * scale), round(top * scale))
-            found = self._handle.read_region(at, level, (right - left, bottom - top))
-        except openslide.OpenSlideError as error:
-            raise ItemFault(
-                "corrupt", f"slide '{self.path.name}' cannot be decoded at ({int(x)}, {int(y)}): {error}; copy it again"
-            ) from error
-        white = Image.new("RGB", found.size, (255, 255, 255))
-        white.paste(found, mask=found.getchannel("A"))
-        box = (x / scale - left, y / scale - top, (x + width) / scale - left, (y + height) / scale - top)
-        box = (max(0.0, box[0]), max(0.0, box[1]), min(found.width, box[2]), min(found.height, box[3]))
-        if (out_w, out_h) != white.size or box != (0, 0, *white.size):
-            smaller = out_w <= width / scale
-            kind = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
-            white = white.resize((out_w, out_h), kind, box=box)
-        return np.asarray(white)
+            return self._source.region(level, left, top, width, height, out)
+        except Undecodable as error:
+            at = tuple(round(edge * self._source.downsamples[level]) for edge in (left, top))
+            sentence = f"slide '{self.path.name}' cannot be decoded at {at}: {error}; copy it again"
+            raise ItemFault("corrupt", sentence) from error
+
+    def _with_holes(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
+        """The same with white where nothing can be decoded, taken apart so that what is good stays."""
+        try:
+            return self._source.region(level, left, top, width, height, None)
+        except Undecodable:
+            if max(width, height) <= HOLE_PX:
+                return np.full((height, width, 3), WHITE, np.uint8)
+        if width >= height:
+            half = width // 2
+            parts = [self._with_holes(level, left, top, half, height)]
+            return np.hstack([*parts, self._with_holes(level, left + half, top, width - half, height)])
+        half = height // 2
+        parts = [self._with_holes(level, left, top, width, half)]
+        return np.vstack([*parts, self._with_holes(level, left, top + half, width, height - half)])
 
 
-def content_hash(path: Path) -> str:
-    """Fingerprint of a slide's content: size and 64 blocks spread over the file, so that gigabytes cost milliseconds.
-
-    Of formats that keep their pixels in a folder beside the file (MIRAX), names and sizes in it count as well.
-    """
-    path = Path(path)
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for place in np.unique(np.linspace(0, max(0, size - 65536), 64).astype(int)):
-            file.seek(int(place))
-            digest.update(file.read(65536))
-    beside = path.with_suffix("")
-    if path.suffix.lower() in {".mrxs", ".vms", ".vmu"} and beside.is_dir():
-        digest.update(repr([(f.name, f.stat().st_size) for f in sorted(beside.iterdir())]).encode())
-    return "sampled-sha256:" + digest.hexdigest()
+def _covering(first: float, last: float, more: int, size: int) -> tuple[int, int]:
+    """Whole pixels from `first` to `last` and `more` around; the surplus ends with the level, the wish does not."""
+    low, high = int(np.floor(first + 1e-6)), int(np.ceil(last - 1e-6))
+    return min(low, max(0, low - more)), max(high, min(size, high + more))
 
 
-def open_slide(path: Path, mpp: float | None = None, mpp_source: str = "given") -> Slide:
+def open_slide(
+    path: Path, mpp: float | None = None, mpp_source: str = "given", *, mpp_from_power: bool = False,
+    max_unreadable: float = 0.0, fast: bool = True,
+) -> Slide:  # fmt: skip
     """An open slide. Raises ItemFault with the public reason where it cannot be used.
 
-    Reasons: `absent unsupported corrupt no_pyramid mpp_missing mpp_implausible mpp_anisotropic`.
+    `mpp_from_power` allows the power of the objective as the last source of um/px; `max_unreadable` (at most .05) is
+    the share of stored tiles that may be lost; `fast=False` reads with OpenSlide even where the file's JPEG tiles could
+    be decoded directly (the pixels are the same).
+    Reasons: `absent unsupported corrupt no_pyramid too_large mpp_missing mpp_implausible mpp_anisotropic`.
     """
     path = Path(path)
     if not path.is_file():
         raise ItemFault("absent", f"slide '{path.name}' does not exist; mend its `path` in slides.csv or copy the file")
     try:
-        handle = openslide.OpenSlide(path)
+        source = OpenSlideSource(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
-        raise _not_a_slide(path) from error
+        if mpp is not None and (picture := plain_picture(path)):
+            value, told = scale_of(path.name, {}, mpp, mpp_source)
+            return Slide(path, picture, value, told, {openslide.PROPERTY_NAME_VENDOR: "picture"})
+        raise soundness.fault_of(path) from error
     except openslide.OpenSlideError as error:
         raise ItemFault("corrupt", f"slide '{path.name}' is damaged ({error}); copy it again") from error
     try:
-        _refuse_truncated(path)
-        value, source = _scale(path, handle, mpp, mpp_source)
-    except ItemFault:
-        handle.close()
+        lost = soundness.beyond_the_end(path, max_unreadable)
+        value, told = scale_of(path.name, source.properties, mpp, mpp_source, mpp_from_power)
+        chosen = (fast_source(path, source) if fast else None) or source
+    except Exception:
+        source.close()
         raise
-    return Slide(path, handle, value, source)
-
-
-def _not_a_slide(path: Path) -> ItemFault:
-    if path.stat().st_size == 0:
-        return ItemFault("unsupported", f"slide '{path.name}' has zero bytes; copy it again")
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            if len(tiff.pages) == 0:
-                return ItemFault(
-                    "corrupt", f"slide '{path.name}' has lost its directory, perhaps its end; copy it again"
-                )
-            only_flat = not any(page.is_tiled for page in tiff.pages)  # type: ignore[union-attr]
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError):
-        only_flat = False
-    if only_flat:
-        sentence = (
-            f"slide '{path.name}' holds no tiled image, only a label, a macro or a plain picture; export the slide"
-        )
-        return ItemFault("no_pyramid", sentence)
-    return ItemFault(
-        "unsupported", f"slide '{path.name}' is in no format that OpenSlide reads; convert it to tiled TIFF"
-    )
-
-
-def _refuse_truncated(path: Path) -> None:
-    """A truncated TIFF opens and looks fine; the places of its tiles tell, without decoding any."""
-    try:
-        size = path.stat().st_size
-        with tifffile.TiffFile(path) as tiff:
-            beyond = total = 0
-            for page in tiff.pages:
-                offsets = np.asarray(page.dataoffsets, np.int64)
-                ends = offsets + np.asarray(page.databytecounts, np.int64)
-                total += len(ends)
-                beyond += int((ends > size).sum())
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError, AttributeError):
-        return  # not a TIFF, or a dialect that only OpenSlide reads: its own errors must do
-    if beyond:
-        sentence = (
-            f"slide '{path.name}' is truncated: {beyond} of {total} stored tiles lie beyond its end; copy it again"
-        )
-        raise ItemFault("corrupt", sentence)
-
-
-def _scale(path: Path, handle: openslide.OpenSlide, given: float | None, given_source: str) -> tuple[float, str]:
-    """(um/px, where it came from) by the ladder: given, scanner metadata, TIFF resolution."""
-    found = handle.properties
-    vendor = found.get(openslide.PROPERTY_NAME_VENDOR)
-    if given is not None and np.isfinite(given):
-        pair, source = (float(given), float(given)), given_source
-    elif openslide.PROPERTY_NAME_MPP_X in found and openslide.PROPERTY_NAME_MPP_Y in found:
-        pair = (float(found[openslide.PROPERTY_NAME_MPP_X]), float(found[openslide.PROPERTY_NAME_MPP_Y]))
-        source = "tiff_resolution" if vendor == "generic-tiff" else "metadata"
-    else:
-        per_unit = {"centimeter": 1e4, "inch": 25400.0}.get(str(found.get("tiff.ResolutionUnit")))
-        x, y = (float(found.get(f"tiff.{axis}Resolution", 0)) for axis in "XY")
-        if per_unit is None or x <= 0 or y <= 0:
-            sentence = f"slide '{path.name}' has no mpp; set slides.mpp=0.25 or fill the column `mpp` of slides.csv"
-            raise ItemFault("mpp_missing", sentence)
-        pair, source = (per_unit / x, per_unit / y), "tiff_resolution"
-    low, high = PLAUSIBLE_MPP
-    if not all(low <= value <= high for value in pair):
-        sentence = f"slide '{path.name}' says {pair[0]:.4g} um/px ({source}), outside {low}-{high}; "
-        raise ItemFault("mpp_implausible", sentence + "set slides.mpp=0.25 or fill the column `mpp` of slides.csv")
-    mean = (pair[0] + pair[1]) / 2
-    if abs(pair[0] - pair[1]) > ANISOTROPY * mean:
-        sentence = (
-            f"slide '{path.name}' has pixels of {pair[0]:.4g} x {pair[1]:.4g} um, which differ by more than 2 %; "
-        )
-        raise ItemFault("mpp_anisotropic", sentence + "resample it, or state one value in the column `mpp`")
-    return mean, source
+    slide = Slide(path, chosen, value, told, source.properties)
+    slide.unreadable, slide.max_unreadable = lost, max_unreadable
+    return slide
