@@ -35,7 +35,7 @@ GEOMETRY = (
     "downsample",
     "name",
 )
-NO_GEOMETRY = ("dir", "workers", "pictures")  # options of the `slides` group that do not change a tile
+NO_GEOMETRY = ("dir", "workers", "readers", "pictures")  # options of the `slides` group that do not change a tile
 _RECORD = ("format", "rows", "config_hash", "content_sha256", "complete", "json_attrs")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -173,7 +173,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def code_digest(*places: str) -> str:
     """Hex digest of the source files below these places of the package: other code, other features.
 
-    Places are relative to the package (`slides`, `slides/reader.py`); text is compared with line ends made equal.
+    Places are relative to the package (`slides`, `slides/tissue.py`); text is compared with line ends made equal.
     """
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()

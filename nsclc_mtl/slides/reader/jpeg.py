@@ -1,8 +1,8 @@
 """The fast way into tiled TIFF and SVS with JPEG inside: stored tiles decoded straight from the file, in any thread.
 
 OpenSlide paints every region through 32-bit premultiplied pixels, which costs several times the decoding. The same
-libjpeg decodes here, told the same colour space (that of the TIFF's photometric tag; an Adobe marker is not asked, as in
-OpenSlide and libtiff), so pixels are equal; `fast_source` compares some to be sure.
+libjpeg decodes here, told the same colour space (that of the TIFF's photometric tag; an Adobe marker is not asked, as
+in OpenSlide and libtiff), so pixels are equal; `fast_source` compares some to be sure.
 """
 
 from __future__ import annotations

@@ -13,9 +13,7 @@ from nsclc_mtl.records import ItemFault, UsageFault
 SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
 )
-PICTURE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg"}
-)  # they never say their scale: read only where somebody states it
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})  # read only where somebody states their scale
 MOST_UNREADABLE = 0.05  # largest share of stored tiles that the option may let go
 # What tifffile raises on files that are none, or are damaged.
 NO_TIFF = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError, AttributeError)
@@ -71,9 +69,7 @@ def beyond_the_end(path: Path, most: float = 0.0) -> float:
     `corrupt` where more than `most` is lost, UsageFault where `most` is beyond what is sensible.
     """
     if not 0 <= most <= MOST_UNREADABLE:
-        raise UsageFault(
-            f"slides.max_unreadable={most} is outside 0-{MOST_UNREADABLE}; a slide that lost more is no slide"
-        )
+        raise UsageFault(f"slides.max_unreadable={most} is outside 0-{MOST_UNREADABLE}; what lost more is no slide")
     try:
         size = path.stat().st_size
         with tifffile.TiffFile(path) as tiff:

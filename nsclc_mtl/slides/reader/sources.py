@@ -120,7 +120,7 @@ class PictureSource:
 
 
 def paste(out: np.ndarray, at: tuple[int, int], piece: np.ndarray, place: tuple[int, int], fill: bool = True) -> None:
-    """Copy what `piece`, whose corner lies at `place`, shows of the window `out` at `at` (x, y); else white, or as it was."""
+    """Copy what `piece`, its corner at `place` (x, y), shows of the window `out` at `at`; `fill`: the rest white."""
     left, top = max(at[0], place[0]), max(at[1], place[1])
     right = min(at[0] + out.shape[1], place[0] + piece.shape[1])
     bottom = min(at[1] + out.shape[0], place[1] + piece.shape[0])
