@@ -70,8 +70,8 @@ def test_a_missing_tile_is_left_to_openslide(jpeg_slide: Maker, tag: str) -> Non
     path = jpeg_slide("s.tif")
     _set(path, tag, 9, 0)
     with open_slide(path) as slide:
-        assert 0 not in slide._source.levels if slide.read_by == "jpeg tiles" else True  # type: ignore[attr-defined]
-        np.testing.assert_array_equal(slide.read(0, 0, 128, 128), open_slide(path, fast=False).read(0, 0, 128, 128))
+        assert slide.read_by == "openslide"
+        assert slide.read(0, 0, 128, 128).std() > 0
 
 
 def outcome(slide: Slide, x: int, y: int) -> bytes | str:

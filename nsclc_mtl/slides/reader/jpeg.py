@@ -152,7 +152,7 @@ def fast_source(path: Path, rest: OpenSlideSource) -> JpegSource | None:
         source = JpegSource(path, rest, {number: level for number, level in levels.items() if level is not None})
     except NO_TIFF:
         return None
-    if source.levels and _as_openslide(source, path):
+    if 0 in source.levels and _as_openslide(source, path):
         return source
     os.close(source._file)
     return None

@@ -174,6 +174,9 @@ def open_slide(
             return Slide(path, picture, value, told, {openslide.PROPERTY_NAME_VENDOR: "picture"})
         raise soundness.fault_of(path) from error
     except openslide.OpenSlideError as error:
+        told_by_content = soundness.fault_of(path)
+        if told_by_content.reason == "no_pyramid":  # OpenSlide knows the format, and misses the slide in it
+            raise told_by_content from error
         raise ItemFault("corrupt", f"slide '{path.name}' is damaged ({error}); copy it again") from error
     try:
         lost = soundness.beyond_the_end(path, max_unreadable)

@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 
 from nsclc_mtl.records import ItemFault, UsageFault
+from nsclc_mtl.slides.reader.dicom import only_a_label
 
 SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
@@ -52,6 +53,9 @@ def fault_of(path: Path) -> ItemFault:
             only_flat = not any(page.is_tiled for page in tiff.pages)  # type: ignore[union-attr]
     except NO_TIFF:
         only_flat = False
+    if only_a_label(path):
+        sentence = f"slide '{path.name}' is only the label or the overview of a DICOM series; copy the other files too"
+        return ItemFault("no_pyramid", sentence)
     if only_flat:
         sentence = (
             f"slide '{path.name}' holds no tiled image, only a label, a macro or a plain picture; export the slide, "
