@@ -150,9 +150,9 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, drawn: np.ndarray, monkeyp
 
 
 def with_its_pixels_last(path: Path, image: np.ndarray) -> Path:
-    """A slide whose coarse level stands first, so that a cut takes from level 0: OpenSlide reads the coarse one at once.
+    """A slide whose coarse level stands first, so that a cut takes from level 0.
 
-    It takes further directories only as reduced ones, and sorts them by size.
+    OpenSlide reads the coarse one when it opens a file; it takes further directories only as reduced ones, and sorts.
     """
     with tifffile.TiffWriter(path) as tiff:
         for step in (4, 1):
