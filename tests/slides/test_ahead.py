@@ -85,6 +85,20 @@ def test_leaving_early_ends_the_threads() -> None:
     assert slide.count <= 4 * 6
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_slide_is_not_closed_below_its_readers(jpeg_slide: Maker, fast: bool) -> None:
+    """The consumer fails while threads read ahead: they end in peace, and the slide is closed for good."""
+    slide = open_slide(jpeg_slide(), fast=fast)
+    stream = iter(TileBatches(slide, np.tile(COORDS, (20, 1)), 300, 77, batch=4, threads=4, ahead=8))
+    next(stream)
+    slide.close()
+    slide.close()
+    with pytest.raises(ItemFault, match="was closed"):
+        list(stream)
+    with pytest.raises(ItemFault, match="was closed"):
+        slide.read(0, 0, 64, 64)
+
+
 def test_a_slide_without_tiles_gives_no_batch() -> None:
     assert list(TileBatches(Counting(), np.zeros((0, 2), int), 8, 8, batch=4)) == []
 

@@ -6,6 +6,7 @@ nearest level that is at least as fine.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,6 +31,7 @@ class Slide:
 
     def __init__(self, path: Path, source: Source, mpp: float, mpp_source: str, properties: dict[str, str]) -> None:
         self.path, self._source = path, source
+        self._reading, self._closed, self._idle = 0, False, threading.Condition()
         self.mpp, self.mpp_source = mpp, mpp_source
         self.dimensions: tuple[int, int] = source.sizes[0]
         self.vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
@@ -86,7 +88,10 @@ class Slide:
         return picture
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give the file back, once the threads that are reading have read; later ones get a fault, not a freed handle."""
+        with self._idle:
+            self._closed = True
+            self._idle.wait_for(lambda: self._reading == 0)
         self._source.close()
 
     def __enter__(self) -> Self:
@@ -124,16 +129,30 @@ class Slide:
         self, level: int, left: int, top: int, width: int, height: int, out: np.ndarray | None = None
     ) -> np.ndarray:
         try:
-            return self._source.region(level, left, top, width, height, out)
+            return self._region(level, left, top, width, height, out)
         except Undecodable as error:
             at = tuple(round(edge * self._source.downsamples[level]) for edge in (left, top))
             sentence = f"slide '{self.path.name}' cannot be decoded at {at}: {error}; copy it again"
             raise ItemFault("corrupt", sentence) from error
 
+    def _region(
+        self, level: int, left: int, top: int, width: int, height: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        with self._idle:
+            if self._closed:
+                raise Undecodable("the slide was closed")
+            self._reading += 1
+        try:
+            return self._source.region(level, left, top, width, height, out)
+        finally:
+            with self._idle:
+                self._reading -= 1
+                self._idle.notify_all()
+
     def _with_holes(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         """The same with white where nothing can be decoded, taken apart so that what is good stays."""
         try:
-            return self._source.region(level, left, top, width, height, None)
+            return self._region(level, left, top, width, height)
         except Undecodable:
             if max(width, height) <= HOLE_PX:
                 return np.full((height, width, 3), WHITE, np.uint8)
