@@ -88,7 +88,7 @@ class Slide:
         return picture
 
     def close(self) -> None:
-        """Give the file back once the threads that are reading have read; later ones get a fault, not a freed handle."""
+        """Give the file back once the threads that are reading have read; later ones get a fault."""
         with self._idle:
             self._closed = True
             self._idle.wait_for(lambda: self._reading == 0)
