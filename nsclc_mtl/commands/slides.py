@@ -20,6 +20,7 @@ from nsclc_mtl.records import DataFault, ItemFault, ItemSkip, Tiles
 
 if TYPE_CHECKING:
     from nsclc_mtl.config import Run
+    from nsclc_mtl.slides.reader import Slide
 
 FEATURE_FILES = frozenset({".h5", ".hdf5", ".npz", ".pt", ".pth"})
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -54,17 +55,24 @@ class Outcome:
 def in_folder(folder: Path, mpp: float | None, run: Run) -> list[Job]:
     """All slides below a folder, by known suffixes; two that would share a slide_id are failed by name.
 
-    Raises DataFault where the folder does not exist or holds no slide.
+    A DICOM series counts once, whatever the number of its files. PNG and JPEG pictures count only where their scale is
+    stated (`mpp`) and nothing else is there: beside slides they are thumbnails. Raises DataFault where the folder does
+    not exist or holds no slide.
     """
-    from nsclc_mtl.slides.reader import SUFFIXES
+    from nsclc_mtl.slides.reader import PICTURE_SUFFIXES, SUFFIXES, one_a_series
 
     if not folder.is_dir():
         raise DataFault(f"no folder '{folder}'; give the folder of slides: mtl tile DIR")
     found: dict[str, list[Path]] = {}
-    for file in _files(folder):
-        if file.suffix.lower() in SUFFIXES:
-            slide_id = file.relative_to(folder).with_suffix("").as_posix().replace("/", "__")
-            found.setdefault(slide_id, []).append(file)
+    listed = list(_files(folder))
+    slides = [file for file in listed if file.suffix.lower() in SUFFIXES]
+    if dicom := [file for file in slides if file.suffix.lower() == ".dcm"]:
+        slides = [file for file in slides if file not in set(dicom)] + one_a_series(dicom)
+    if not slides and mpp is not None:
+        slides = [file for file in listed if file.suffix.lower() in PICTURE_SUFFIXES]
+    for file in slides:
+        slide_id = file.relative_to(folder).with_suffix("").as_posix().replace("/", "__")
+        found.setdefault(slide_id, []).append(file)
     if not found:
         raise DataFault(f"no slides below '{folder}': files with {' '.join(sorted(SUFFIXES))} are looked for")
     jobs = []
@@ -146,17 +154,18 @@ def _tile(job: Job, slides: Mapping[str, Any], out: Path) -> Outcome:
 
 def _tiles(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Tiles, bool]:
     from nsclc_mtl.features import store
-    from nsclc_mtl.slides import geojson, reader, tiling, tissue
+    from nsclc_mtl.slides import geojson, tiling, tissue
     from nsclc_mtl.slides.picture import contour_picture
+    from nsclc_mtl.slides.reader import content_hash
 
     key = store.tiling_key(slides)
     path = out / "tiles" / key / f"{job.slide_id}.h5"
     if not Path(job.path).is_file():
         raise ItemFault("absent", f"slide '{job.slide_id}' does not exist at '{Path(job.path).name}'; mend its path")
-    digest = store.config_hash({"tiling": key, "slide": reader.content_hash(Path(job.path)), "mpp": job.mpp})
+    digest = store.config_hash({"tiling": key, "slide": content_hash(Path(job.path)), "mpp": job.mpp})
     if store.is_complete(path, digest):
         return store.read_tiles(path), True
-    with reader.open_slide(Path(job.path), job.mpp, job.mpp_source) as slide:
+    with _open(job, slides) as slide:
         options = dict(slides["tissue"])
         scale = float(options.pop("um_per_px"))
         thumbnail = slide.thumbnail(scale)
@@ -166,9 +175,11 @@ def _tiles(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Tiles, bool]
         settings = {name: value for name, value in slides.items() if name not in store.NO_GEOMETRY}
         tiles.attrs |= {
             "config_hash": digest,
-            "slide_hash": reader.content_hash(Path(job.path)),
+            "slide_hash": content_hash(Path(job.path)),
             "mpp_source": slide.mpp_source,
             "vendor": slide.vendor,
+            "read_by": slide.read_by,
+            "unreadable_fraction": slide.unreadable,
             "level0_width": slide.dimensions[0],
             "level0_height": slide.dimensions[1],
             "level0_magnification": slide.magnification,
@@ -185,6 +196,15 @@ def _tiles(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Tiles, bool]
     return tiles, False
 
 
+def _open(job: Job, slides: Mapping[str, Any]) -> Slide:
+    from nsclc_mtl.slides.reader import open_slide
+
+    return open_slide(
+        Path(job.path), job.mpp, job.mpp_source, mpp_from_power=bool(slides.get("mpp_from_power", False)),
+        max_unreadable=float(slides.get("max_unreadable", 0.0)),
+    )  # fmt: skip
+
+
 def extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path) -> Outcome:
     """`out/features/<backbone>-<key8>/<slide_id>.h5`; tiles that are missing are made on the way."""
     return _guarded(job, functools.partial(_extract, job, slides, backbone, out))
@@ -196,7 +216,7 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
     from nsclc_mtl.features import store
     from nsclc_mtl.features.backbones import feature_key
     from nsclc_mtl.records import Features
-    from nsclc_mtl.slides import reader
+    from nsclc_mtl.slides.reader import TileBatches
 
     tiles, _ = _tiles(job, slides, out)
     if len(tiles) == 0:
@@ -204,17 +224,22 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
     key = feature_key(slides, backbone)
     path = out / "features" / key / f"{job.slide_id}.h5"
     digest = store.config_hash({"features": key, "tiles": tiles.attrs["config_hash"]})
-    if store.is_complete(path, digest) and store.header(path)[0] == len(tiles):
-        return Outcome(len(tiles), kept=True)
+    least = (1.0 - float(slides.get("max_unreadable", 0.0))) * len(tiles)  # unreadable tiles have no features
+    if store.is_complete(path, digest) and least <= (found := store.header(path)[0]) <= len(tiles):
+        return Outcome(found, kept=True)
     import torch  # seconds, and a rerun does not need it
 
     look = load(backbone, tiles.tile_um)
-    rows = []
-    with reader.open_slide(Path(job.path), job.mpp, job.mpp_source) as slide:
-        for start in range(0, len(tiles), look.batch):
-            places = tiles.coords[start : start + look.batch]
-            pixels = np.stack([slide.read(int(x), int(y), tiles.size_level0, look.tile_px) for x, y in places])
+    kept, rows = [], []
+    with _open(job, slides) as slide:
+        batches = TileBatches(
+            slide, tiles.coords, tiles.size_level0, look.tile_px, look.batch, threads=int(slides.get("readers", 2)),
+            tolerance=float(slides.get("mpp_tolerance", 0.0)),
+        )  # fmt: skip
+        for places, pixels in batches:
+            kept.append(places)
             rows.append(look(torch.from_numpy(pixels)).numpy())
+        unreadable = max(slide.unreadable, len(batches.unreadable) / len(tiles))
     attrs = {name: value for name, value in tiles.attrs.items() if name != "reason"} | {
         "config_hash": digest,
         "name": job.slide_id,
@@ -227,10 +252,13 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
         "backbone": look.name,
         "weights_hash": look.weights_hash,
         "feature_key": key,
-        "code_digest": store.code_digest("features/backbones", "slides/reader.py"),
+        "unreadable_fraction": unreadable,
+        "unreadable_tiles": len(batches.unreadable),
+        "code_digest": store.code_digest("features/backbones", "slides/reader"),
     }
-    store.write(path, Features(np.concatenate(rows), tiles.coords, attrs))
-    return Outcome(len(tiles))
+    coords = tiles.coords[np.concatenate(kept)]
+    store.write(path, Features(np.concatenate(rows), coords, attrs))
+    return Outcome(len(coords))
 
 
 def load(backbone: Mapping[str, Any], tile_um: float) -> Any:

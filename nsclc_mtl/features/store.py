@@ -34,7 +34,7 @@ GEOMETRY = (
     "downsample",
     "name",
 )
-NO_GEOMETRY = ("dir", "workers", "pictures")  # options of the `slides` group that do not change a tile
+NO_GEOMETRY = ("dir", "workers", "readers", "pictures")  # options of the `slides` group that do not change a tile
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -156,7 +156,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def code_digest(*places: str) -> str:
     """Hex digest of the source files below these places of the package: other code, other features.
 
-    Places are relative to the package (`slides`, `slides/reader.py`); text is compared with line ends made equal.
+    Places are relative to the package (`slides`, `slides/tissue.py`); text is compared with line ends made equal.
     """
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
@@ -171,7 +171,7 @@ def code_digest(*places: str) -> str:
 def tiling_key(slides_cfg: Mapping[str, Any]) -> str:
     """`<tile_um>um-<key8>`: folder of the tiles that the `slides` group gives; where slides lie does not count."""
     settings = {key: value for key, value in slides_cfg.items() if key not in NO_GEOMETRY}
-    code = code_digest("slides/reader.py", "slides/tissue.py", "slides/tiling.py")
+    code = code_digest("slides/reader", "slides/tissue.py", "slides/tiling.py")
     return f"{slides_cfg['tile_um']:g}um-{config_hash({'tiling': settings, 'code': code})[:8]}"
 
 

@@ -67,7 +67,7 @@ def test_large_slides_are_read_in_blocks_that_fit(toy_slide: Maker, monkeypatch:
     path = toy_slide()
     with open_slide(path) as slide:
         at_once = slide.thumbnail(2.0)
-        monkeypatch.setattr("nsclc_mtl.slides.reader.BLOCK_PX", 100)
+        monkeypatch.setattr("nsclc_mtl.slides.reader.slide.BLOCK_PX", 100)
         np.testing.assert_array_equal(slide.thumbnail(2.0), at_once)
 
 

@@ -47,7 +47,7 @@ def feature_key(slides_cfg: Mapping[str, Any], backbone_cfg: Mapping[str, Any]) 
             "tiling": tiling_key(slides_cfg),
             "backbone": settings,
             "weights": file_hash(Path(weights)) if weights else "none",
-            "code": code_digest("features/backbones", "slides/reader.py"),
+            "code": code_digest("features/backbones", "slides/reader"),
         }
     )
     return f"{name}-{digest[:8]}"
