@@ -13,9 +13,9 @@ START = 0.1  # size of an embedding's first weights, in the usual ones
 class MLP(nn.Module):
     """A multilayer perceptron with layer norm; `hidden=0` is a linear map.
 
-    The last layer starts small, so that an embedding is what was learned and not the random map it began with: few steps
-    never unlearn that map, and products of embeddings would be mostly noise ("rich" against "kernel" regime of Woodworth
-    et al., COLT 2020).
+    The last layer starts small, so that an embedding is what was learned and not the random map it began with: few
+    steps never unlearn that map, and products of embeddings would be mostly noise (the "rich" against the "kernel"
+    regime of Woodworth et al., COLT 2020).
     """
 
     def __init__(
