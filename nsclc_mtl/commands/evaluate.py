@@ -25,6 +25,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from threadpoolctl import threadpool_limits
 
     from nsclc_mtl.commands.cohort import open_cohort
+    from nsclc_mtl.commands.floors import fit_floors
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
@@ -69,7 +70,7 @@ def elsewhere(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: P
     """
     from threadpoolctl import threadpool_limits
 
-    from nsclc_mtl.commands import carried
+    from nsclc_mtl.commands.floors import carry, fit_floors
     from nsclc_mtl.commands.predict import predict_cohort, save
 
     made = predict_cohort({**settings, "patients": None}, run)
@@ -88,7 +89,7 @@ def elsewhere(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: P
             floors = fit_floors(settings, made.read, made.manifest, splits, predictions, tasks)
         elif settings["floors"] != []:
             there = (made.read, made.manifest)
-            floors = carried.floors(settings, trained, there, splits, predictions, tasks, run)
+            floors = carry(settings, trained, there, splits, predictions, tasks, run)
     if floors is not None:
         floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
     results = evaluate_predictions(
@@ -145,77 +146,6 @@ def tasks_of(path: Path, manifest: Manifest) -> dict[str, TaskSpec]:
         )
         for name, said in trained.items()
     }
-
-
-def fit_floors(
-    settings: Mapping[str, Any],
-    trained: Mapping[str, Any],
-    manifest: Manifest,
-    splits: pd.DataFrame | None,
-    predictions: pd.DataFrame,
-    tasks: Mapping[str, TaskSpec],
-    apart: tuple[dict[str, pd.DataFrame], str | None] | None = None,
-) -> pd.DataFrame:
-    """Test-part predictions of the floors that `floors` asks for. Raises UsageFault on an unknown one.
-
-    `apart` is what `apart_tables` gives, where the caller has it already.
-    """
-    from nsclc_mtl import baselines
-    from nsclc_mtl.report.measures import curve_days
-
-    separate, stage = apart or apart_tables(trained, manifest, tasks)
-    wanted = settings["floors"]
-    known = baselines.floor_tables(list(manifest.tables), separate)
-    strange = [name for name in wanted or () if name not in known]
-    if strange:
-        raise UsageFault(f"floors: no floor '{strange[0]}' here; there are {', '.join(known) or 'none'}")
-    none = splits is None or wanted == []
-    days = {}
-    for name, task in tasks.items():
-        if task.kind == "survival":
-            said = predictions[(predictions["task"] == name) & (predictions["part"] == "test")]
-            days[name] = list(curve_days(said.pivot_table(columns="output", values="value", aggfunc="first")))
-    trained_folds = splits[splits["fold"].isin(predictions["fold"].unique())] if splits is not None else predictions[:0]
-    return baselines.fit_floors(
-        {} if none else manifest.tables,
-        tasks,
-        manifest.labels,
-        trained_folds[["patient_id", "fold", "part"]],
-        None if none else stage,
-        int(settings["seed"]),
-        horizons=days,
-        only=wanted,
-        apart={} if none else separate,
-    )
-
-
-def apart_tables(
-    trained: Mapping[str, Any], manifest: Manifest, tasks: Mapping[str, TaskSpec]
-) -> tuple[dict[str, pd.DataFrame], str | None]:
-    """Tables that stand apart (stage, `cohort.stage_column`; tumour volume), and the task that is the stage."""
-    from nsclc_mtl.commands.cohort import cohort_root
-    from nsclc_mtl.tables import read
-
-    apart: dict[str, pd.DataFrame] = {}
-    stage = None
-    cohort = trained["cohort"]
-    declared = cohort.get("stage_column")
-    if declared:
-        columns = [declared["column"]] if isinstance(declared["column"], str) else list(declared["column"])
-        root, id_column = cohort_root(trained), declared.get("id") or cohort["patients"].get("id", "patient_id")
-        frame = read.read_indexed(root / declared["file"], id_column)[columns]
-        frame = frame.mask(frame.isin(read.MISSING)).dropna(how="all")
-        if declared.get("order"):
-            rank = {str(level): float(i) for i, level in enumerate(declared["order"])}
-            frame = frame.assign(number=frame[columns[0]].map(rank))
-        apart["stage"] = frame[frame.index.isin(manifest.patients.index)]
-        stage = next((name for name, task in tasks.items() if set(columns) & set(task.columns)), None)
-    for name, table in manifest.tables.items():
-        if manifest.modalities[name].kind == "radiomics":
-            volume = [c for c in table.columns if c.endswith(("shape_MeshVolume", "shape_VoxelVolume"))][:1]
-            if volume:
-                apart["tumour volume"] = table[volume]
-    return apart, stage
 
 
 def oracle_rows(

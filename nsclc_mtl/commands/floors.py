@@ -1,0 +1,159 @@
+"""The floors of an evaluation: on the folds of the run, or carried over to another cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import Fault, Manifest, TaskSpec, UsageFault
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nsclc_mtl.config import Run
+
+OURS, THEIRS = "trained/", "new/"  # two cohorts may count their patients alike
+
+
+def fit_floors(
+    settings: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    manifest: Manifest,
+    splits: pd.DataFrame | None,
+    predictions: pd.DataFrame,
+    tasks: Mapping[str, TaskSpec],
+    apart: tuple[dict[str, pd.DataFrame], str | None] | None = None,
+) -> pd.DataFrame:
+    """Test-part predictions of the floors that `floors` asks for. Raises UsageFault on an unknown one.
+
+    `apart` is what `apart_tables` gives, where the caller has it already.
+    """
+    from nsclc_mtl import baselines
+    from nsclc_mtl.report.measures import curve_days
+
+    separate, stage = apart or apart_tables(trained, manifest, tasks)
+    wanted = settings["floors"]
+    known = baselines.floor_tables(list(manifest.tables), separate)
+    strange = [name for name in wanted or () if name not in known]
+    if strange:
+        raise UsageFault(f"floors: no floor '{strange[0]}' here; there are {', '.join(known) or 'none'}")
+    none = splits is None or wanted == []
+    days = {}
+    for name, task in tasks.items():
+        if task.kind == "survival":
+            said = predictions[(predictions["task"] == name) & (predictions["part"] == "test")]
+            days[name] = list(curve_days(said.pivot_table(columns="output", values="value", aggfunc="first")))
+    trained_folds = splits[splits["fold"].isin(predictions["fold"].unique())] if splits is not None else predictions[:0]
+    return baselines.fit_floors(
+        {} if none else manifest.tables,
+        tasks,
+        manifest.labels,
+        trained_folds[["patient_id", "fold", "part"]],
+        None if none else stage,
+        int(settings["seed"]),
+        horizons=days,
+        only=wanted,
+        apart={} if none else separate,
+    )
+
+
+def apart_tables(
+    trained: Mapping[str, Any], manifest: Manifest, tasks: Mapping[str, TaskSpec]
+) -> tuple[dict[str, pd.DataFrame], str | None]:
+    """Tables that stand apart (stage, `cohort.stage_column`; tumour volume), and the task that is the stage."""
+    from nsclc_mtl.commands.cohort import cohort_root
+    from nsclc_mtl.tables import read
+
+    apart: dict[str, pd.DataFrame] = {}
+    stage = None
+    cohort = trained["cohort"]
+    declared = cohort.get("stage_column")
+    if declared:
+        columns = [declared["column"]] if isinstance(declared["column"], str) else list(declared["column"])
+        root, id_column = cohort_root(trained), declared.get("id") or cohort["patients"].get("id", "patient_id")
+        frame = read.read_indexed(root / declared["file"], id_column)[columns]
+        frame = frame.mask(frame.isin(read.MISSING)).dropna(how="all")
+        if declared.get("order"):
+            rank = {str(level): float(i) for i, level in enumerate(declared["order"])}
+            frame = frame.assign(number=frame[columns[0]].map(rank))
+        apart["stage"] = frame[frame.index.isin(manifest.patients.index)]
+        stage = next((name for name, task in tasks.items() if set(columns) & set(task.columns)), None)
+    for name, table in manifest.tables.items():
+        if manifest.modalities[name].kind == "radiomics":
+            volume = [c for c in table.columns if c.endswith(("shape_MeshVolume", "shape_VoxelVolume"))][:1]
+            if volume:
+                apart["tumour volume"] = table[volume]
+    return apart, stage
+
+
+def carry(
+    settings: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    there: tuple[Mapping[str, Any], Manifest],
+    splits: pd.DataFrame,
+    predictions: pd.DataFrame,
+    tasks: Mapping[str, TaskSpec],
+    run: Run,
+) -> pd.DataFrame | None:
+    """What the floors say of the patients of another cohort (`there`: its settings and manifest), as floors.csv.
+
+    They are fitted on every patient of the training cohort and carried over as they are.
+
+    None, and one sentence for the user, where the tables of the training cohort cannot be opened.
+    """
+    from nsclc_mtl.commands.cohort import open_cohort
+
+    read, theirs = there
+    try:
+        ours = open_cohort(trained)
+        apart, stage = apart_tables(trained, ours, tasks)
+    except (Fault, OSError) as fault:
+        run.say(f"note: no floors, because the training cohort is not at hand: {fault}")
+        return None
+    run.inputs += ours.inputs
+    away, _ = apart_tables(read, theirs, tasks)
+    if "stage" not in apart and stage is not None and not theirs.labels[stage]["value"].notna().any():
+        stage = None
+    members = splits["patient_id"].unique()
+    external = predictions["patient_id"].unique()
+    labels = {name: _both(ours.labels[name], theirs.labels[name]) for name in tasks}
+    joint = replace(
+        ours,
+        tables={n: _both(table, theirs.tables[n]) for n, table in ours.tables.items() if n in theirs.tables},
+        labels=labels,
+        patients=_both(ours.patients[[]], theirs.patients[[]]),
+    )
+    parts = [(OURS + p, -1, "train") for p in members] + [(THEIRS + p, -1, "test") for p in external]
+    made = fit_floors(
+        settings,
+        trained,
+        joint,
+        _frame(parts),
+        predictions,
+        tasks,
+        apart=({n: _both(table, away[n]) for n, table in apart.items() if n in away}, stage),
+    )
+    absent = sorted(({*ours.tables} - {*theirs.tables}) | ({*apart} - {*away}))
+    if absent:
+        run.say(f"note: no floor of {', '.join(absent)}, which cohort={theirs.name} does not have")
+    run.say(f"floors fitted on {len(members)} patients of the training cohort, {ours.name}")
+    return made.assign(patient_id=made["patient_id"].str.removeprefix(THEIRS))
+
+
+def _frame(parts: list[tuple[str, int, str]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(parts, columns=["patient_id", "fold", "part"]).astype({"fold": str})
+
+
+def _both(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of both cohorts under ids that tell them apart, in our columns and as our types."""
+    import pandas as pd
+
+    alike = theirs.reindex(columns=ours.columns)
+    for column in ours.columns:
+        if pd.api.types.is_numeric_dtype(ours[column]):
+            alike[column] = pd.to_numeric(alike[column], errors="coerce").astype(float)
+    frames = [ours.set_axis(OURS + ours.index.astype(str)), alike.set_axis(THEIRS + alike.index.astype(str))]
+    return pd.concat([frame for frame in frames if len(frame)] or frames[:1])
