@@ -148,7 +148,10 @@ def _logging(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Turns SIGTERM into an exception, and remembers which signals came."""
+    """Turns SIGTERM into an exception, and remembers which signals came.
+
+    A second signal, such as a process group's own copy of the first, does not disturb the ending; a third does.
+    """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
@@ -156,6 +159,8 @@ def _signals() -> Iterator[list[int]]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         caught.append(number)
+        if len(caught) == 2:
+            return
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -196,6 +196,25 @@ def test_flags_of_a_verb_are_part_of_its_configuration(conf: Path) -> None:
     assert "out: data" in Path("runs/toy/r/config.yaml").read_text()
 
 
+def test_a_second_signal_does_not_disturb_the_ending(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process group that is stopped signals parent and child, and the parent passes its own on."""
+    finish = Run.finish
+
+    def late(run: Run, code: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(run, code)
+
+    monkeypatch.setattr(Run, "finish", late)
+
+    def body(cfg: Any, run: Run) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal did not arrive")
+
+    assert run_toy(body, "name=twice") == 143
+    (account,) = Path().rglob("run.json")
+    assert json.loads(account.read_text())["exit_code"] == 143
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_close_the_account(conf: Path, number: signal.Signals, code: int) -> None:
     def body(cfg: Any, run: Run) -> None:
