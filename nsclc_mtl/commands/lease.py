@@ -131,7 +131,7 @@ def holder_of(path: Path) -> str:
 
 
 def _look(path: Path) -> tuple[Holder | None, tuple[int, int, bytes]] | None:
-    """Holder and heartbeat of a lease, both None where there is no lease; opened, since names may be cached for long."""
+    """Holder and heartbeat of a lease, None where there is no lease; opened, since names may be cached for long."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

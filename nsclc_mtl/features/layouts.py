@@ -61,8 +61,8 @@ def attributes(file: h5py.File) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("features", "feats", "coords"):
         if name in file:
-            found |= {key: _plain(value) for key, value in file[name].attrs.items()}
-    found |= {key: _plain(value) for key, value in file.attrs.items()}
+            found |= {key: plain(value) for key, value in file[name].attrs.items()}
+    found |= {key: plain(value) for key, value in file.attrs.items()}
     for key in json.loads(found.pop("json_attrs", "[]")):
         found[key] = json.loads(found[key])
     return {key: value for key, value in found.items() if key not in RECORD or key == "config_hash"}
@@ -131,7 +131,8 @@ def _tiles_by_dim(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """An attribute as Python has it: a number, text or a list."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
