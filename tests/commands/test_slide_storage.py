@@ -1,7 +1,8 @@
-"""What storage and processes do to `mtl tile` and `mtl extract`: killed, ended, full, shared, damaged; nothing is lost."""
+"""`mtl tile` and `mtl extract` killed, ended, on full disks, sharing work, with damaged files: nothing is lost."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from test_slide_jobs import mtl, reasons, tissue_image
 
-from nsclc_mtl.commands import pool, staging
+from nsclc_mtl.commands import lease, pool, staging
 from nsclc_mtl.commands import slides as jobs
 from nsclc_mtl.commands.lease import Lease
 from nsclc_mtl.features import store
@@ -27,6 +28,7 @@ from nsclc_mtl.phantom.slides import write_pyramid
 
 WORDS = ["slides.dir=slides", "slides.tile_um=64", "backbone.tile_px=64"]
 ALONE = [*WORDS, "slides.workers=1"]
+TILE = ["slides.dir=slides", "slides.tile_um=64", "slides.workers=1"]
 SLIDES = ["s0", "s1", "s2", "s3", "sub__ä 4"]
 
 
@@ -36,10 +38,10 @@ def command(*words: str, limit: int | None = None) -> subprocess.Popen[str]:
     def narrow() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # type: ignore[arg-type]
 
+    line = [sys.executable, "-m", "nsclc_mtl", "extract", *words]
     return subprocess.Popen(
-        [sys.executable, "-m", "nsclc_mtl", "extract", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=narrow if limit else None,
-    )  # fmt: skip
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=narrow if limit else None
+    )
 
 
 def content(out: str | Path) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_sigterm_keeps_what_is_finished_and_leaves_nothing_else(here: Path, whole: Path, workers: int) -> None:
     process = command(*WORDS, f"slides.workers={workers}", "name=it")
     until(lambda: list(Path("out/features").rglob("*.h5")), process)
@@ -155,7 +157,7 @@ def test_sigterm_keeps_what_is_finished_and_leaves_nothing_else(here: Path, whol
     assert content("out") == content(whole / "reference")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_limit_of_a_file_leaves_no_remnant_and_a_rerun_completes(here: Path, whole: Path, workers: int) -> None:
     largest = max(path.stat().st_size for path in (whole / "reference" / "features").rglob("*.h5"))
     process = command(*WORDS, f"slides.workers={workers}", "slides.pictures=false", limit=largest - 100)
@@ -176,8 +178,6 @@ def test_two_commands_share_the_work_and_both_account_for_all_of_it(here: Path, 
     for process in pair:
         assert process.communicate(timeout=200) is not None
         assert process.returncode == 0
-    import json
-
     made = 0
     for name in ("a", "b"):
         folder = Path("runs/extract") / name
@@ -192,13 +192,13 @@ def test_two_commands_share_the_work_and_both_account_for_all_of_it(here: Path, 
 def test_a_slide_that_another_holds_is_waited_for_and_taken_when_it_is_free(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert mtl("tile", "slides", *ALONE)[0] == 0
+    assert mtl("tile", *TILE)[0] == 0
     (folder,) = Path("out/tiles").iterdir()
     (folder / "s1.h5").unlink()
     held = Lease.take(folder / "s1.lease")
     assert held is not None
     monkeypatch.setattr(pool.time, "sleep", lambda seconds: held.release() if held.path.exists() else None)
-    code, account = mtl("tile", "slides", *ALONE)
+    code, account = mtl("tile", *TILE)
     assert (code, account["done"]) == (0, SLIDES)
     assert (folder / "s1.h5").exists()
     assert not list(Path("out").rglob("*.lease"))
@@ -207,23 +207,17 @@ def test_a_slide_that_another_holds_is_waited_for_and_taken_when_it_is_free(
 def test_leases_and_halves_of_the_dead_are_cleared_those_of_the_living_stay(here: Path, whole: Path) -> None:
     shutil.copytree(whole / "reference", "out")
     (features,) = Path("out/features").iterdir()
-    dead = '{"host": "%s", "pid": %d, "started": "1", "token": ""}' % (jobs.Lease.__module__ and _host(), os.getpid())
+    dead = json.dumps({"host": lease._here(), "pid": os.getpid(), "started": "1", "token": ""})
     (features / "s0.lease").write_text(dead)  # killed just after it had finished
     (features / "s1.h5.0123abcd.tmp").write_bytes(b"half")
     (features / "clam").mkdir()
     (features / "clam" / "s2.pt.0123abcd.tmp").write_bytes(b"half")
-    (features / "other.lease").write_text(dead.replace(_host(), "far away"))
+    (features / "other.lease").write_text(dead.replace(lease._here(), "far away"))
     (features / "other.h5.0123abcd.tmp").write_bytes(b"in work elsewhere")
     assert mtl("extract", *ALONE)[0] == 0
     assert sorted(path.name for path in features.rglob("*") if path.suffix != ".h5") == [
         "clam", "other.h5.0123abcd.tmp", "other.lease",
     ]  # fmt: skip
-
-
-def _host() -> str:
-    from nsclc_mtl.commands import lease
-
-    return lease._here()
 
 
 def damage(path: Path, how: str) -> None:
@@ -258,7 +252,6 @@ def test_a_finished_file_that_was_damaged_is_found_and_made_again(here: Path, wh
 
 
 def test_other_settings_and_other_code_have_folders_of_their_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["slides/s0.tiff", *WORDS]
     (here / "one").mkdir()
     shutil.copy("slides/s0.tiff", "one")
     words = ["slides.dir=one", "slides.tile_um=64", "slides.workers=1"]
@@ -290,15 +283,14 @@ def test_dry_run_lists_the_work_and_writes_nothing(here: Path, whole: Path, caps
     assert told.stdout.splitlines()[6].startswith("refused zero: unsupported: ")
     assert sorted(here.rglob("*")) == before
     (here / "slides" / "zero.svs").unlink()
-    assert mtl("tile", "slides", *ALONE)[0] == 0
+    assert mtl("tile", *TILE)[0] == 0
     held = Lease.take(next(Path("out/tiles").rglob("s3.h5")).with_suffix(".lease"))
     assert held is not None
     next(Path("out/tiles").rglob("s3.h5")).unlink()
     before = sorted(here.rglob("*"))
-    told = CliRunner().invoke(app, ["tile", "slides", "--dry-run", *ALONE])
+    told = CliRunner().invoke(app, ["tile", "--dry-run", *TILE])
     assert told.exit_code == 0
     assert "held    s3" in told.stdout
-    assert "4 kept" not in told.stdout.splitlines()[0]
     assert told.stdout.splitlines()[-1].startswith("tiles: 0 to do, 5 kept (1 of them without a tile), 1 with another")
     assert sorted(here.rglob("*")) == before
     held.release()
@@ -309,7 +301,7 @@ def test_dry_run_lists_the_work_and_writes_nothing(here: Path, whole: Path, caps
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_staged_slides_give_the_same_and_leave_nothing(here: Path, whole: Path, workers: int) -> None:
     words = [*WORDS, f"slides.workers={workers}", "slides.stage=fast"]
     assert mtl("extract", *words)[0] == 0
@@ -320,7 +312,7 @@ def test_staged_slides_give_the_same_and_leave_nothing(here: Path, whole: Path, 
 def test_copies_are_read_bounded_in_number_and_only_made_of_what_is_to_be_done(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert mtl("tile", "slides", *ALONE)[0] == 0
+    assert mtl("tile", *TILE)[0] == 0
     next(Path("out/tiles").rglob("s1.h5")).unlink()
     next(Path("out/tiles").rglob("s3.h5")).unlink()
     seen, most = [], 0
@@ -334,11 +326,11 @@ def test_copies_are_read_bounded_in_number_and_only_made_of_what_is_to_be_done(
         return plain(job, slides)
 
     monkeypatch.setattr(jobs, "open_job", opened)
-    assert mtl("tile", "slides", *ALONE, "slides.stage=fast", "slides.stage_ahead=1")[0] == 0
+    assert mtl("tile", *TILE, "slides.stage=fast", "slides.stage_ahead=1")[0] == 0
     assert seen == ["mtl-s1", "mtl-s3"]
     assert most <= 2
     Path("out/tiles").rename("out/before")
-    assert mtl("tile", "slides", *ALONE, "slides.stage=fast", "slides.stage_ahead=1")[0] == 0
+    assert mtl("tile", *TILE, "slides.stage=fast", "slides.stage_ahead=1")[0] == 0
     assert most <= 2
     assert list(Path("fast").iterdir()) == []
 
@@ -352,7 +344,7 @@ def test_a_copy_of_another_size_and_a_full_disk_are_told(here: Path, monkeypatch
             os.truncate(target, 100)
 
     monkeypatch.setattr(staging.shutil, "copyfile", short)
-    code, account = mtl("tile", "slides", *ALONE, "slides.stage=fast")
+    code, account = mtl("tile", *TILE, "slides.stage=fast")
     assert (code, reasons(account["failed"])) == (4, {"s1": "copy_differs"})
 
     def full(source: Path, target: Path) -> None:
@@ -360,7 +352,7 @@ def test_a_copy_of_another_size_and_a_full_disk_are_told(here: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(staging.shutil, "copyfile", full)
-    assert mtl("tile", "slides", *ALONE, "slides.stage=fast")[0] == 75
+    assert mtl("tile", *TILE, "slides.stage=fast")[0] == 75
     assert list(Path("fast").iterdir()) == []
 
 
@@ -369,7 +361,7 @@ def test_copies_of_a_killed_command_are_removed_by_the_next(here: Path) -> None:
     (gone / "copy").mkdir(parents=True)
     (gone / "copy" / "s0.tiff").write_bytes(b"half")
     (here / "fast" / "my own").mkdir()
-    assert mtl("tile", "slides", *ALONE, "slides.stage=fast")[0] == 0
+    assert mtl("tile", *TILE, "slides.stage=fast")[0] == 0
     assert [path.name for path in (here / "fast").iterdir()] == ["my own"]
 
 
