@@ -81,8 +81,22 @@ def _read_hdf5(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any
             )
         attrs = attributes(file)
         if name == "feats":
-            attrs.setdefault("unit", "unknown")
+            coords = _stamp_unit(coords, attrs)
     return values, coords, attrs
+
+
+def _stamp_unit(coords: np.ndarray | None, attrs: dict[str, Any]) -> np.ndarray | None:
+    """STAMP's coordinates in um where its file says so, in any of the ways of its versions; `unit` is set."""
+    if "unit" in attrs or coords is None:
+        attrs.setdefault("unit", "unknown")
+    elif "tile_size_um" in attrs:
+        attrs["unit"] = "um"
+    elif round(float(attrs.get("tile_size", 0))) == 224:  # version 1: a unit is 1/224 of a tile of 256 um
+        attrs["unit"] = "um"
+        return np.asarray(coords) / 224 * 256
+    else:
+        attrs["unit"] = "unknown"
+    return coords
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
