@@ -7,10 +7,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,7 @@ class _Crew:
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=begin)
         return self._pool
 
     def close(self) -> None:
@@ -163,14 +164,19 @@ class _Crew:
         if self._pool is None:
             return
         self._pool.shutdown(wait=False, cancel_futures=True)
-        children = [child for child in multiprocessing.active_children() if child not in self._before]
-        for child in children:
-            child.terminate()
-        deadline = time.monotonic() + LEAVE_S
-        for child in children:
-            child.join(max(0.0, deadline - time.monotonic()))
-            if child.is_alive():
-                child.kill()
+        end_processes(self._before)
+
+
+def end_processes(but: Collection[BaseProcess] = ()) -> None:
+    """Ends the processes that this one has started, tidily if they manage within `LEAVE_S`."""
+    children = [child for child in multiprocessing.active_children() if child not in but]
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + LEAVE_S
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+        if child.is_alive():
+            child.kill()
 
 
 @contextmanager
@@ -190,7 +196,7 @@ def _crew(workers: int) -> Iterator[_Crew]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def _begin() -> None:
+def begin() -> None:
     """In a process of the pool: a signal ends the slide tidily, and the end of the command ends the process."""
 
     def end(number: int, frame: Any) -> None:
