@@ -27,6 +27,7 @@ Overrides = Annotated[
 ]
 Show = Annotated[bool, typer.Option("--show", help="print the composed configuration and stop")]
 Check = Annotated[bool, typer.Option("--check", help="check the configuration, list all faults at once and stop")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="list what would be done, kept or refused, and write nothing")]
 Conf = Annotated[list[Path] | None, typer.Option("--conf", metavar="DIR", help="a folder of your own configurations")]
 Sweep = Annotated[bool, typer.Option("--sweep", "-m", help="one run a combination: model=abmil,moe_mil seed=0,1")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with the run called name=...")]
@@ -42,8 +43,8 @@ VERBS = {
 }
 
 
-def _body(verb: str) -> Any:
-    return importlib.import_module(f"nsclc_mtl.commands.{verb}").body
+def _body(verb: str, part: str = "body") -> Any:
+    return getattr(importlib.import_module(f"nsclc_mtl.commands.{verb}"), part)
 
 
 def _execute(
@@ -56,12 +57,22 @@ def _execute(
     resume: bool,
     verbose: bool,
     flags: dict[str, Any] | None = None,
+    dry_run: bool = False,
 ) -> None:
     words = overrides or []
     if many:
         from .config.sweep import sweep
 
-        options = [name for name, given in (("--check", check), ("--resume", resume), ("--verbose", verbose)) if given]
+        options = [
+            name
+            for name, given in (
+                ("--check", check),
+                ("--dry-run", dry_run),
+                ("--resume", resume),
+                ("--verbose", verbose),
+            )
+            if given
+        ]
         raise typer.Exit(sweep(verb, words, conf_dirs=conf or (), options=options, show=show))
     from .config.frame import execute
 
@@ -73,6 +84,7 @@ def _execute(
         conf_dirs=conf or (),
         show=show,
         check_only=check,
+        dry_run=(lambda: _body(verb, "dry_run")) if dry_run else None,
         resume=resume,
         verbose=verbose,
     )
@@ -94,8 +106,24 @@ def _verb(verb: str) -> Callable[..., None]:
     return command
 
 
+def _listing_verb(verb: str) -> Callable[..., None]:
+    def command(
+        overrides: Overrides = None,
+        show: Show = False,
+        check: Check = False,
+        dry_run: DryRun = False,
+        conf: Conf = None,
+        many: Sweep = False,
+        resume: Resume = False,
+        verbose: Verbose = False,
+    ) -> None:
+        _execute(verb, overrides, show, check, conf, many, resume, verbose, dry_run=dry_run)
+
+    return command
+
+
 for _name, _says in VERBS.items():
-    app.command(_name, help=_says)(_verb(_name))
+    app.command(_name, help=_says)((_listing_verb if _name in ("tile", "extract") else _verb)(_name))
 
 
 @app.command(help="Make the phantom cohort and take it the whole way: tile, extract, train, evaluate, predict.")

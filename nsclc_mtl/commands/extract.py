@@ -17,19 +17,26 @@ if TYPE_CHECKING:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Feature files under `out/features/<backbone>-<key8>/`, scans under `out/scans/`."""
+    from nsclc_mtl.commands import plan, pool, staging
     from nsclc_mtl.config import plain
+    from nsclc_mtl.features import export
     from nsclc_mtl.features.backbones import feature_key
+    from nsclc_mtl.features.store import tiling_key
 
     settings = plain(cfg)
-    out = Path(settings["paths"]["out"])
-    from_folder = bool(settings["slides"].get("dir"))
+    given, backbone, out = settings["slides"], settings["backbone"], Path(settings["paths"]["out"])
+    from_folder = bool(given.get("dir"))
     kinds = {} if from_folder else _tables(rooted(settings))
     if settings["extract"]["slides"] and (from_folder or "bag" in kinds):
-        key = feature_key(settings["slides"], settings["backbone"])
-        if "weights" in settings["backbone"]:  # weights that are absent, damaged or strange end the run before any tile
-            slides.load(settings["backbone"], float(settings["slides"]["tile_um"]))
-        work = functools.partial(slides.extract, slides=settings["slides"], backbone=settings["backbone"], out=out)
-        slides.work_through(jobs_of(settings, run), work, int(settings["slides"]["workers"]), run, "slides")
+        also = export.check(settings["extract"].get("also") or [])
+        key = feature_key(given, backbone)
+        if "weights" in backbone:  # weights that are absent, damaged or strange end the run before any tile
+            slides.load(backbone, float(given["tile_um"]))
+        work = functools.partial(slides.extract, slides=given, backbone=backbone, out=out, also=also)
+        state = functools.partial(plan.to_extract, slides=given, backbone=backbone, out=out, also=also)
+        folders = [out / "tiles" / tiling_key(given), out / "features" / key]
+        stage = staging.of(given, state)
+        pool.work_through(jobs_of(settings, run), work, int(given["workers"]), run, "slides", folders, stage)
         run.say(f"features: {out / 'features' / key}")
     if settings["extract"]["scans"] and "scans" in kinds:
         from nsclc_mtl.scans.job import extract_scans
@@ -38,6 +45,24 @@ def body(cfg: DictConfig, run: Run) -> None:
         root = Path(rooted(settings)["root"])
         scans = read_indexed(root / kinds["scans"], "scan_id").reset_index()
         extract_scans(root, scans, settings["scans"], out, run)
+
+
+def dry_run(cfg: DictConfig) -> int:
+    """Prints which slides would be extracted, kept or refused, and writes nothing; the exit code to expect."""
+    from nsclc_mtl.commands import plan
+    from nsclc_mtl.config import plain
+    from nsclc_mtl.features import export
+
+    settings = plain(cfg)
+    given = settings["slides"]
+    listed = plan.Listing("features")
+    if not settings["extract"]["slides"] or not (given.get("dir") or "bag" in _tables(rooted(settings))):
+        return listed.slides([], lambda job: "", given)
+    also = export.check(settings["extract"].get("also") or [])
+    state = functools.partial(
+        plan.to_extract, slides=given, backbone=settings["backbone"], out=Path(settings["paths"]["out"]), also=also
+    )
+    return listed.slides(jobs_of(settings, listed), state, given)
 
 
 def _tables(cohort: dict[str, Any]) -> dict[str, str]:

@@ -1,29 +1,27 @@
-"""Slides as jobs: find them, tile one, extract one, and many of them in a pool of processes.
+"""One slide as a job: its tiles, and what a backbone sees in them.
 
-Every job is idempotent: what is complete for the same slide and settings is kept, everything else is made again.
+Every job is idempotent: what is complete for the same slide and settings is kept, everything else is made again. A
+slide that another process is working on is left to it (`Outcome.busy`).
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from nsclc_mtl.records import DataFault, ItemFault, ItemSkip, Tiles
+from nsclc_mtl.commands.lease import Lease, heal
+from nsclc_mtl.records import DataFault, Features, ItemFault, ItemSkip, Tiles
 
 if TYPE_CHECKING:
-    from nsclc_mtl.config import Run
+    import numpy as np
+
     from nsclc_mtl.slides.reader import Slide
 
-FEATURE_FILES = frozenset({".h5", ".hdf5", ".npz", ".pt", ".pth"})
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Job:
     path: str
     mpp: float | None = None  # um/px that somebody states, instead of the slide itself
     mpp_source: str = "metadata"
+    staged: str = ""  # a copy on a faster disk
 
 
 @dataclass
@@ -45,97 +44,11 @@ class Outcome:
     reason: str = ""
     sentence: str = ""
     skipped: bool = False  # nothing in it, rather than unusable
+    busy: str = ""  # the lease that another process holds: to be tried again
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Finding
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def in_folder(folder: Path, mpp: float | None, run: Run) -> list[Job]:
-    """All slides below a folder, by known suffixes; two that would share a slide_id are failed by name.
-
-    A DICOM series counts once, whatever the number of its files. PNG and JPEG pictures count only where their scale is
-    stated (`mpp`) and nothing else is there: beside slides they are thumbnails. Raises DataFault where the folder does
-    not exist or holds no slide.
-    """
-    from nsclc_mtl.slides.reader import PICTURE_SUFFIXES, SUFFIXES, one_a_series
-
-    if not folder.is_dir():
-        raise DataFault(f"no folder '{folder}'; give the folder of slides: mtl tile DIR")
-    found: dict[str, list[Path]] = {}
-    listed = list(_files(folder))
-    slides = [file for file in listed if file.suffix.lower() in SUFFIXES]
-    if dicom := [file for file in slides if file.suffix.lower() == ".dcm"]:
-        slides = [file for file in slides if file not in set(dicom)] + one_a_series(dicom)
-    if not slides and mpp is not None:
-        slides = [file for file in listed if file.suffix.lower() in PICTURE_SUFFIXES]
-    for file in slides:
-        slide_id = file.relative_to(folder).with_suffix("").as_posix().replace("/", "__")
-        found.setdefault(slide_id, []).append(file)
-    if not found:
-        raise DataFault(f"no slides below '{folder}': files with {' '.join(sorted(SUFFIXES))} are looked for")
-    jobs = []
-    for slide_id, files in sorted(found.items()):
-        if len(files) > 1:
-            names = ", ".join(f"'{file.relative_to(folder)}'" for file in files)
-            run.not_done(
-                slide_id, ItemFault("id_collision", f"{names} would all be called '{slide_id}'; rename all but one")
-            )
-            continue
-        jobs.append(Job(slide_id, str(files[0]), mpp, "slides.mpp" if mpp is not None else "metadata"))
-    return jobs
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Files below a folder, links followed, each real folder once: loops of links end."""
-    seen = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(where)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(where) / name for name in sorted(files) if not name.startswith("."))
-
-
-def of_cohort(cohort: Mapping[str, Any], mpp: float | None, run: Run) -> list[Job]:
-    """The slides that a cohort's bag modalities list (`cohort["root"]` is set); feature files are skipped by name."""
-    from nsclc_mtl.tables.read import MISSING, read_indexed
-
-    jobs: dict[str, Job] = {}
-    root = Path(cohort["root"])
-    files = [
-        spec.get("table", "slides.csv") for spec in (cohort.get("modalities") or {}).values() if spec["kind"] == "bag"
-    ]
-    for file in dict.fromkeys(files):
-        table = read_indexed(root / file, "slide_id")
-        if "path" not in table:
-            raise DataFault(f"'{file}' has no column 'path'; it names each slide's file, relative to the cohort's root")
-        for slide_id, row in table.iterrows():
-            slide_id = str(slide_id)
-            if slide_id != Path(slide_id).name or slide_id.startswith("."):
-                raise DataFault(f"'{file}': slide_id '{slide_id}' cannot be a file name; leave out / and leading dots")
-            if Path(row["path"]).suffix.lower() in FEATURE_FILES:
-                run.not_done(slide_id, ItemSkip("features_given", f"'{file}' names a feature file for this slide"))
-                continue
-            stated = str(row.get("mpp", "")).strip()
-            try:
-                value = None if stated in MISSING else float(stated)
-            except ValueError:
-                run.not_done(
-                    slide_id, ItemFault("mpp_implausible", f"'{file}' says mpp '{stated}', which is no number")
-                )
-                continue
-            source = f"{file}" if value is not None else "slides.mpp" if mpp is not None else "metadata"
-            jobs[slide_id] = Job(slide_id, str(root / row["path"]), mpp if value is None else value, source)
-    return list(jobs.values())
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# One slide
-# ---------------------------------------------------------------------------------------------------------------------
+class Busy(Exception):
+    """Another process works on the slide; the lease that says so."""
 
 
 def tile(job: Job, slides: Mapping[str, Any], out: Path) -> Outcome:
@@ -153,19 +66,33 @@ def _tile(job: Job, slides: Mapping[str, Any], out: Path) -> Outcome:
 
 
 def _tiles(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Tiles, bool]:
+    """The tiles of a slide, and whether they were there before. Raises Busy where another process makes them."""
+    from nsclc_mtl.features import store
+
+    path, digest = tile_file(job, slides, out)
+    made = _once(path, lambda: store.is_complete(path, digest, deep=True), lambda: _lay(job, slides, path, digest))
+    return (store.read_tiles(path), True) if made is None else (made, False)
+
+
+def tile_file(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Path, str]:
+    """Where the tiles of a slide lie, and the digest of what they depend on. Raises ItemFault `absent`."""
+    from nsclc_mtl.features import store
+    from nsclc_mtl.slides.reader import content_hash
+
+    key = store.tiling_key(slides)
+    if not Path(job.path).is_file():
+        raise ItemFault("absent", f"slide '{job.slide_id}' does not exist at '{Path(job.path).name}'; mend its path")
+    digest = store.config_hash({"tiling": key, "slide": content_hash(Path(job.path)), "mpp": job.mpp})
+    return out / "tiles" / key / f"{job.slide_id}.h5", digest
+
+
+def _lay(job: Job, slides: Mapping[str, Any], path: Path, digest: str) -> Tiles:
     from nsclc_mtl.features import store
     from nsclc_mtl.slides import geojson, tiling, tissue
     from nsclc_mtl.slides.picture import contour_picture
     from nsclc_mtl.slides.reader import content_hash
 
-    key = store.tiling_key(slides)
-    path = out / "tiles" / key / f"{job.slide_id}.h5"
-    if not Path(job.path).is_file():
-        raise ItemFault("absent", f"slide '{job.slide_id}' does not exist at '{Path(job.path).name}'; mend its path")
-    digest = store.config_hash({"tiling": key, "slide": content_hash(Path(job.path)), "mpp": job.mpp})
-    if store.is_complete(path, digest):
-        return store.read_tiles(path), True
-    with _open(job, slides) as slide:
+    with open_job(job, slides) as slide:
         options = dict(slides["tissue"])
         scale = float(options.pop("um_per_px"))
         thumbnail = slide.thumbnail(scale)
@@ -193,55 +120,77 @@ def _tiles(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Tiles, bool]
         if slides.get("pictures", True):
             contour_picture(path.with_suffix(".jpg"), thumbnail, slide.dimensions, polygons, tiles)
     store.write_tiles(path, tiles)
-    return tiles, False
+    return tiles
 
 
-def _open(job: Job, slides: Mapping[str, Any]) -> Slide:
+def open_job(job: Job, slides: Mapping[str, Any]) -> Slide:
+    """The slide of a job, or its copy on a faster disk. Raises ItemFault where it cannot be used."""
     from nsclc_mtl.slides.reader import open_slide
 
     return open_slide(
-        Path(job.path), job.mpp, job.mpp_source, mpp_from_power=bool(slides.get("mpp_from_power", False)),
+        Path(job.staged or job.path), job.mpp, job.mpp_source, mpp_from_power=bool(slides.get("mpp_from_power", False)),
         max_unreadable=float(slides.get("max_unreadable", 0.0)),
     )  # fmt: skip
 
 
-def extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path) -> Outcome:
-    """`out/features/<backbone>-<key8>/<slide_id>.h5`; tiles that are missing are made on the way."""
-    return _guarded(job, functools.partial(_extract, job, slides, backbone, out))
+def extract(
+    job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path, also: Sequence[str] = ()
+) -> Outcome:
+    """`out/features/<backbone>-<key8>/<slide_id>.h5`; tiles that are missing are made on the way.
+
+    `also` names the layouts of other tools that are written beside it (features/export.py).
+    """
+    return _guarded(job, functools.partial(_extract, job, slides, backbone, out, also))
 
 
-def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path) -> Outcome:
-    import numpy as np
-
-    from nsclc_mtl.features import store
+def _extract(
+    job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path, also: Sequence[str]
+) -> Outcome:
+    from nsclc_mtl.features import export, store
     from nsclc_mtl.features.backbones import feature_key
-    from nsclc_mtl.records import Features
-    from nsclc_mtl.slides.reader import TileBatches
 
     tiles, _ = _tiles(job, slides, out)
     if len(tiles) == 0:
         return _tile(job, slides, out)
     key = feature_key(slides, backbone)
-    path = out / "features" / key / f"{job.slide_id}.h5"
-    digest = store.config_hash({"features": key, "tiles": tiles.attrs["config_hash"]})
-    least = (1.0 - float(slides.get("max_unreadable", 0.0))) * len(tiles)  # unreadable tiles have no features
-    if store.is_complete(path, digest) and least <= (found := store.header(path)[0]) <= len(tiles):
-        return Outcome(found, kept=True)
-    import torch  # seconds, and a rerun does not need it
+    path, digest = feature_file(job, key, str(tiles.attrs["config_hash"]), out)
 
-    look = load(backbone, tiles.tile_um)
-    kept, rows = [], []
-    with _open(job, slides) as slide:
-        batches = TileBatches(
-            slide, tiles.coords, tiles.size_level0, look.tile_px, look.batch, threads=int(slides.get("readers", 2)),
-            tolerance=float(slides.get("mpp_tolerance", 0.0)),
-        )  # fmt: skip
-        for places, pixels in batches:
-            kept.append(places)
-            rows.append(look(torch.from_numpy(pixels)).numpy())
-        unreadable = max(slide.unreadable, len(batches.unreadable) / len(tiles))
+    def complete() -> bool:
+        if not store.is_complete(path, digest, deep=True):
+            return False
+        # A slide that may lose tiles has no features of these.
+        least = (1.0 - float(slides.get("max_unreadable", 0.0))) * len(tiles)
+        return least <= store.header(path)[0] <= len(tiles) and all(export.is_complete(kind, path) for kind in also)
+
+    def make() -> Features:
+        if store.is_complete(path, digest, deep=True):  # all that lacks is the layout of another tool
+            found = store.read(path)
+        else:
+            found = _see(job, slides, backbone, tiles)
+            found.attrs |= {"config_hash": digest, "feature_key": key}
+            store.write(path, found)
+        for kind in also:
+            export.write(kind, path)
+        return found
+
+    made = _once(path, complete, make)
+    return Outcome(store.header(path)[0], kept=True) if made is None else Outcome(len(made))
+
+
+def feature_file(job: Job, key: str, tiles_digest: str, out: Path) -> tuple[Path, str]:
+    """Where the features of a slide lie, and the digest of what they depend on."""
+    from nsclc_mtl.features import store
+
+    return out / "features" / key / f"{job.slide_id}.h5", store.config_hash({"features": key, "tiles": tiles_digest})
+
+
+def _see(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], tiles: Tiles) -> Features:
+    """What the backbone sees in the tiles of a slide, with where it comes from."""
+    from nsclc_mtl.features import store
+
+    look = load(backbone, tiles.tile_um)  # torch takes seconds, and a rerun does not need it
+    values, rows, unreadable = _look(job, slides, look, tiles)
     attrs = {name: value for name, value in tiles.attrs.items() if name != "reason"} | {
-        "config_hash": digest,
         "name": job.slide_id,
         "mpp": tiles.mpp,
         "tile_um": tiles.tile_um,
@@ -251,14 +200,31 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
         "overlap": round(float(slides["overlap_um"]) / tiles.tile_um * look.tile_px),
         "backbone": look.name,
         "weights_hash": look.weights_hash,
-        "feature_key": key,
         "unreadable_fraction": unreadable,
-        "unreadable_tiles": len(batches.unreadable),
+        "unreadable_tiles": len(tiles) - len(rows),
         "code_digest": store.code_digest("features/backbones", "slides/reader"),
     }
-    coords = tiles.coords[np.concatenate(kept)]
-    store.write(path, Features(np.concatenate(rows), coords, attrs))
-    return Outcome(len(coords))
+    return Features(values, tiles.coords[rows], attrs)
+
+
+def _look(job: Job, slides: Mapping[str, Any], look: Any, tiles: Tiles) -> tuple[np.ndarray, np.ndarray, float]:
+    """Features float32 [row, dim], the places of their tiles int64 [row], and the unreadable fraction of the slide."""
+    import numpy as np
+    import torch
+
+    from nsclc_mtl.slides.reader import TileBatches
+
+    kept, rows = [], []
+    with open_job(job, slides) as slide:
+        batches = TileBatches(
+            slide, tiles.coords, tiles.size_level0, look.tile_px, look.batch, threads=int(slides.get("readers", 2)),
+            tolerance=float(slides.get("mpp_tolerance", 0.0)),
+        )  # fmt: skip
+        for places, pixels in batches:
+            kept.append(places)
+            rows.append(look(torch.from_numpy(pixels)).numpy())
+        unreadable = max(slide.unreadable, len(batches.unreadable) / len(tiles))
+    return np.concatenate(rows), np.concatenate(kept), unreadable
 
 
 def load(backbone: Mapping[str, Any], tile_um: float) -> Any:
@@ -273,67 +239,29 @@ def _backbone(settings: str, um_per_px: float) -> Any:
     return build(json.loads(settings), um_per_px=um_per_px)
 
 
+def _once(path: Path, complete: Callable[[], bool], make: Callable[[], Made]) -> Made | None:
+    """What `make` makes of `path`, by one process at a time; None where it is complete. Raises Busy."""
+    lease = path.with_name(f"{path.stem}.lease")
+    if complete():
+        if not heal(lease):  # the lease of a process that is just finishing, or that died after it had finished
+            raise Busy(str(lease))
+        return None
+    held = Lease.take(lease)
+    if held is None:
+        raise Busy(str(lease))
+    with held:
+        return None if complete() else make()  # it may have been finished between the look and the lease
+
+
 def _guarded(job: Job, work: Callable[[], Outcome]) -> Outcome:
     """What the work gives; a slide that cannot be used becomes an outcome with its reason, so that the others go on."""
     try:
         return work()
+    except Busy as busy:
+        return Outcome(busy=str(busy))
     except ItemFault as fault:
         return Outcome(reason=fault.reason, sentence=str(fault), skipped=isinstance(fault, ItemSkip))
     except DataFault as fault:
         return Outcome(reason="invalid", sentence=str(fault))
     except PermissionError as error:
         return Outcome(reason="unreadable", sentence=f"slide '{job.slide_id}': {error.strerror}; mend its permissions")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Many slides
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def work_through(jobs: list[Job], work: Callable[[Job], Outcome], workers: int, run: Run, label: str) -> None:
-    """All jobs, over some processes; the run keeps account of each. Raises what ends them all (full disk, usage)."""
-    results: dict[str, Outcome] = {}
-    for slide_id, outcome in run.track(_each(jobs, work, min(workers, len(jobs) // 2)), label, total=len(jobs)):
-        results[slide_id] = outcome
-    for job in jobs:  # the account in the order of the list, however the processes ran
-        outcome = results[job.slide_id]
-        if outcome.reason:
-            kind = ItemSkip if outcome.skipped else ItemFault
-            run.not_done(job.slide_id, kind(outcome.reason, outcome.sentence))
-            run.say(f"{label} {job.slide_id}: {outcome.sentence}")
-        else:
-            run.done.append(job.slide_id)
-    done = [outcome for outcome in results.values() if not outcome.reason]
-    kept = sum(outcome.kept for outcome in done)
-    run.say(
-        f"{label}: {len(done)} of {len(jobs)} done ({kept} of them complete before), "
-        f"{sum(outcome.tiles for outcome in done)} tiles"
-    )
-
-
-def _each(jobs: list[Job], work: Callable[[Job], Outcome], workers: int) -> Iterator[tuple[str, Outcome]]:
-    if workers < 2:  # a process costs seconds to start, more than a slide or two
-        yield from ((job.slide_id, work(job)) for job in jobs)
-        return
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))  # one thread a process: more would only queue
-    try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            waiting = {pool.submit(work, job): job.slide_id for job in jobs}
-            try:
-                for future in as_completed(waiting):
-                    yield waiting[future], _result(future)
-            except BaseException:  # a full disk or a signal: what has not begun must not begin
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _result(future: Future[Outcome]) -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        told = "a worker was killed, perhaps for memory; lower slides.workers and run again, finished slides are kept"
-        return Outcome(reason="worker_died", sentence=told)

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands import slides
+from nsclc_mtl.commands import finding, slides
 from nsclc_mtl.records import UsageFault
 
 if TYPE_CHECKING:
@@ -17,26 +17,40 @@ if TYPE_CHECKING:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Tiles, contours and a picture a slide under `out/tiles/<tiling>/`."""
+    from nsclc_mtl.commands import plan, pool, staging
     from nsclc_mtl.config import plain
     from nsclc_mtl.features.store import tiling_key
 
     settings = plain(cfg)
     jobs = jobs_of(settings, run)
-    out = Path(settings["paths"]["out"])
-    work = functools.partial(slides.tile, slides=settings["slides"], out=out)
-    slides.work_through(jobs, work, int(settings["slides"]["workers"]), run, "slides")
-    run.say(f"tiles: {out / 'tiles' / tiling_key(settings['slides'])}")
+    given, out = settings["slides"], Path(settings["paths"]["out"])
+    folder = out / "tiles" / tiling_key(given)
+    work = functools.partial(slides.tile, slides=given, out=out)
+    stage = staging.of(given, functools.partial(plan.to_tile, slides=given, out=out))
+    pool.work_through(jobs, work, int(given["workers"]), run, "slides", [folder], stage)
+    run.say(f"tiles: {folder}")
 
 
-def jobs_of(settings: dict[str, Any], run: Run) -> list[slides.Job]:
+def dry_run(cfg: DictConfig) -> int:
+    """Prints which slides would be tiled, kept or refused, and writes nothing; the exit code to expect."""
+    from nsclc_mtl.commands import plan
+    from nsclc_mtl.config import plain
+
+    settings = plain(cfg)
+    listed = plan.Listing("tiles")
+    state = functools.partial(plan.to_tile, slides=settings["slides"], out=Path(settings["paths"]["out"]))
+    return listed.slides(jobs_of(settings, listed), state, settings["slides"])
+
+
+def jobs_of(settings: dict[str, Any], account: finding.Account) -> list[slides.Job]:
     """The slides that a run is about: those below `slides.dir`, else those that the cohort lists."""
     given = settings["slides"]
     if given.get("dir"):
-        return slides.in_folder(Path(given["dir"]), given.get("mpp"), run)
+        return finding.in_folder(Path(given["dir"]), given.get("mpp"), account)
     cohort = rooted(settings)
     if not any(spec["kind"] == "bag" for spec in (cohort.get("modalities") or {}).values()):
         raise UsageFault(f"cohort={cohort.get('name')} declares no slides; name their folder: mtl tile DIR")
-    return slides.of_cohort(cohort, given.get("mpp"), run)
+    return finding.of_cohort(cohort, given.get("mpp"), account)
 
 
 def rooted(settings: dict[str, Any]) -> dict[str, Any]:

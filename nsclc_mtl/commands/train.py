@@ -93,16 +93,24 @@ def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
 
+    from nsclc_mtl.commands.pool import end_processes
+
+    before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # fork after torch has started its threads can hang
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_threads, initargs=(threads,)) as pool:
         jobs = {pool.submit(_timed, train_fold, settings, fold, run.path): fold for fold in folds}
         lost = []
-        for job in run.track(as_completed(jobs), "folds", total=len(jobs)):
-            if isinstance(job.exception(), BrokenProcessPool):  # one process gone takes the pool with it
-                lost.append(jobs[job])
-            else:
-                yield jobs[job], job.result()
+        try:
+            for job in run.track(as_completed(jobs), "folds", total=len(jobs)):
+                if isinstance(job.exception(), BrokenProcessPool):  # one process gone takes the pool with it
+                    lost.append(jobs[job])
+                else:
+                    yield jobs[job], job.result()
+        except BaseException:  # a signal, a fault: the other folds are not waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_processes(before)
+            raise
     if lost:
         told = f"fold{'s' * (len(lost) > 1)} {', '.join(map(str, sorted(lost)))}"
         raise TryAgain(
@@ -114,6 +122,9 @@ def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
 def _threads(number: int) -> None:
     import torch
 
+    from nsclc_mtl.commands.pool import begin
+
+    begin()
     torch.set_num_threads(number)
 
 

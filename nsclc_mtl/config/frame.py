@@ -41,12 +41,14 @@ def execute(
     conf_dirs: Sequence[Path] = (),
     show: bool = False,
     check_only: bool = False,
+    dry_run: Callable[[], Callable[[DictConfig], int]] | None = None,
     resume: bool = False,
     verbose: bool = False,
 ) -> int:
     """The exit code of `mtl VERB OVERRIDES`. `load` gives the body, and is called only when there is something to run.
 
     `flags` are options of the verb with a home in its configuration (`--data-only` of the demo): key -> value.
+    `dry_run` gives what lists the work instead of doing it; no run folder is made.
     """
     try:
         cfg = compose(verb, overrides, conf_dirs)
@@ -61,6 +63,8 @@ def execute(
             print(f"the configuration of `mtl {verb}` holds")
         if faults or check_only:
             return _tell(faults, 2 if faults else 0)
+        if dry_run:
+            return dry_run()(cfg)
         run = Run.open(cfg, verb, ["mtl", verb, *overrides], resume)
     except Fault as fault:
         if verbose:

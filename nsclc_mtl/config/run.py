@@ -269,7 +269,7 @@ def _goes_on(before: Path, content: Any) -> None:
         )
 
 
-FULL = (28, 122)  # ENOSPC, EDQUOT
+FULL = (28, 122, 27)  # ENOSPC, EDQUOT, EFBIG
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -61,8 +61,8 @@ def attributes(file: h5py.File) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("features", "feats", "coords"):
         if name in file:
-            found |= {key: _plain(value) for key, value in file[name].attrs.items()}
-    found |= {key: _plain(value) for key, value in file.attrs.items()}
+            found |= {key: plain(value) for key, value in file[name].attrs.items()}
+    found |= {key: plain(value) for key, value in file.attrs.items()}
     for key in json.loads(found.pop("json_attrs", "[]")):
         found[key] = json.loads(found[key])
     return {key: value for key, value in found.items() if key not in RECORD or key == "config_hash"}
@@ -81,8 +81,22 @@ def _read_hdf5(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any
             )
         attrs = attributes(file)
         if name == "feats":
-            attrs.setdefault("unit", "unknown")
+            coords = _stamp_unit(coords, attrs)
     return values, coords, attrs
+
+
+def _stamp_unit(coords: np.ndarray | None, attrs: dict[str, Any]) -> np.ndarray | None:
+    """STAMP's coordinates in um where its file says so, in any of the ways of its versions; `unit` is set."""
+    if "unit" in attrs or coords is None:
+        attrs.setdefault("unit", "unknown")
+    elif "tile_size_um" in attrs:
+        attrs["unit"] = "um"
+    elif round(float(attrs.get("tile_size", 0))) == 224:  # version 1: a unit is 1/224 of a tile of 256 um
+        attrs["unit"] = "um"
+        return np.asarray(coords) / 224 * 256
+    else:
+        attrs["unit"] = "unknown"
+    return coords
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
@@ -131,7 +145,8 @@ def _tiles_by_dim(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """An attribute as Python has it: a number, text or a list."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

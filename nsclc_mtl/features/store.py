@@ -11,7 +11,10 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +37,10 @@ GEOMETRY = (
     "downsample",
     "name",
 )
-NO_GEOMETRY = ("dir", "workers", "readers", "pictures")  # options of the `slides` group that do not change a tile
+# Options of the `slides` group that do not change a tile.
+NO_GEOMETRY = ("dir", "workers", "readers", "pictures", "stage", "stage_ahead")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REMNANT = re.compile(r"(?P<item>.+)\.(h5|pt|geojson|jpg|png)(\.[0-9a-f]{8})?\.tmp")
 
 
 def write(path: Path, features: Features) -> None:
@@ -99,7 +104,7 @@ def header(path: Path) -> tuple[int, int]:
 
 
 def is_complete(path: Path, config_hash: str, deep: bool = False) -> bool:
-    """True where `path` was written to its end under this configuration; `deep` also compares the data's digest."""
+    """True where `path` was written to its end under this configuration; `deep` also compares the content's digest."""
     try:
         with h5py.File(path, "r") as file:
             attrs = file.attrs
@@ -109,7 +114,7 @@ def is_complete(path: Path, config_hash: str, deep: bool = False) -> bool:
             if "coords" not in data or any(len(file[name]) != attrs["rows"] for name in data):
                 return False
             # HDF5 itself refuses a file cut short; rows that were dropped by a valid edit show in the count.
-            return not deep or attrs["content_sha256"] == _digest({name: file[name][()] for name in data})
+            return not deep or attrs["content_sha256"] == _digest({name: file[name][()] for name in data}, _noted(file))
     except (OSError, KeyError, RuntimeError, ValueError):
         return False
 
@@ -181,12 +186,8 @@ def tiling_key(slides_cfg: Mapping[str, Any]) -> str:
 
 
 def _publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
-    """Write aside, close, fsync, reopen and verify, rename, fsync the folder. No clock times are kept."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    digest = _digest(data)
-    try:
+    """A complete HDF5 file of datasets and attributes. No clock times are kept."""
+    with published(path) as aside:
         with h5py.File(aside, "w", track_order=False) as file:
             for name, array in data.items():
                 chunks = (min(len(array), 1024), *array.shape[1:]) if array.size else None
@@ -204,11 +205,25 @@ def _publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any
             file.attrs["format"] = layouts.FORMAT
             file.attrs["json_attrs"] = json.dumps(as_json)
             file.attrs["rows"] = len(data["coords"])
-            file.attrs["content_sha256"] = digest
+            file.attrs["content_sha256"] = _digest(data, _noted(file))
             file.attrs["complete"] = 1
         _fsync(aside)
         if not is_complete(aside, str(attrs.get("config_hash", "")), deep=True):
             raise IntegrityFault(f"'{path.name}' did not read back as written; the disk may be failing")
+
+
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """A file beside `path` to be written and verified; then it is renamed and the folder synced, or it is removed.
+
+    Raises TryAgain where the disk, the quota or the limit of a file's size is reached.
+    """
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # another process may write the same file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        _fsync(aside)
         os.replace(aside, path)
         _fsync(path.parent)
     except (OSError, RuntimeError) as error:
@@ -219,6 +234,17 @@ def _publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any
         raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove_remnants(folder: Path, in_use: Callable[[str], bool]) -> int:
+    """How many unfinished files below `folder` were removed; those of items that are in use are left alone."""
+    removed = 0
+    for path in sorted(Path(folder).rglob("*.tmp")):
+        found = _REMNANT.fullmatch(path.name)
+        if found and not in_use(found["item"]):
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 def _is_full(error: BaseException) -> bool:
@@ -234,13 +260,25 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _digest(data: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _digest(data: Mapping[str, np.ndarray], noted: Mapping[str, Any]) -> str:
+    """Hex digest of datasets and attributes."""
+    digest = hashlib.sha256(json.dumps(noted, sort_keys=True, default=str).encode())
     for name in sorted(data):
         array = np.ascontiguousarray(data[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _noted(file: h5py.File) -> dict[str, Any]:
+    """The attributes of a file and of its datasets, but for those that say that it is complete."""
+    places = {"": file} | {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
+    return {
+        f"{name}@{key}": layouts.plain(value)
+        for name, place in places.items()
+        for key, value in place.attrs.items()
+        if key not in ("content_sha256", "complete")
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
