@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands import slides
-from nsclc_mtl.commands.tile import jobs_of, rooted
+from nsclc_mtl.commands.tile import jobs_of, look_over, rooted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,6 +19,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     """Feature files under `out/features/<backbone>-<key8>/`, scans under `out/scans/`."""
     from nsclc_mtl.config import plain
     from nsclc_mtl.features.backbones import feature_key
+    from nsclc_mtl.features.store import tiling_key
 
     settings = plain(cfg)
     out = Path(settings["paths"]["out"])
@@ -26,10 +27,13 @@ def body(cfg: DictConfig, run: Run) -> None:
     kinds = {} if from_folder else _tables(rooted(settings))
     if settings["extract"]["slides"] and (from_folder or "bag" in kinds):
         key = feature_key(settings["slides"], settings["backbone"])
+        slides.segmenter_of(settings["slides"])
         if "weights" in settings["backbone"]:  # weights that are absent, damaged or strange end the run before any tile
             slides.load(settings["backbone"], float(settings["slides"]["tile_um"]))
         work = functools.partial(slides.extract, slides=settings["slides"], backbone=settings["backbone"], out=out)
-        slides.work_through(jobs_of(settings, run), work, int(settings["slides"]["workers"]), run, "slides")
+        jobs = jobs_of(settings, run)
+        slides.work_through(jobs, work, int(settings["slides"]["workers"]), run, "slides")
+        look_over(jobs, out / "tiles" / tiling_key(settings["slides"]), run)
         run.say(f"features: {out / 'features' / key}")
     if settings["extract"]["scans"] and "scans" in kinds:
         from nsclc_mtl.scans.job import extract_scans
