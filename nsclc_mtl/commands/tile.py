@@ -47,7 +47,7 @@ def look_over(jobs: list[slides.Job], folder: Path, run: Run) -> None:
             for item in left_out
         ]
     for shot in shots:
-        if shot.verdict == "done" and shot.sentence:
+        if shot.verdict != "failed" and shot.lost > MOST_LOST:
             run.say(f"warning: slide '{shot.slide_id}': {shot.sentence}", style="yellow")
     montage.write(run.path / "slides.html", shots, f"Slides of {run.path.name}")
     run.say(f"contours of all slides: {run.path / 'slides.html'}")
@@ -69,13 +69,15 @@ def _shot(slide_id: str, folder: Path, run: Run) -> Shot:
     shot.picture = next((p for p in [folder / f"{slide_id}.jpg"] if p.is_file()), None)
     names = ("tissue", *WORDS)
     shot.fractions = {name: float(tiles.attrs.get(f"{name}_fraction", 0.0)) for name in names}
-    lost = float(tiles.attrs.get("lost_fraction", 0.0))
-    if lost > MOST_LOST:
+    shot.lost = float(tiles.attrs.get("lost_fraction", 0.0))
+    if shot.lost > MOST_LOST:
         told = ", ".join(
             f"{WORDS[name]} {100 * shot.fractions[name]:.0f} %" for name in WORDS if shot.fractions[name] > 0.01
         )
         shot.sentence = f"{shot.sentence}; " if shot.sentence else ""
-        shot.sentence += f"{100 * lost:.0f} % of what looked like tissue was cut out ({told}); look at its contours"
+        shot.sentence += (
+            f"{100 * shot.lost:.0f} % of what looked like tissue was cut out ({told}); look at its contours"
+        )
     return shot
 
 

@@ -54,6 +54,7 @@ class Shot:
     picture: Path | None = None
     tiles: int = 0
     fractions: dict[str, float] = field(default_factory=dict)  # tissue (of the slide), pen, blur, fold, grey
+    lost: float = 0.0  # share of what looked like tissue that was cut out
     verdict: str = "done"  # done, skipped, failed
     reason: str = ""
     sentence: str = ""  # why it was not done, or what is odd about it
