@@ -71,9 +71,8 @@ def _shot(slide_id: str, folder: Path, run: Run) -> Shot:
     shot.fractions = {name: float(tiles.attrs.get(f"{name}_fraction", 0.0)) for name in names}
     shot.lost = float(tiles.attrs.get("lost_fraction", 0.0))
     if shot.lost > MOST_LOST:
-        told = ", ".join(
-            f"{WORDS[name]} {100 * shot.fractions[name]:.0f} %" for name in WORDS if shot.fractions[name] > 0.01
-        )
+        cut = [name for name in ("pen", "blur", "grey") if shot.fractions[name] > 0.01]
+        told = ", ".join(f"{WORDS[name]} {100 * shot.fractions[name]:.0f} %" for name in cut)
         shot.sentence = f"{shot.sentence}; " if shot.sentence else ""
         shot.sentence += (
             f"{100 * shot.lost:.0f} % of what looked like tissue was cut out ({told}); look at its contours"

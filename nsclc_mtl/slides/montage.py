@@ -31,11 +31,11 @@ p { max-width: 48rem; margin: .4rem 0; } .soft { color: var(--soft); }
 .counts li { color: var(--soft); font-size: .875rem; } .counts .bad b { color: var(--red); } .counts .odd b { color: var(--warm); }
 .key { display: flex; flex-wrap: wrap; gap: .3rem 1.3rem; font-size: .8125rem; color: var(--soft); margin: .6rem 0 0; padding: 0; list-style: none; }
 .key i { display: inline-block; width: .9rem; height: .9rem; margin-right: .4rem; vertical-align: -.12rem; border-radius: 2px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: 1.1rem; margin: 0; padding: 0; list-style: none; }
+.grid { align-items: start; display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: 1.1rem; margin: 0; padding: 0; list-style: none; }
 .grid li { border: 1px solid var(--line); border-radius: 7px; overflow: hidden; display: flex; flex-direction: column; }
 .grid li.odd { border-color: #dca877; } .grid li.bad { border-color: #dc9a9a; }
 .shot { height: 15.5rem; background: var(--wash); display: flex; align-items: center; justify-content: center; padding: .5rem; }
-.shot img { max-width: 100%; max-height: 100%; display: block; } .shot span { color: var(--soft); font-size: .875rem; }
+.shot img { max-width: 100%; max-height: 100%; display: block; }
 .text { padding: .65rem .8rem .75rem; font-size: .875rem; flex: 1; }
 .id { font-weight: 650; overflow-wrap: anywhere; line-height: 1.3; }
 .nums { color: var(--soft); font-variant-numeric: tabular-nums; } .why { margin: .25rem 0 0; color: var(--warm); } .bad .why { color: var(--red); }
@@ -136,11 +136,7 @@ def _hex(colour: tuple[int, int, int]) -> str:
 def _card(shot: Shot) -> str:
     kind = ("bad", "odd", "odd", "")[shot.rank]
     image = _embedded(shot.picture) if shot.picture else ""
-    inside = (
-        f'<img alt="contours of {escape(shot.slide_id, quote=True)}" src="{image}">'
-        if image
-        else "<span>no picture</span>"
-    )
+    inside = f'<img alt="contours of {escape(shot.slide_id, quote=True)}" src="{image}"></div>' if image else ""
     numbers = ""
     if shot.fractions:
         shares = [f"{shot.tiles:,} tiles", f"tissue {_percent(shot.fractions.get('tissue', 0.0))}"]
@@ -148,13 +144,13 @@ def _card(shot: Shot) -> str:
         numbers = f'<div class="nums">{" · ".join(shares)}</div>'
     why = f'<p class="why">{escape(shot.sentence)}</p>' if shot.sentence else ""
     return (
-        f'<li class="{kind}"><div class="shot">{inside}</div><div class="text">'
+        f'<li class="{kind}">{inside}<div class="text">'
         f'<div class="id">{escape(shot.slide_id)}</div>{numbers}{why}</div></li>'
     )
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
+    return f"{100 * share:.0f}\u00a0%" if share >= 0.1 else f"{100 * share:.1f}\u00a0%"
 
 
 def _embedded(path: Path) -> str:

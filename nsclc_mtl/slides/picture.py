@@ -35,7 +35,7 @@ def contour_picture(
     pixels = thumbnail.copy()
     for name, area in (cut or {}).items():
         tint = np.array(CUT.get(name, (120, 120, 120)), np.uint16)
-        pixels[area] = ((pixels[area] * np.uint16(2) + tint * np.uint16(3)) // 5).astype(np.uint8)
+        pixels[area] = ((pixels[area] + tint * np.uint16(3)) // 4).astype(np.uint8)
     picture = Image.fromarray(pixels)
     longest = max(picture.size)
     wanted = min(MAX_PX, max(longest, 600))
