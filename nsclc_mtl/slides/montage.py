@@ -136,7 +136,8 @@ def _hex(colour: tuple[int, int, int]) -> str:
 def _card(shot: Shot) -> str:
     kind = ("bad", "odd", "odd", "")[shot.rank]
     image = _embedded(shot.picture) if shot.picture else ""
-    inside = f'<img alt="contours of {escape(shot.slide_id, quote=True)}" src="{image}"></div>' if image else ""
+    told = f"contours of {escape(shot.slide_id, quote=True)}"
+    inside = f'<div class="shot"><img alt="{told}" src="{image}"></div>' if image else ""
     numbers = ""
     if shot.fractions:
         shares = [f"{shot.tiles:,} tiles", f"tissue {_percent(shot.fractions.get('tissue', 0.0))}"]
