@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Feature files under `out/features/<backbone>-<key8>/`, scans under `out/scans/`."""
-    from nsclc_mtl.commands import plan, pool, staging
+    from nsclc_mtl.commands import overview, plan, pool, staging
     from nsclc_mtl.config import plain
     from nsclc_mtl.features import export
     from nsclc_mtl.features.backbones import feature_key
@@ -30,13 +30,15 @@ def body(cfg: DictConfig, run: Run) -> None:
     if settings["extract"]["slides"] and (from_folder or "bag" in kinds):
         also = export.check(settings["extract"].get("also") or [])
         key = feature_key(given, backbone)
+        slides.segmenter_of(given)
         if "weights" in backbone:  # weights that are absent, damaged or strange end the run before any tile
             slides.load(backbone, float(given["tile_um"]))
         work = functools.partial(slides.extract, slides=given, backbone=backbone, out=out, also=also)
         state = functools.partial(plan.to_extract, slides=given, backbone=backbone, out=out, also=also)
         folders = [out / "tiles" / tiling_key(given), out / "features" / key]
-        stage = staging.of(given, state)
-        pool.work_through(jobs_of(settings, run), work, int(given["workers"]), run, "slides", folders, stage)
+        jobs, stage = jobs_of(settings, run), staging.of(given, state)
+        pool.work_through(jobs, work, int(given["workers"]), run, "slides", folders, stage)
+        overview.look_over(jobs, folders[0], run)
         run.say(f"features: {out / 'features' / key}")
     if settings["extract"]["scans"] and "scans" in kinds:
         from nsclc_mtl.scans.job import extract_scans

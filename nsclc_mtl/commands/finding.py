@@ -97,5 +97,8 @@ def of_cohort(cohort: Mapping[str, Any], mpp: float | None, account: Account) ->
                 )
                 continue
             source = f"{file}" if value is not None else "slides.mpp" if mpp is not None else "metadata"
-            jobs[slide_id] = Job(slide_id, str(root / row["path"]), mpp if value is None else value, source)
+            drawn = str(row.get("roi", "")).strip()
+            roi = None if drawn in MISSING else str(root / drawn)
+            path = str(root / row["path"])
+            jobs[slide_id] = Job(slide_id, path, mpp if value is None else value, source, roi=roi)
     return list(jobs.values())

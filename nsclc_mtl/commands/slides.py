@@ -33,6 +33,7 @@ class Job:
     mpp: float | None = None  # um/px that somebody states, instead of the slide itself
     mpp_source: str = "metadata"
     staged: str = ""  # a copy on a faster disk
+    roi: str | None = None  # file of regions that restrict the tiling, stated for this slide
 
 
 @dataclass
@@ -77,29 +78,33 @@ def _tiles(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Tiles, bool]
 def tile_file(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Path, str]:
     """Where the tiles of a slide lie, and the digest of what they depend on. Raises ItemFault `absent`."""
     from nsclc_mtl.features import store
+    from nsclc_mtl.slides import roi
     from nsclc_mtl.slides.reader import content_hash
 
     key = store.tiling_key(slides)
     if not Path(job.path).is_file():
         raise ItemFault("absent", f"slide '{job.slide_id}' does not exist at '{Path(job.path).name}'; mend its path")
-    digest = store.config_hash({"tiling": key, "slide": content_hash(Path(job.path)), "mpp": job.mpp})
+    content = {"tiling": key, "slide": content_hash(Path(job.path)), "mpp": job.mpp}
+    if drawn := _roi(job, slides):
+        content["roi"] = roi.digest(drawn)
+    digest = store.config_hash(content)
     return out / "tiles" / key / f"{job.slide_id}.h5", digest
 
 
 def _lay(job: Job, slides: Mapping[str, Any], path: Path, digest: str) -> Tiles:
     from nsclc_mtl.features import store
-    from nsclc_mtl.slides import geojson, tiling, tissue
+    from nsclc_mtl.slides import geojson, roi, tiling
     from nsclc_mtl.slides.picture import contour_picture
     from nsclc_mtl.slides.reader import content_hash
+    from nsclc_mtl.slides.tissue import survey
 
+    drawn = _roi(job, slides)
+    regions = roi.load(drawn, job.slide_id, slides.get("roi_classes")) if drawn else None
     with open_job(job, slides) as slide:
-        options = dict(slides["tissue"])
-        scale = float(options.pop("um_per_px"))
-        thumbnail = slide.thumbnail(scale)
-        found = tissue.examine(thumbnail, scale, **options)
+        thumbnail, found = survey(slide, segmenter_of(slides), slides["tissue"], regions)
         lengths = {word: float(slides[word]) for word in ("tile_um", "min_tissue", "overlap_um")}
         tiles = tiling.grid(found.mask, job.slide_id, slide.dimensions, slide.mpp, **lengths)
-        settings = {name: value for name, value in slides.items() if name not in store.NO_GEOMETRY}
+        tiles = tiling.sample(tiles, slides.get("sample"), int(slides.get("sample_seed", 0)))
         tiles.attrs |= {
             "config_hash": digest,
             "slide_hash": content_hash(Path(job.path)),
@@ -110,17 +115,41 @@ def _lay(job: Job, slides: Mapping[str, Any], path: Path, digest: str) -> Tiles:
             "level0_width": slide.dimensions[0],
             "level0_height": slide.dimensions[1],
             "level0_magnification": slide.magnification,
-            "tiling": settings,
+            "tiling": {name: value for name, value in store.geometry(slides).items() if name != "roi"},
             "tissue_threshold": found.threshold,
-            "pen_fraction": found.pen_fraction,
             "glass": list(found.white),
+            "lost_fraction": found.lost,
         }
+        tiles.attrs |= {f"{name}_fraction": share for name, share in found.fractions.items()}
+        if drawn:
+            tiles.attrs |= {"roi_hash": roi.digest(drawn)}
         polygons = geojson.contours(found.mask, slide.dimensions)
-        geojson.write(path.with_suffix(".geojson"), [geojson.annotation(rings, "Tissue") for rings in polygons])
+        geojson.write(path.with_suffix(".geojson"), [geojson.annotation(rings, roi.TISSUE) for rings in polygons])
         if slides.get("pictures", True):
-            contour_picture(path.with_suffix(".jpg"), thumbnail, slide.dimensions, polygons, tiles)
+            contour_picture(path.with_suffix(".jpg"), thumbnail, slide.dimensions, polygons, tiles, found.cut)
     store.write_tiles(path, tiles)
     return tiles
+
+
+def _roi(job: Job, slides: Mapping[str, Any]) -> Path | None:
+    """The file of regions of a slide: its own, else the one in `slides.roi`. Raises ItemSkip where that has none."""
+    from nsclc_mtl.slides import roi
+
+    if job.roi:
+        return Path(job.roi)
+    return roi.find(Path(slides["roi"]), job.slide_id) if slides.get("roi") else None
+
+
+def segmenter_of(slides: Mapping[str, Any]) -> Any:
+    """The segmenter of the `slides` group, made once a process. Raises what ends a run: usage, integrity."""
+    return _segmenter(json.dumps(slides["segmenter"], sort_keys=True))
+
+
+@functools.lru_cache(maxsize=1)
+def _segmenter(settings: str) -> Any:
+    from nsclc_mtl.config import build
+
+    return build(json.loads(settings))
 
 
 def open_job(job: Job, slides: Mapping[str, Any]) -> Slide:

@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Tiles, contours and a picture a slide under `out/tiles/<tiling>/`."""
-    from nsclc_mtl.commands import plan, pool, staging
+    from nsclc_mtl.commands import overview, plan, pool, staging
     from nsclc_mtl.config import plain
     from nsclc_mtl.features.store import tiling_key
 
     settings = plain(cfg)
+    slides.segmenter_of(settings["slides"])  # weights that are absent or strange end the run before any slide
     jobs = jobs_of(settings, run)
     given, out = settings["slides"], Path(settings["paths"]["out"])
     folder = out / "tiles" / tiling_key(given)
     work = functools.partial(slides.tile, slides=given, out=out)
     stage = staging.of(given, functools.partial(plan.to_tile, slides=given, out=out))
     pool.work_through(jobs, work, int(given["workers"]), run, "slides", [folder], stage)
+    overview.look_over(jobs, folder, run)
     run.say(f"tiles: {folder}")
 
 

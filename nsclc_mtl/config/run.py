@@ -136,6 +136,10 @@ class Run:
         self._told[item] = str(fault)
         self.note(f"{item}: {fault.reason}: {fault}")
 
+    def told(self, item: str) -> str:
+        """The sentence that was kept of an item which was not done."""
+        return self._told.get(item, "")
+
     def code(self) -> int:
         """The exit code that the account amounts to: 0, 3 (nothing done), 4 (some failed, some done)."""
         if self.failed:

@@ -8,6 +8,7 @@ for it, the provenance at the root. "The file exists" never means "done": `is_co
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ import h5py
 import numpy as np
 
 from nsclc_mtl.features import layouts
-from nsclc_mtl.records import DataFault, Features, IntegrityFault, Tiles, TryAgain
+from nsclc_mtl.records import DataFault, Features, IntegrityFault, Tiles, TryAgain, UsageFault
 
 # What TRIDENT and CLAM keep on `coords`; other attributes are provenance and stand at the root of the file.
 GEOMETRY = (
@@ -173,11 +174,39 @@ def code_digest(*places: str) -> str:
     return digest.hexdigest()
 
 
+# What decides where tiles lie; stain and pictures do not.
+TILING_CODE = ("slides/reader", "slides/tissue", "slides/tiling.py", "slides/geojson.py", "slides/roi.py")
+
+
 def tiling_key(slides_cfg: Mapping[str, Any]) -> str:
     """`<tile_um>um-<key8>`: folder of the tiles that the `slides` group gives; where slides lie does not count."""
+    code = code_digest(*TILING_CODE)
+    return f"{slides_cfg['tile_um']:g}um-{config_hash({'tiling': geometry(slides_cfg), 'code': code})[:8]}"
+
+
+def geometry(slides_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the `slides` group that decide where tiles lie; of the segmenter's weights their content.
+
+    Raises UsageFault where the weights do not exist.
+    """
     settings = {key: value for key, value in slides_cfg.items() if key not in NO_GEOMETRY}
-    code = code_digest("slides/reader", "slides/tissue.py", "slides/tiling.py")
-    return f"{slides_cfg['tile_um']:g}um-{config_hash({'tiling': settings, 'code': code})[:8]}"
+    if weights := (settings.get("segmenter") or {}).get("weights"):
+        settings["segmenter"] = {**settings["segmenter"], "weights": _weights_hash(Path(weights))}
+    return settings
+
+
+def _weights_hash(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UsageFault(f"no segmenter weights at '{path}': set segmenter.weights to a local file") from error
+    return "sha256:" + _hash_of(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _hash_of(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

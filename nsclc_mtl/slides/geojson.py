@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,30 +68,74 @@ def write(path: Path, features: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[tuple[str, list[Ring]]]:
-    """(class name, rings) of every polygon of a file, multi-polygons taken apart. Raises DataFault on anything else."""
+    """(class name, rings) of every polygon of a file, multi-polygons taken apart, in level-0 pixels.
+
+    Takes what QuPath writes: a feature collection, a list of features, one feature, or a bare geometry. Points and
+    lines are no regions and are passed over. Raises DataFault in one sentence on anything else.
+    """
+    name = Path(path).name
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataFault(f"'{Path(path).name}' is no GeoJSON file; export the regions from QuPath as GeoJSON") from error
-    features = content.get("features", [content]) if isinstance(content, dict) else content
-    found: list[tuple[str, list[Ring]]] = []
-    for feature in features:
-        geometry = feature.get("geometry") or {}
-        name = str(((feature.get("properties") or {}).get("classification") or {}).get("name", ""))
-        polygons = {"Polygon": lambda g: [g["coordinates"]], "MultiPolygon": lambda g: g["coordinates"]}
-        if geometry.get("type") in polygons:
-            found += [(name, rings) for rings in polygons[geometry["type"]](geometry)]
-    return found
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataFault(f"'{name}' is no GeoJSON file; export the regions from QuPath as GeoJSON") from error
+    try:
+        return list(_polygons(content, ""))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        told = f": {error}" if type(error) is ValueError else ""
+        raise DataFault(f"'{name}' holds a broken region{told}; export the regions from QuPath again") from error
+
+
+def _polygons(node: Any, name: str) -> Iterator[tuple[str, list[Ring]]]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _polygons(item, name)
+        return
+    kind = node["type"]
+    if kind == "FeatureCollection":
+        yield from _polygons(list(node["features"]), name)
+    elif kind == "Feature":
+        yield from _polygons(node["geometry"], _class_name(node.get("properties") or {})) if node["geometry"] else ()
+    elif kind == "GeometryCollection":
+        yield from _polygons(list(node["geometries"]), name)
+    elif kind == "Polygon":
+        yield name, [_ring(ring) for ring in node["coordinates"]]
+    elif kind == "MultiPolygon":
+        yield from ((name, [_ring(ring) for ring in rings]) for rings in node["coordinates"])
+    elif kind not in ("Point", "MultiPoint", "LineString", "MultiLineString"):
+        raise ValueError(f"{str(kind)[:40]!r} is no GeoJSON type")
+
+
+def _class_name(properties: Mapping[str, Any]) -> str:
+    """Name of the class; of a derived class (`Tumor: Positive`) as QuPath shows it."""
+    found = properties.get("classification") or {}
+    if isinstance(found, str):
+        return found
+    return str(found.get("name") or ": ".join(map(str, found.get("names") or ())))
+
+
+def _ring(points: Sequence[Sequence[float]]) -> Ring:
+    ring = [[float(point[0]), float(point[1])] for point in points]  # a third coordinate is a plane of a stack
+    if len(ring) < 3 or not np.isfinite(ring).all():
+        raise ValueError(f"a ring of {len(ring)} points, or one that is no number")
+    return ring
 
 
 def rasterise(polygons: Iterable[Sequence[Ring]], dimensions: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
     """bool [h, w] of `shape`: True inside the polygons (level-0 pixels of a slide of `dimensions`), holes left out."""
-    per_x, per_y = dimensions[0] / shape[1], dimensions[1] / shape[0]
+    per_px = np.array([dimensions[0] / shape[1], dimensions[1] / shape[0]])
     mask = np.zeros(shape, bool)
     for rings in polygons:
-        canvas = Image.new("1", (shape[1], shape[0]))
+        scaled = [np.asarray(ring, np.float64) / per_px for ring in rings]
+        if not scaled:
+            continue
+        # Drawn in the polygon's own window: thousands of small ones cost no more than they cover.
+        low = np.clip(np.floor(scaled[0].min(axis=0)).astype(int) - 1, 0, (shape[1], shape[0]))
+        high = np.clip(np.ceil(scaled[0].max(axis=0)).astype(int) + 1, 0, (shape[1], shape[0]))
+        if (high <= low).any():
+            continue
+        canvas = Image.new("1", (int(high[0] - low[0]), int(high[1] - low[1])))
         draw = ImageDraw.Draw(canvas)
-        for number, ring in enumerate(rings):
-            draw.polygon([(x / per_x - 0.5, y / per_y - 0.5) for x, y in ring], fill=int(number == 0))
-        mask |= np.asarray(canvas, bool)
+        for number, ring in enumerate(scaled):
+            draw.polygon([tuple(point) for point in (ring - low - 0.5).tolist()], fill=int(number == 0))
+        mask[low[1] : high[1], low[0] : high[0]] |= np.asarray(canvas, bool)
     return mask

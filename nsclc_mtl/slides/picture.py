@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,12 @@ from PIL import Image, ImageDraw
 from nsclc_mtl.records import Tiles
 
 OUTLINE, HOLE, TILE = (0, 114, 178), (213, 94, 0), (0, 158, 115)  # blue, vermilion, green of Okabe & Ito
+CUT = {
+    "pen": (204, 121, 167),
+    "blur": (240, 228, 66),
+    "grey": (150, 150, 150),
+    "fold": (230, 159, 0),
+}  # pink, yellow, ...
 MAX_PX = 2400
 
 
@@ -20,9 +26,17 @@ def contour_picture(
     dimensions: tuple[int, int],
     polygons: Sequence[Sequence[list[list[float]]]],
     tiles: Tiles,
+    cut: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """JPEG at `path`: thumbnail (uint8 [h, w, 3]), tissue in blue, holes in vermilion, tiles as thin green squares."""
-    picture = Image.fromarray(thumbnail)
+    """JPEG at `path`: thumbnail (uint8 [h, w, 3]), tissue in blue, holes in vermilion, tiles as thin green squares.
+
+    What was cut out (`cut`: name -> bool [h, w]) is tinted: pen pink, blur yellow, grey things grey, folds orange.
+    """
+    pixels = thumbnail.copy()
+    for name, area in (cut or {}).items():
+        tint = np.array(CUT.get(name, (120, 120, 120)), np.uint16)
+        pixels[area] = ((pixels[area] + tint * np.uint16(3)) // 4).astype(np.uint8)
+    picture = Image.fromarray(pixels)
     longest = max(picture.size)
     wanted = min(MAX_PX, max(longest, 600))
     if wanted != longest:

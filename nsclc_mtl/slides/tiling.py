@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 
 from nsclc_mtl.records import DataFault, Tiles
@@ -39,6 +42,22 @@ def grid(
     coords = np.stack([xs[column], ys[row]], axis=1).astype(np.int64)
     attrs = {} if len(coords) else {"reason": "no_tissue"}
     return Tiles(slide_id, coords, size, tile_um, mpp, fraction[row, column].astype(np.float32), attrs)
+
+
+def sample(tiles: Tiles, most: int | None, seed: int = 0) -> Tiles:
+    """At most `most` of the tiles, drawn without replacement by (seed, slide_id) alone, in canonical order.
+
+    `attrs["sampled_from"]` keeps their number before. Raises DataFault where `most` is under 1.
+    """
+    if most is not None and most < 1:
+        raise DataFault(f"slides.sample={most}: give the number of tiles a slide, or null for all of them")
+    if most is None or len(tiles) <= most:
+        return tiles
+    # Not Python's `hash`, which differs between processes; and not the order of slides, which differs between cohorts.
+    entropy = int.from_bytes(hashlib.sha256(f"{int(seed)}:{tiles.slide_id}".encode()).digest()[:8], "big")
+    chosen = np.sort(np.random.default_rng(entropy).choice(len(tiles), int(most), replace=False))
+    attrs = {**tiles.attrs, "sampled_from": len(tiles)}
+    return replace(tiles, coords=tiles.coords[chosen], tissue=tiles.tissue[chosen], attrs=attrs)
 
 
 def _fraction(mask: np.ndarray, xs: np.ndarray, ys: np.ndarray, size: int, dimensions: tuple[int, int]) -> np.ndarray:

@@ -16,6 +16,7 @@ from nsclc_mtl.config.frame import execute
 from nsclc_mtl.features import store
 from nsclc_mtl.features.backbones import feature_key
 from nsclc_mtl.phantom.slides import write_pyramid
+from nsclc_mtl.slides import geojson
 
 QUICK = ["slides.workers=1", "slides.tile_um=64"]
 
@@ -170,3 +171,91 @@ def test_two_processes_give_what_one_gives(bench: Path) -> None:
     assert len(files) == 12
     for file in files:
         assert ("one" / file).read_bytes() == ("two" / file).read_bytes()
+
+
+def drawn(path: Path, *corners: tuple[int, int, int], name: str = "Tumor") -> None:
+    """A GeoJSON file of squares (x, y, edge in level-0 pixels)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    squares = [[[x, y], [x + e, y], [x + e, y + e], [x, y + e], [x, y]] for x, y, e in corners]
+    geojson.write(path, [geojson.annotation([[list(map(float, p)) for p in ring]], name) for ring in squares])
+
+
+def test_regions_drawn_in_qupath_restrict_the_tiling(bench: Path) -> None:
+    for name in ("one", "none", "broken"):
+        write_pyramid(bench / "slides" / f"{name}.tiff", tissue_image())
+    drawn(bench / "roi" / "one.geojson", (256, 256, 256))
+    drawn(bench / "roi" / "a b__Schnitt ä.geojson", (0, 0, 400), name="Tissue")
+    (bench / "roi" / "broken.geojson").write_text("{")
+    words = ["slides", "slides.roi=roi", "slides.tile_um=32", "slides.workers=1"]
+    code, account = mtl("tile", *words)
+    assert code == 4
+    assert account["done"] == ["a b__Schnitt ä", "one"]
+    assert reasons(account["skipped"]) == {"none": "no_roi"}
+    assert reasons(account["failed"]) == {"broken": "roi_invalid"}
+    (folder,) = (bench / "out" / "tiles").iterdir()
+    before = store.read_tiles(folder / "one.h5")
+    assert 0 < len(before) <= 16
+    assert (before.coords >= 256 - 32).all()
+    assert (before.coords + before.size_level0 <= 512 + 32).all()
+    corrected = store.read_tiles(folder / "a b__Schnitt ä.h5")  # the user says that glass is tissue: so it is
+    assert [0, 0] in corrected.coords.tolist()
+
+    drawn(bench / "roi" / "one.geojson", (256, 256, 448))
+    assert mtl("tile", *words)[0] == 4
+    after = store.read_tiles(folder / "one.h5")
+    assert len(after) > len(before)
+    assert after.attrs["config_hash"] != before.attrs["config_hash"]
+
+    code, account = mtl("tile", *words, "slides.roi_classes=[Stroma]")
+    assert code == 3
+    assert set(reasons(account["failed"]).values()) == {"roi_invalid"}
+
+
+def test_a_sample_and_the_segmenter_have_tiles_of_their_own(bench: Path) -> None:
+    for words in ([], ["slides.sample=5"], ["slides.sample=5", "slides.sample_seed=1"], ["segmenter.closing_um=40"]):
+        assert mtl("tile", "slides", *QUICK, *words)[0] == 0
+    found = [store.read_tiles(path) for path in sorted((bench / "out" / "tiles").rglob("*.h5"))]
+    assert len(found) == 4
+    assert sorted(len(tiles) for tiles in found)[:2] == [5, 5]
+
+
+def test_a_model_of_the_user_finds_the_tissue(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is an optional extra")
+    from tests.slides.test_segmenters import GREENLESS, network
+
+    (bench / "model.onnx").write_bytes(network(*GREENLESS))
+    words = ["segmenter=onnx", "segmenter.weights=model.onnx", "segmenter.mean=[0,0,0]", "segmenter.std=[1,1,1]"]
+    assert mtl("tile", "slides", *QUICK, *words)[0] == 0
+    first = set((bench / "out" / "tiles").iterdir())
+    (bench / "elsewhere.onnx").write_bytes((bench / "model.onnx").read_bytes())
+    words[1] = "segmenter.weights=elsewhere.onnx"
+    assert mtl("tile", "slides", *QUICK, *words)[0] == 0
+    assert set((bench / "out" / "tiles").iterdir()) == first  # the content counts, not the place
+    (bench / "elsewhere.onnx").write_bytes(network(-GREENLESS[0], -GREENLESS[1]))  # glass instead
+    assert mtl("tile", "slides", *QUICK, *words)[0] == 0
+    assert len(list((bench / "out" / "tiles").iterdir())) == 2
+    assert mtl("tile", "slides", *QUICK, "segmenter=onnx")[0] == 2
+    assert "segmenter.weights=PATH" in capsys.readouterr().err
+    assert mtl("tile", "slides", *QUICK, *words, f"segmenter.weights_sha256={'0' * 64}")[0] == 5
+
+
+def test_the_page_of_all_slides_warns_where_tissue_went(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inked = tissue_image()
+    inked[400:, 200:] = (25, 140, 95)
+    write_pyramid(bench / "slides" / "inked <b>.tiff", inked)
+    inked[180:] = (25, 140, 95)  # clean-up leaves nothing: that must be told too
+    write_pyramid(bench / "slides" / "full.tiff", inked)
+    (bench / "slides" / "empty.svs").touch()
+    assert mtl("tile", "slides", *QUICK)[0] == 4
+    assert "'inked <b>': " in (told := " ".join(capsys.readouterr().out.split()))
+    assert "warning: slide 'full': slide 'full' holds no tissue; 100 % of what looked like tissue was cut out" in told
+    assert "of what looked like tissue was cut out (pen" in told
+    page = next(Path("runs").rglob("slides.html")).read_text()
+    for text in ("inked &lt;b&gt;", "zero bytes", "Worth a look (1)", "Failed (1)", "a b__Schnitt ä"):
+        assert text in page
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert "<b>.tiff" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    tiles = store.read_tiles(next(Path("out").rglob("inked*.h5")))
+    assert tiles.attrs["pen_fraction"] > 0.5
+    assert tiles.attrs["lost_fraction"] >= tiles.attrs["pen_fraction"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsclc_mtl.records import DataFault
-from nsclc_mtl.slides.tiling import grid
+from nsclc_mtl.slides.tiling import grid, sample
 
 
 @given(
@@ -43,3 +43,22 @@ def test_reasons_for_no_tiles() -> None:
     assert "reason" not in grid(full, "s", (1000, 1000), 0.5, 128.0).attrs
     with pytest.raises(DataFault, match="make no sense"):
         grid(full, "s", (1000, 1000), 0.5, 128.0, overlap_um=128.0)
+
+
+def test_a_sample_is_drawn_by_seed_and_slide_alone() -> None:
+    every = grid(np.ones((50, 60), bool), "s", (6000, 5000), 0.5, 64.0)
+    few = sample(every, 40, seed=3)
+    assert len(few) == len(few.tissue) == 40
+    assert few.attrs == {"sampled_from": len(every)}
+    assert {tuple(c) for c in few.coords.tolist()} <= {tuple(c) for c in every.coords.tolist()}
+    np.testing.assert_array_equal(np.lexsort((few.coords[:, 0], few.coords[:, 1])), np.arange(40))
+    np.testing.assert_array_equal(sample(every, 40, seed=3).coords, few.coords)
+    # The draw of one seed and slide, kept: it must be the same on every machine and in every process.
+    assert few.coords[:3].tolist() == [[1792, 0], [3840, 0], [512, 128]]
+    assert (sample(every, 40, seed=4).coords != few.coords).any()
+    other = grid(np.ones((50, 60), bool), "t", (6000, 5000), 0.5, 64.0)
+    assert (sample(other, 40, seed=3).coords != few.coords).any()
+    assert sample(every, None) is every
+    assert sample(few, 40) is few
+    with pytest.raises(DataFault, match="sample=0"):
+        sample(every, 0)

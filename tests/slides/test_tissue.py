@@ -1,8 +1,7 @@
-"""Tissue is found on pale, full and empty slides; ink is not; contours come back as they went."""
+"""Tissue is found on pale, dark, full and empty slides; ink, bubbles and edges are not."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,11 @@ from PIL import Image
 from scipy import ndimage
 
 from nsclc_mtl.records import DataFault
-from nsclc_mtl.slides import geojson, stain, tissue
+from nsclc_mtl.slides import stain, tissue
+
+
+def examine(image: np.ndarray, um_per_px: float, min_area_um2: float = 10_000.0) -> tissue.Tissue:
+    return tissue.tidy(tissue.Classic()(image, um_per_px), um_per_px, min_area_um2, 40_000.0)
 
 
 def glass(h: int = 200, w: int = 240, seed: int = 0) -> np.ndarray:
@@ -31,7 +34,7 @@ def with_disk(colour: tuple[int, int, int], radius: int = 60) -> tuple[np.ndarra
 @pytest.mark.parametrize("colour", [(220, 150, 190), (238, 222, 234), (80, 40, 110), (150, 110, 70), (140, 140, 190)])
 def test_a_disk_of_any_stain_is_found(colour: tuple[int, int, int]) -> None:
     image, disk = with_disk(colour)
-    found = tissue.examine(image, 8.0).mask
+    found = examine(image, 8.0).mask
     both = (found & disk).sum() / (found | disk).sum()
     assert both > 0.9
 
@@ -41,41 +44,105 @@ def test_a_slide_that_is_all_tissue_is_all_tissue() -> None:
     image = (
         np.array([205, 130, 175]) + 45 * ndimage.gaussian_filter(rng.normal(size=(200, 200, 1)), (3, 3, 0)) * 4
     ).clip(0, 255)
-    assert tissue.examine(image.astype(np.uint8), 8.0).mask.mean() > 0.98
+    assert examine(image.astype(np.uint8), 8.0).mask.mean() > 0.98
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_an_empty_slide_holds_nothing(seed: int) -> None:
-    assert not tissue.examine(glass(seed=seed), 8.0).mask.any()
+    assert not examine(glass(seed=seed), 8.0).mask.any()
     yellowish = (glass(seed=seed).astype(int) - [0, 3, 10]).astype(np.uint8)
-    assert not tissue.examine(yellowish, 8.0).mask.any()
+    assert not examine(yellowish, 8.0).mask.any()
+    tinted = (glass(seed=seed).astype(int) - [10, 16, 42]).astype(np.uint8)  # yellowed mounting medium
+    assert not examine(tinted, 8.0).mask.any()
+    tinted[60:140, 60:160] = (205, 140, 150)
+    assert examine(tinted, 8.0).mask[70:130, 70:150].all()
 
 
 @pytest.mark.parametrize("ink", [(20, 150, 120), (30, 60, 170), (215, 20, 50)])
 def test_ink_is_cut_out_and_tissue_stays(ink: tuple[int, int, int]) -> None:
     image, _ = with_disk((220, 150, 190), radius=40)
     image[20:30, 10:230] = ink
-    found = tissue.examine(image, 8.0)
+    found = examine(image, 8.0)
     assert not found.mask[15:35].any()
     assert found.mask[80:120, 100:140].all()
-    assert found.pen_fraction > 0.2
+    assert found.fractions["pen"] > 0.2
+
+
+def tissue_like(stain: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A round piece of H&E with nuclei at 8 um/px whose densities are multiplied by `stain`."""
+    rng = np.random.default_rng(seed)
+    y, x = np.ogrid[:200, :240]
+    piece = (y - 100) ** 2 + (x - 120) ** 2 < 65**2
+    eosin, blue = np.array([0.06, 0.30, 0.14]), np.array([0.45, 0.55, 0.25])
+    nuclei = ndimage.gaussian_filter(rng.random((200, 240)), 0.7) > 0.58
+    density = stain * (piece[..., None] * eosin + (piece & nuclei)[..., None] * blue)
+    light = 244 * 10.0**-density + rng.normal(0, 1.5, (200, 240, 1))
+    return light.clip(0, 255).astype(np.uint8), piece
+
+
+@pytest.mark.parametrize("stain", [0.2, 1.0, 3.0, 6.0])
+def test_pale_and_over_stained_tissue_is_found_whole(stain: float) -> None:
+    image, piece = tissue_like(stain)
+    found = examine(image, 8.0)
+    assert (found.mask & piece).sum() / (found.mask | piece).sum() > 0.9
+    assert found.lost < 0.02
+    assert found.fractions["fold"] < 0.1
+
+
+def test_bubbles_edges_of_coverslips_and_black_ink_are_no_tissue() -> None:
+    image, piece = tissue_like(1.0)
+    picture = np.full((400, 500, 3), 243.0)
+    picture[:200, :240] = image
+    y, x = np.ogrid[:400, :500]
+    for top, left, radius in ((300, 120, 60), (280, 350, 80)):  # rims are dark, and hardly coloured
+        rim = np.exp(-(((np.hypot(y - top, x - left) - radius) / 2.5) ** 2))[..., None]
+        picture = picture * (1 - 0.9 * rim) + np.array([38, 34, 42]) * 0.9 * rim
+    picture[:, 470:473] = (190, 180, 150)  # a yellow line over the whole slide
+    picture[20:32, 300:440] = (22, 20, 25)  # black ink
+    found = examine(picture.astype(np.uint8), 8.0)
+    outside = found.mask.copy()
+    outside[:200, :240] &= ~ndimage.binary_dilation(piece, iterations=4)
+    assert outside.sum() <= 0.01 * piece.sum()
+    assert found.mask[:200, :240][piece].mean() > 0.95
+    assert found.fractions["grey"] > 0.02
+
+
+def test_tissue_that_lies_double_is_recorded_and_cut_out_when_asked() -> None:
+    image, piece = tissue_like(1.0)
+    band = piece & (np.abs(np.arange(240) - 120) < 10)[None]
+    image[band] = (image[band].astype(float) ** 3.2 / 244**2.2).astype(np.uint8)  # the light goes through 3.2 layers
+    kept, gone = (tissue.Classic(cut_folds=cut)(image, 8.0) for cut in (False, True))
+    assert 0.4 * band.sum() / piece.sum() < kept.fractions["fold"] < 1.3 * band.sum() / piece.sum()
+    assert kept.mask[band].mean() > 0.95
+    assert gone.mask[band].mean() < 0.5
+    assert gone.mask[piece & ~band].mean() > 0.95
+
+
+def test_what_is_cut_out_is_counted() -> None:
+    whole = tissue.Tissue(np.ones((10, 10), bool), 0.1)
+    half = np.zeros((10, 10), bool)
+    half[:6] = True
+    found = whole.without("pen", half).without("blur", half)
+    assert found.fractions == {"tissue": 0.4, "pen": 0.6, "blur": 0.0, "fold": 0.0}
+    assert found.lost == pytest.approx(0.6)
+    assert tissue.tidy(found, 1.0, 0, 1e6).mask.sum() == 40  # a hole that was cut stays one
 
 
 def test_black_lines_and_specks_are_no_tissue() -> None:
     image = glass()
     image[90:94] = 25
     image[20:23, 20:23] = (220, 150, 190)
-    assert not tissue.examine(image, 8.0).mask.any()
+    assert not examine(image, 8.0).mask.any()
 
 
 def test_rules_are_in_square_micrometres() -> None:
     image, disk = with_disk((220, 150, 190))
     image[95:105, 115:125] = 242  # a hole of 10 x 10 px
-    assert tissue.examine(image, 8.0).mask[100, 120]  # 6,400 um2: filled
-    assert not tissue.examine(image, 80.0).mask[100, 120]  # 640,000 um2: kept
-    assert not tissue.examine(image, 8.0, min_area_um2=2 * disk.sum() * 64).mask.any()
+    assert examine(image, 8.0).mask[100, 120]  # 6,400 um2: filled
+    assert not examine(image, 80.0).mask[100, 120]  # 640,000 um2: kept
+    assert not examine(image, 8.0, min_area_um2=2 * disk.sum() * 64).mask.any()
     with pytest.raises(DataFault, match="uint8"):
-        tissue.examine(image.astype(float), 8.0)
+        examine(image.astype(float), 8.0)
 
 
 @pytest.mark.realdata
@@ -84,8 +151,8 @@ def test_labelled_tiles(real_data: Path) -> None:
     folder = real_data / "wsi" / "histolab_tiles"
 
     def share(name: str) -> tuple[float, float]:
-        found = tissue.examine(np.asarray(Image.open(folder / f"{name}.png").convert("RGB")), 8.0, min_area_um2=32000)
-        return float(found.mask.mean()), found.pen_fraction
+        found = examine(np.asarray(Image.open(folder / f"{name}.png").convert("RGB")), 8.0, min_area_um2=32000)
+        return float(found.mask.mean()), found.fractions["pen"]
 
     for name in ("almost-white-1", "almost-white-2", "almost-white-ihc", "no-tissue", "no-tissue2", "no-tissue-line"):
         assert share(name)[0] < 0.03, name
@@ -96,26 +163,6 @@ def test_labelled_tiles(real_data: Path) -> None:
     assert share("no-tissue-green-pen") == (0.0, 1.0)
     assert share("very-low-nuclei-score-red-pen-level1")[1] > 0.5
     assert share("medium-nuclei-score-green-pen-level1")[1] > 0.3
-
-
-def test_contours_are_read_back_as_the_mask_they_came_from(tmp_path: Path) -> None:
-    mask = np.zeros((60, 80), bool)
-    mask[5:40, 10:50] = True
-    mask[15:25, 20:30] = False
-    mask[45:55, 60:79] = True
-    polygons = geojson.contours(mask, (800, 600), tolerance_px=0.1)
-    assert sorted(len(rings) for rings in polygons) == [1, 2]
-    geojson.write(tmp_path / "t.geojson", [geojson.annotation(rings, "Tissue") for rings in polygons])
-    feature = json.loads((tmp_path / "t.geojson").read_text())["features"][0]
-    assert feature["properties"]["objectType"] == "annotation"
-    assert feature["geometry"]["coordinates"][0][0] == feature["geometry"]["coordinates"][0][-1]
-    found = geojson.read(tmp_path / "t.geojson")
-    assert {name for name, _ in found} == {"Tissue"}
-    again = geojson.rasterise([rings for _, rings in found], (800, 600), mask.shape)
-    assert (again != mask).mean() < 0.06  # the outline itself, at most
-    (tmp_path / "no.geojson").write_text("nothing")
-    with pytest.raises(DataFault, match="no GeoJSON"):
-        geojson.read(tmp_path / "no.geojson")
 
 
 @given(st.lists(st.floats(0.05, 1.0), min_size=2, max_size=2))
