@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands import slides
 from nsclc_mtl.commands.tile import jobs_of, rooted
+from nsclc_mtl.commands.train import available
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,6 +22,8 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.features.backbones import feature_key
 
     settings = plain(cfg)
+    available(settings["device"])
+    settings["backbone"]["device"] = settings["device"]
     out = Path(settings["paths"]["out"])
     from_folder = bool(settings["slides"].get("dir"))
     kinds = {} if from_folder else _tables(rooted(settings))

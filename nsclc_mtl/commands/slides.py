@@ -211,8 +211,6 @@ def extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], ou
 
 
 def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path) -> Outcome:
-    import numpy as np
-
     from nsclc_mtl.features import store
     from nsclc_mtl.features.backbones import feature_key
     from nsclc_mtl.records import Features
@@ -227,18 +225,15 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
     least = (1.0 - float(slides.get("max_unreadable", 0.0))) * len(tiles)  # unreadable tiles have no features
     if store.is_complete(path, digest) and least <= (found := store.header(path)[0]) <= len(tiles):
         return Outcome(found, kept=True)
-    import torch  # seconds, and a rerun does not need it
+    from nsclc_mtl.features.backbones.seeing import see  # torch takes seconds, and a rerun does not need it
 
     look = load(backbone, tiles.tile_um)
-    kept, rows = [], []
     with _open(job, slides) as slide:
         batches = TileBatches(
             slide, tiles.coords, tiles.size_level0, look.tile_px, look.batch, threads=int(slides.get("readers", 2)),
             tolerance=float(slides.get("mpp_tolerance", 0.0)),
         )  # fmt: skip
-        for places, pixels in batches:
-            kept.append(places)
-            rows.append(look(torch.from_numpy(pixels)).numpy())
+        seen = see(look, batches)
         unreadable = max(slide.unreadable, len(batches.unreadable) / len(tiles))
     attrs = {name: value for name, value in tiles.attrs.items() if name != "reason"} | {
         "config_hash": digest,
@@ -255,9 +250,9 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
         "unreadable_fraction": unreadable,
         "unreadable_tiles": len(batches.unreadable),
         "code_digest": store.code_digest("features/backbones", "slides/reader"),
-    }
-    coords = tiles.coords[np.concatenate(kept)]
-    store.write(path, Features(np.concatenate(rows), coords, attrs))
+    } | seen.attrs
+    coords = tiles.coords[seen.places]
+    store.write(path, Features(seen.features, coords, attrs))
     return Outcome(len(coords))
 
 

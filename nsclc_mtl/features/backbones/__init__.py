@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Options that change how fast the features come, not what they are.
-INCIDENTAL = ("batch", "weights", "weights_sha256", "device")
+INCIDENTAL = ("batch", "weights", "weights_sha256", "device", "about", "licence", "gate")
 
 
 class Backbone(Protocol):

@@ -41,6 +41,7 @@ class Texture(nn.Module):
         nucleus_density: tuple[float, float] = (0.12, 0.60),
         name: str = "texture",
         batch: int = 16,
+        device: str = "auto",  # the shapes of nuclei are measured on the CPU, whatever is there
     ) -> None:
         super().__init__()
         if tile_px < LEAST_PX:
