@@ -28,10 +28,12 @@ def body(cfg: DictConfig, run: Run) -> None:
     from_folder = bool(settings["slides"].get("dir"))
     kinds = {} if from_folder else _tables(rooted(settings))
     if settings["extract"]["slides"] and (from_folder or "bag" in kinds):
-        key = feature_key(settings["slides"], settings["backbone"])
+        key = feature_key(settings["slides"], settings["backbone"], settings["stain"])
         if "weights" in settings["backbone"]:  # weights that are absent, damaged or strange end the run before any tile
             slides.load(settings["backbone"], float(settings["slides"]["tile_um"]))
-        work = functools.partial(slides.extract, slides=settings["slides"], backbone=settings["backbone"], out=out)
+        work = functools.partial(
+            slides.extract, slides=settings["slides"], backbone=settings["backbone"], out=out, stain=settings["stain"]
+        )
         slides.work_through(jobs_of(settings, run), work, int(settings["slides"]["workers"]), run, "slides")
         run.say(f"features: {out / 'features' / key}")
     if settings["extract"]["scans"] and "scans" in kinds:

@@ -20,7 +20,9 @@ from nsclc_mtl.records import DataFault, ItemFault, ItemSkip, Tiles
 
 if TYPE_CHECKING:
     from nsclc_mtl.config import Run
-    from nsclc_mtl.slides.reader import Slide
+    from torch import Tensor
+
+    from nsclc_mtl.slides.reader import Slide, TileBatches
 
 FEATURE_FILES = frozenset({".h5", ".hdf5", ".npz", ".pt", ".pth"})
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -205,12 +207,16 @@ def _open(job: Job, slides: Mapping[str, Any]) -> Slide:
     )  # fmt: skip
 
 
-def extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path) -> Outcome:
+def extract(
+    job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path, stain: Mapping[str, Any] | None = None
+) -> Outcome:
     """`out/features/<backbone>-<key8>/<slide_id>.h5`; tiles that are missing are made on the way."""
-    return _guarded(job, functools.partial(_extract, job, slides, backbone, out))
+    return _guarded(job, functools.partial(_extract, job, slides, backbone, out, stain or {}))
 
 
-def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path) -> Outcome:
+def _extract(
+    job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path, stain: Mapping[str, Any]
+) -> Outcome:
     from nsclc_mtl.features import store
     from nsclc_mtl.features.backbones import feature_key
     from nsclc_mtl.records import Features
@@ -219,21 +225,24 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
     tiles, _ = _tiles(job, slides, out)
     if len(tiles) == 0:
         return _tile(job, slides, out)
-    key = feature_key(slides, backbone)
+    key = feature_key(slides, backbone, stain)
     path = out / "features" / key / f"{job.slide_id}.h5"
     digest = store.config_hash({"features": key, "tiles": tiles.attrs["config_hash"]})
     least = (1.0 - float(slides.get("max_unreadable", 0.0))) * len(tiles)  # unreadable tiles have no features
     if store.is_complete(path, digest) and least <= (found := store.header(path)[0]) <= len(tiles):
         return Outcome(found, kept=True)
+    from nsclc_mtl.slides import restain
     from nsclc_mtl.features.backbones.seeing import see  # torch takes seconds, and a rerun does not need it
 
     look = load(backbone, tiles.tile_um)
     with _open(job, slides) as slide:
-        batches = TileBatches(
-            slide, tiles.coords, tiles.size_level0, look.tile_px, look.batch, threads=int(slides.get("readers", 2)),
-            tolerance=float(slides.get("mpp_tolerance", 0.0)),
+        read = functools.partial(
+            TileBatches, slide, size_level0=tiles.size_level0, tile_px=look.tile_px, batch=look.batch,
+            threads=int(slides.get("readers", 2)), tolerance=float(slides.get("mpp_tolerance", 0.0)),
         )  # fmt: skip
-        seen = see(look, batches)
+        normalise, stained = _stain(stain, tiles, read)
+        batches = read(coords=tiles.coords)
+        seen = see(look, batches, normalise, restain.views(stain, job.slide_id))
         unreadable = max(slide.unreadable, len(batches.unreadable) / len(tiles))
     attrs = {name: value for name, value in tiles.attrs.items() if name != "reason"} | {
         "config_hash": digest,
@@ -250,10 +259,27 @@ def _extract(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], o
         "unreadable_fraction": unreadable,
         "unreadable_tiles": len(batches.unreadable),
         "code_digest": store.code_digest("features/backbones", "slides/reader"),
-    } | seen.attrs
+    }
+    attrs |= seen.attrs | stained
     coords = tiles.coords[seen.places]
-    store.write(path, Features(seen.features, coords, attrs))
+    store.write(path, Features(seen.features, coords, attrs, seen.views))
     return Outcome(len(coords))
+
+
+def _stain(
+    options: Mapping[str, Any], tiles: Tiles, read: Callable[..., TileBatches]
+) -> tuple[Callable[[Tensor], Tensor] | None, dict[str, Any]]:
+    """The change that brings this slide to the reference, and the attributes that say so; nothing where stain=none."""
+    import numpy as np
+
+    from nsclc_mtl.slides.restain import normaliser
+
+    some = np.empty((0, 1, 1, 3), np.uint8)
+    if options.get("method", "none") != "none":
+        places = np.unique(np.linspace(0, len(tiles) - 1, int(options.get("sample", 64))).round().astype(int))
+        some = np.concatenate([pixels for _, pixels in read(coords=tiles.coords[places])])
+    change, measured = normaliser(options, some)
+    return change, ({"stain": dict(options)} if change or options.get("views") else {}) | measured
 
 
 def load(backbone: Mapping[str, Any], tile_um: float) -> Any:
