@@ -162,8 +162,8 @@ def _volume(path: str) -> np.ndarray:
 
 
 class PatientDataset(Dataset[Patient]):
-    """Patients of one part of a fold. In training a bag gives at most `max_tiles` tiles, drawn anew each epoch, and with
-    `augment` one of the views that its slides have.
+    """Patients of one part of a fold. In training a bag gives at most `max_tiles` tiles, drawn anew each epoch, and
+    with `augment` one of the views that its slides have.
 
     The draw depends on (seed, epoch, patient) alone, so that the number of workers changes nothing.
     """

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from nsclc_mtl.records import DataFault, ItemFault, ItemSkip, Tiles
 
 if TYPE_CHECKING:
-    from nsclc_mtl.config import Run
     from torch import Tensor
 
+    from nsclc_mtl.config import Run
     from nsclc_mtl.slides.reader import Slide, TileBatches
 
 FEATURE_FILES = frozenset({".h5", ".hdf5", ".npz", ".pt", ".pth"})
@@ -231,8 +231,8 @@ def _extract(
     least = (1.0 - float(slides.get("max_unreadable", 0.0))) * len(tiles)  # unreadable tiles have no features
     if store.is_complete(path, digest) and least <= (found := store.header(path)[0]) <= len(tiles):
         return Outcome(found, kept=True)
-    from nsclc_mtl.slides import restain
     from nsclc_mtl.features.backbones.seeing import see  # torch takes seconds, and a rerun does not need it
+    from nsclc_mtl.slides import restain
 
     look = load(backbone, tiles.tile_um)
     with _open(job, slides) as slide:

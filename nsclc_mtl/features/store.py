@@ -59,10 +59,12 @@ def write(path: Path, features: Features) -> None:
             f"slide '{path.stem}', tile {row} at ({x}, {y}): feature {column} is {values[row, column]}, which half "
             f"precision cannot hold ({len(bad)} of {len(half)} tiles); check the backbone's output or its normalisation"
         )
-    data = {"features": half, "coords": coords.astype(np.int64)}
+    data: dict[str, np.ndarray] = {"features": half, "coords": coords.astype(np.int64)}
     if features.views is not None:
         if features.views.shape[1:] != values.shape or not np.isfinite(features.views.astype(np.float16)).all():
-            raise DataFault(f"slide '{path.stem}': its views do not belong to its features, or half precision cannot hold them")
+            raise DataFault(
+                f"slide '{path.stem}': its views do not belong to its features, or half precision cannot hold them"
+            )
         data["views"] = features.views.astype(np.float16)
     _publish(path, data, features.attrs)
 

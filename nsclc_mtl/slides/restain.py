@@ -70,7 +70,7 @@ def views(options: Mapping[str, Any], slide_id: str) -> list[Change]:
 
 
 def recombined(own: np.ndarray, wanted: np.ndarray, ratio: np.ndarray, shift: np.ndarray) -> Change:
-    """The change that takes pixels apart by the stains `own`, scales and shifts each, and puts them together by `wanted`.
+    """The change that takes pixels apart by the stains `own`, scales and shifts each, and joins them by `wanted`.
 
     Glass stays glass: the shift grows with the density of a pixel.
     """

@@ -2,9 +2,10 @@
 
     python tests/evidence/lc25000.py --data ../shared/data
 
-LC25000, 224 px; the images of a group are rotations of one photograph, so whole groups are held out: 60 % of them train,
-40 % test (stratified, seed 0). The penalty of the logistic head is chosen by cross-validation over training groups, and
-so were the features of `texture`. Intervals are bootstraps over test groups.
+LC25000, 224 px; the images of a group are rotations of one photograph, so whole groups are held out: 60 % of them
+train, 40 % test (stratified, seed 0). The penalty of the logistic head is chosen by cross-validation over training groups, and
+so were the features of `texture`. Intervals are bootstraps over test groups. The last number has every group
+tested once, in five folds, with that penalty: more groups, but among them those that the choices were made on.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import pandas as pd
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nsclc_mtl.features.backbones.squeezenet import Squeezenet
 from nsclc_mtl.features.backbones.texture import Texture
 
-PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3)
+PENALTIES = (0.001, 0.01, 0.1, 1.0)
 
 
 def colour(tiles: torch.Tensor) -> torch.Tensor:
@@ -47,8 +48,8 @@ def main() -> None:
         np.stack([np.asarray(Image.open(folder / row.cls / row.file).convert("RGB")) for row in listed.itertuples()])
     )
     group, told = np.unique(listed.cls + listed.group.astype(str), return_inverse=True)[1], listed.cls.to_numpy(object)
-    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(told, told, group)
-    test = np.sort(np.concatenate([held for _, held in list(folds)[:2]]))
+    folds = list(StratifiedGroupKFold(5, shuffle=True, random_state=0).split(told, told, group))
+    test = np.sort(np.concatenate([held for _, held in folds[:2]]))
     train = np.setdiff1d(np.arange(len(told)), test)
     print(f"{len(train)} images in {len(set(group[train]))} groups train, {len(test)} in {len(set(group[test]))} test")
     ways = {
@@ -69,10 +70,12 @@ def main() -> None:
         )
         search.fit(seen[train], told[train], groups=group[train])
         right[name] = (search.predict(seen[test]) == told[test]).astype(float)
+        everywhere = cross_val_predict(search.best_estimator_, seen, told, cv=folds)
         low, high = np.percentile(weights @ right[name] / weights.sum(1), [2.5, 97.5])
         print(
             f"{name}: {seen.shape[1]} features, accuracy {right[name].mean():.3f} [{low:.3f}, {high:.3f}], "
-            f"in cross-validation of the training groups {search.best_score_:.3f} (C {search.best_params_}), "
+            f"in cross-validation of the training groups {search.best_score_:.3f} ({search.best_params_}), "
+            f"over all groups {(everywhere == told).mean():.3f}, "
             f"{rate:.0f} tiles a second of processor time",
             flush=True,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +104,8 @@ def at_scale(name: str, tile_px: int, um_per_px: float, expected: float | None) 
     if expected is None or abs(um_per_px / expected - 1.0) <= SCALE_TOLERANCE:
         return
     raise UsageFault(
-        f"backbone={name} was trained at {expected:g} um/px, but tiles of {um_per_px * tile_px:g} um in {tile_px} px have "
-        f"{um_per_px:.3g}; set slides.tile_um={tile_px * expected:g}, or backbone.mpp=null to go on at this scale"
+        f"backbone={name} was trained at {expected:g} um/px, but tiles of {um_per_px * tile_px:g} um in {tile_px} px "
+        f"have {um_per_px:.3g}; set slides.tile_um={tile_px * expected:g}, or backbone.mpp=null to go on at this scale"
     )
 
 
@@ -116,7 +117,7 @@ def folded(net: nn.Module) -> nn.Module:
     """
     for parent in net.modules():
         children = list(parent._modules.items())
-        for (name, conv), (follower, norm) in zip(children, children[1:], strict=False):
+        for (name, conv), (follower, norm) in pairwise(children):
             if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
                 continue
             paired = isinstance(parent, nn.Sequential) or (

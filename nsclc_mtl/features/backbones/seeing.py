@@ -82,8 +82,8 @@ class Eye:
                     raise
                 if self.halvings == MOST_HALVINGS or self.most == 1:
                     raise UsageFault(
-                        f"backbone={self.backbone.name}: a batch of {self.most} tiles is too large for the memory, after "
-                        f"{self.halvings} halvings; set backbone.batch lower or device=cpu"
+                        f"backbone={self.backbone.name}: a batch of {self.most} tiles is too large for the memory, "
+                        f"after {self.halvings} halvings; set backbone.batch lower or device=cpu"
                     ) from error
             self.most, self.halvings = max(1, self.most // 2), self.halvings + 1
             if torch.cuda.is_available():
@@ -129,7 +129,9 @@ def _through_lightning(eye: Eye, batches: Batches, device: torch.device) -> None
             eye.keep(batch[0], prediction)
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(does not have many workers|GPU available but not used|infer the batch indices).*")
+        warnings.filterwarnings(
+            "ignore", message=".*(does not have many workers|GPU available but not used|infer the batch indices).*"
+        )
         warnings.filterwarnings("ignore", message=".*(treespec).*")
         for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nsclc_mtl.features.backbones.frozen import MEAN as IMAGENET
+from nsclc_mtl.features.backbones.frozen import SPREAD as UNIT
 from nsclc_mtl.features.backbones.frozen import Frozen
 from nsclc_mtl.features.backbones.weights import fill, found, state_of
 from nsclc_mtl.records import DataFault
@@ -85,10 +87,10 @@ class Squeezenet(Frozen):
         net = Convolutions()
         fill(net, _from_mat(path) if matlab else _renamed(state_of(path)), "SqueezeNet 1.1", path.name)
         # The published .mat was trained on pixels of 0 to 255 less their mean, torch's checkpoints on unit spread.
-        scale = {"mean": [m / 255 for m in MEAN], "spread": [1 / 255] * 3} if matlab else {}
+        mean, spread = ([m / 255 for m in MEAN], [1 / 255] * 3) if matlab else (IMAGENET, UNIT)
         super().__init__(
             net, name=name, tile_px=tile_px, batch=batch, um_per_px=um_per_px, weights_hash=digest,
-            precision=precision, device=device, **scale,
+            precision=precision, device=device, mean=mean, spread=spread,
         )  # fmt: skip
 
 

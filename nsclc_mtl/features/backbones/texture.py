@@ -1,7 +1,7 @@
 """What can be seen in a tile without any learned weight: colour, texture and nuclei of the stain-separated picture.
 
 No random network: a fixed bank of Gabor filters at four scales and orientations, local binary patterns, a spectrum of
-sizes, and the shape and intensity of the connected blobs of haematoxylin. All statistics ignore the orientation of the tile.
+sizes, and the shape and intensity of the connected blobs of haematoxylin. All statistics ignore the tile's orientation.
 """
 
 from __future__ import annotations
@@ -198,8 +198,8 @@ def binary_patterns(seen: Tensor, margin: float = 0.01) -> Tensor:
 
 
 def sizes(seen: Tensor, octaves: int = 5) -> Tensor:
-    """How much of each channel goes when what is smaller than a square of 3 px is taken away, bright and dark apart: the pattern
-    spectrum of openings (Maragos 1989) over octaves, [tile, channel * 2 * octaves]. Nuclei, their nests, lumina.
+    """How much of each channel goes when what is smaller than a square of 3 px is taken away, bright and dark apart: the
+    pattern spectrum of openings (Maragos 1989) over octaves, [tile, channel * 2 * octaves]. Nuclei, their nests, lumina.
     """
     half = F.avg_pool2d(seen, 2)
     level = torch.cat([half, -half], dim=1)

@@ -1,4 +1,4 @@
-"""Models of timm by name, and the foundation models of pathology that timm can build, with weights that the user may use.
+"""Models of timm by name, and the foundation models of pathology that timm can build, with weights of the user's own.
 
 Nothing is downloaded where `weights` names a local file. Facts of each foundation model (hub, licence, gate, scale,
 normalisation, architecture) stand in `conf/backbone/NAME.yaml`.
@@ -24,9 +24,9 @@ POOLS = ("model", "class", "class_mean")
 class Timm(Frozen):
     """Vector of `dim` a tile from a model of timm (`model` is its name there), uint8 [tile, px, px, 3] in.
 
-    `weights` is a local state dict, else `file` of the repository `hub`. `options` go to timm's maker; layers in them are
-    named (`SwiGLUPacked`, `SiLU`). `pool`: `model` takes what the model gives; of models that give tokens, `class` takes
-    the first and `class_mean` joins it with the mean of those after the `skipped` register tokens. `mean` and `spread`
+    `weights` is a local state dict, else `file` of the repository `hub`. `options` go to timm's maker; layers in them
+    are named (`SwiGLUPacked`, `SiLU`). `pool`: `model` takes what the model gives; of models that give tokens, `class`
+    takes the first and `class_mean` joins it with the mean of those after the `skipped` register tokens. `mean` and `spread`
     default to the model's own. `mpp` is the um/px that the model was trained at. `prefix` and `unused` name what stands
     before the parameters, and those that are left over (a text tower, a head).
 

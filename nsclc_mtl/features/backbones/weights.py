@@ -22,8 +22,8 @@ def found(
 ) -> tuple[Path, str]:  # fmt: skip
     """Path of the weights and their digest `sha256:...`; `weights` wins over `hub`.
 
-    `about` says what the hub asks for (licence, gate) where it does not hand the file out. Raises UsageFault where there
-    are no weights, IntegrityFault where `sha256` is given and differs.
+    `about` says what the hub asks for (licence, gate) where it does not hand the file out. Raises UsageFault where
+    there are no weights, IntegrityFault where `sha256` is given and differs.
     """
     path = Path(weights) if weights else _from_hub(name, hub, (file,) if file else HUB_FILES, about)
     digest = file_hash(path)
@@ -79,8 +79,8 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], what: str, file: str, unus
 def _from_hub(name: str, hub: str | None, files: tuple[str, ...], about: str) -> Path:
     if not hub:
         raise UsageFault(
-            f"backbone={name} needs weights: set backbone.weights=PATH to a local file, or take backbone=texture, which "
-            f"needs none{f' ({about})' if about else ''}"
+            f"backbone={name} needs weights: set backbone.weights=PATH to a local file, or take backbone=texture, "
+            f"which needs none{f' ({about})' if about else ''}"
         )
     try:
         from huggingface_hub import hf_hub_download
