@@ -112,6 +112,7 @@ class Features:
     features: np.ndarray  # float16 [tile, dim]
     coords: np.ndarray  # int64 [tile, 2], level-0 pixels
     attrs: dict[str, Any] = field(default_factory=dict)
+    views: np.ndarray | None = None  # float16 [view, tile, dim]: the same tiles in other stains, for training
 
     def __len__(self) -> int:
         return len(self.features)

@@ -142,7 +142,7 @@ def best(ways: dict[str, Callable[[], Way]], rounds: int) -> dict[str, np.ndarra
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is measured. Extraction against the backbone's forward alone belongs here as one more table, added to MEASURED.
+# What is measured
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +204,49 @@ def slides(folder: Path, options: argparse.Namespace) -> Table:
     return table
 
 
-MEASURED = (rates, memory, slides)
+def extraction(folder: Path, options: argparse.Namespace) -> Table:
+    """ResNet-50 (random weights, for timing alone): extraction against its forward, and that against plain float32."""
+    import torch
+    from monai.networks.nets.resnet import resnet50
+
+    from nsclc_mtl.features.backbones.resnet import Resnet50
+    from nsclc_mtl.features.backbones.seeing import see
+
+    torch.set_num_threads(os.cpu_count() or 1)  # the reading threads and the network share the cores
+    net = resnet50(
+        spatial_dims=2, n_input_channels=3, feed_forward=False, shortcut_type="B", bias_downsample=False,
+        conv1_t_stride=2,
+    ).eval()  # fmt: skip
+    torch.save(net.state_dict(), folder / "resnet50.pth")
+    path = mosaic(folder / "extract.tif", 2048)
+    coords = grid(2048, 64)[:64]
+    ours = {word: Resnet50(str(folder / "resnet50.pth"), precision=word, device="cpu") for word in ("auto", "32")}
+    with open_slide(path) as slide:
+        tiles = [torch.from_numpy(t) for _, t in TileBatches(slide, coords, TILE, TILE, BATCH)]
+        light = [((t.permute(0, 3, 1, 2) - ours["32"].mean) / ours["32"].spread).contiguous() for t in tiles]
+
+        def forward(look: Callable[[torch.Tensor], torch.Tensor], batches: list[torch.Tensor]) -> torch.Tensor:
+            with torch.inference_mode():
+                return torch.cat([look(batch) for batch in batches])
+
+        ways: dict[str, Way] = {
+            "plain float32, channels first": lambda: forward(net, light),
+            "ours, float32": lambda: forward(ours["32"], tiles),
+            f"ours, {ours['auto'].precision}": lambda: forward(ours["auto"], tiles),
+            "extraction, reading and all": lambda: see(ours["auto"], TileBatches(slide, coords, TILE, TILE, BATCH)),
+        }
+        plain, half = forward(net, light), forward(ours["auto"], tiles)
+        took = best({name: lambda w=way: w for name, way in ways.items()}, options.rounds)  # type: ignore[misc]
+    seconds = [found[0] for found in took.values()]
+    cosine = float(torch.nn.functional.cosine_similarity(plain, half).min())
+    table = Table("way", "tiles/s", "x plain", "of forward", title=f"ResNet-50, {TILE} px; least cosine {cosine:.6f}")
+    for name, spent in zip(took, seconds, strict=True):
+        share = f"{seconds[2] / spent:.0%}" if name.startswith("extraction") else "-"
+        table.add_row(name, f"{len(coords) / spent:.1f}", f"{seconds[0] / spent:.1f}", share)
+    return table
+
+
+MEASURED = (rates, memory, slides, extraction)
 
 
 def peak(path: Path) -> None:

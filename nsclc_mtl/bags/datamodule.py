@@ -55,7 +55,13 @@ class FoldData(pl.LightningDataModule):
         self.batch_size, self.seed = batch_size, seed
         self.fitted = fit(manifest, self.parts["train"], self.cache, options or {})
         self.train_set = PatientDataset(
-            manifest, self.parts["train"], self.fitted, self.cache, seed=seed, max_tiles=max_tiles
+            manifest,
+            self.parts["train"],
+            self.fitted,
+            self.cache,
+            seed=seed,
+            max_tiles=max_tiles,
+            augment=True,
         )
 
     def train_dataloader(self) -> DataLoader[Patient]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,26 @@ class BagCache:
 
     def __init__(self, limit_bytes: int = 2_000_000_000) -> None:
         self.limit, self.held = limit_bytes, 0
+        self.counted: dict[tuple[str, ...], int] = {}
         self.kept: OrderedDict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
-    def __call__(self, paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Features [tile, dim] and coords [tile, 2] of a patient's slides, one after the other."""
+    def views(self, paths: Sequence[str]) -> int:
+        """Views that every slide of the patient has beside its plain features."""
+        key = tuple(paths)
+        if key not in self.counted:
+            self.counted[key] = min((store.view_count(Path(path)) for path in paths), default=0)
+        return self.counted[key]
+
+    def __call__(self, paths: Sequence[str], view: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Features [tile, dim] and coords [tile, 2] of a patient's slides, one after the other; in another stain where
+        the number of a view is given."""
+        if view is not None:
+            _, coords = self(paths)
+            key = (*paths, str(view))
+            if key not in self.kept:
+                self._keep(key, (np.concatenate([store.read_view(Path(path), view) for path in paths]), coords))
+            self.kept.move_to_end(key)
+            return self.kept[key]
         key = tuple(paths)
         if key in self.kept:
             self.kept.move_to_end(key)
@@ -46,12 +63,15 @@ class BagCache:
                 f"the slides {', '.join(paths)} have features of {sorted(dims)} dimensions; extract them alike"
             )
         bag = np.concatenate([s.features for s in slides]), np.concatenate([s.coords for s in slides])
+        self._keep(key, bag)
+        return bag
+
+    def _keep(self, key: tuple[str, ...], bag: tuple[np.ndarray, np.ndarray]) -> None:
         self.kept[key] = bag
         self.held += bag[0].nbytes + bag[1].nbytes
         while self.held > self.limit and len(self.kept) > 1:
             _, (features, coords) = self.kept.popitem(last=False)
             self.held -= features.nbytes + coords.nbytes
-        return bag
 
 
 @dataclass
@@ -142,7 +162,8 @@ def _volume(path: str) -> np.ndarray:
 
 
 class PatientDataset(Dataset[Patient]):
-    """Patients of one part of a fold. In training a bag gives at most `max_tiles` tiles, drawn anew each epoch.
+    """Patients of one part of a fold. In training a bag gives at most `max_tiles` tiles, drawn anew each epoch, and
+    with `augment` one of the views that its slides have.
 
     The draw depends on (seed, epoch, patient) alone, so that the number of workers changes nothing.
     """
@@ -156,7 +177,9 @@ class PatientDataset(Dataset[Patient]):
         *,
         seed: int = 0,
         max_tiles: int | None = None,
+        augment: bool = False,
     ) -> None:
+        self.augment = augment
         self.manifest, self.ids, self.fitted, self.cache = manifest, list(ids), fitted, cache
         self.seed, self.epoch, self.max_tiles = seed, 0, max_tiles
         self.rows: dict[str, dict[str, np.ndarray]] = {}
@@ -175,7 +198,7 @@ class PatientDataset(Dataset[Patient]):
         inputs: dict[str, Any] = {name: rows[patient] for name, rows in self.rows.items() if patient in rows}
         for name, bags in self.manifest.bags.items():
             if patient in bags:
-                features, coords = self.cache(bags[patient])
+                features, coords = self.cache(bags[patient], self._view(bags[patient], index))
                 if len(features):  # a bag of no tile is a missing modality
                     inputs[name] = self._sample(features, coords, index)
         for name, volumes in self.manifest.volumes.items():
@@ -184,6 +207,13 @@ class PatientDataset(Dataset[Patient]):
                     self.volumes[volumes[patient]] = _volume(volumes[patient])
                 inputs[name] = self.volumes[volumes[patient]]
         return Patient(patient, inputs, {task: rows[index] for task, rows in self.targets.items()})
+
+    def _view(self, paths: Sequence[str], index: int) -> int | None:
+        """In training one of the plain features (None) and the views, drawn anew each epoch; else the plain ones."""
+        if not self.augment or not (count := self.cache.views(paths)):
+            return None
+        drawn = int(np.random.Generator(np.random.PCG64([self.seed, self.epoch, index, 1])).integers(count + 1))
+        return drawn - 1 if drawn else None
 
     def _sample(self, features: np.ndarray, coords: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
         if self.max_tiles is None or len(features) <= self.max_tiles:

@@ -35,7 +35,7 @@ def derived(cfg: Mapping[str, Any]) -> dict[str, str]:
     from nsclc_mtl.scans.radiomics import radiomics_key
 
     return {
-        "features": feature_key(cfg["slides"], cfg["backbone"]),
+        "features": feature_key(cfg["slides"], cfg["backbone"], cfg.get("stain")),
         "radiomics": f"radiomics-{radiomics_key(cfg['scans'])}",
         "volumes": f"volumes-{volume_key(cfg['scans'])}",
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands import slides
 from nsclc_mtl.commands.tile import jobs_of, rooted
+from nsclc_mtl.commands.train import available
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,17 +25,20 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.features.store import tiling_key
 
     settings = plain(cfg)
-    given, backbone, out = settings["slides"], settings["backbone"], Path(settings["paths"]["out"])
+    available(settings["device"])
+    given, stain, out = settings["slides"], settings["stain"], Path(settings["paths"]["out"])
+    backbone = settings["backbone"] | {"device": settings["device"]}
     from_folder = bool(given.get("dir"))
     kinds = {} if from_folder else _tables(rooted(settings))
     if settings["extract"]["slides"] and (from_folder or "bag" in kinds):
         also = export.check(settings["extract"].get("also") or [])
-        key = feature_key(given, backbone)
+        key = feature_key(given, backbone, stain)
         slides.segmenter_of(given)
         if "weights" in backbone:  # weights that are absent, damaged or strange end the run before any tile
             slides.load(backbone, float(given["tile_um"]))
-        work = functools.partial(slides.extract, slides=given, backbone=backbone, out=out, also=also)
-        state = functools.partial(plan.to_extract, slides=given, backbone=backbone, out=out, also=also)
+        options = {"slides": given, "backbone": backbone, "out": out, "stain": stain, "also": also}
+        work = functools.partial(slides.extract, **options)
+        state = functools.partial(plan.to_extract, **options)
         folders = [out / "tiles" / tiling_key(given), out / "features" / key]
         jobs, stage = jobs_of(settings, run), staging.of(given, state)
         pool.work_through(jobs, work, int(given["workers"]), run, "slides", folders, stage)
@@ -62,7 +66,12 @@ def dry_run(cfg: DictConfig) -> int:
         return listed.slides([], lambda job: "", given)
     also = export.check(settings["extract"].get("also") or [])
     state = functools.partial(
-        plan.to_extract, slides=given, backbone=settings["backbone"], out=Path(settings["paths"]["out"]), also=also
+        plan.to_extract,
+        slides=given,
+        backbone=settings["backbone"],
+        out=Path(settings["paths"]["out"]),
+        stain=settings["stain"],
+        also=also,
     )
     return listed.slides(jobs_of(settings, listed), state, given)
 

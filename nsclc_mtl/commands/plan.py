@@ -24,7 +24,12 @@ def to_tile(job: Job, slides: Mapping[str, Any], out: Path) -> str:
 
 
 def to_extract(
-    job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path, also: Sequence[str] = ()
+    job: Job,
+    slides: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    out: Path,
+    stain: Mapping[str, Any] | None = None,
+    also: Sequence[str] = (),
 ) -> str:
     """The same of the features of a slide."""
     from nsclc_mtl.features import export, store
@@ -33,7 +38,7 @@ def to_extract(
     tiles = to_tile(job, slides, out)
     if tiles in ("empty", "held"):
         return tiles
-    path, digest = feature_file(job, feature_key(slides, backbone), tile_file(job, slides, out)[1], out)
+    path, digest = feature_file(job, feature_key(slides, backbone, stain), tile_file(job, slides, out)[1], out)
     if tiles == "kept" and store.is_complete(path, digest) and all(export.is_complete(kind, path) for kind in also):
         return "kept"
     return "held" if holder_of(path.with_suffix(".lease")) else "todo"

@@ -17,9 +17,9 @@ from nsclc_mtl.commands.lease import Lease, heal
 from nsclc_mtl.records import DataFault, Features, ItemFault, ItemSkip, Tiles
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import Tensor
 
-    from nsclc_mtl.slides.reader import Slide
+    from nsclc_mtl.slides.reader import Slide, TileBatches
 
 Made = TypeVar("Made")
 
@@ -163,17 +163,27 @@ def open_job(job: Job, slides: Mapping[str, Any]) -> Slide:
 
 
 def extract(
-    job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path, also: Sequence[str] = ()
+    job: Job,
+    slides: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    out: Path,
+    stain: Mapping[str, Any] | None = None,
+    also: Sequence[str] = (),
 ) -> Outcome:
     """`out/features/<backbone>-<key8>/<slide_id>.h5`; tiles that are missing are made on the way.
 
     `also` names the layouts of other tools that are written beside it (features/export.py).
     """
-    return _guarded(job, functools.partial(_extract, job, slides, backbone, out, also))
+    return _guarded(job, functools.partial(_extract, job, slides, backbone, out, stain or {}, also))
 
 
 def _extract(
-    job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], out: Path, also: Sequence[str]
+    job: Job,
+    slides: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    out: Path,
+    stain: Mapping[str, Any],
+    also: Sequence[str],
 ) -> Outcome:
     from nsclc_mtl.features import export, store
     from nsclc_mtl.features.backbones import feature_key
@@ -181,7 +191,7 @@ def _extract(
     tiles, _ = _tiles(job, slides, out)
     if len(tiles) == 0:
         return _tile(job, slides, out)
-    key = feature_key(slides, backbone)
+    key = feature_key(slides, backbone, stain)
     path, digest = feature_file(job, key, str(tiles.attrs["config_hash"]), out)
 
     def complete() -> bool:
@@ -195,7 +205,7 @@ def _extract(
         if store.is_complete(path, digest, deep=True):  # all that lacks is the layout of another tool
             found = store.read(path)
         else:
-            found = _see(job, slides, backbone, tiles)
+            found = _see(job, slides, backbone, stain, tiles)
             found.attrs |= {"config_hash": digest, "feature_key": key}
             store.write(path, found)
         for kind in also:
@@ -213,12 +223,25 @@ def feature_file(job: Job, key: str, tiles_digest: str, out: Path) -> tuple[Path
     return out / "features" / key / f"{job.slide_id}.h5", store.config_hash({"features": key, "tiles": tiles_digest})
 
 
-def _see(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], tiles: Tiles) -> Features:
+def _see(
+    job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], stain: Mapping[str, Any], tiles: Tiles
+) -> Features:
     """What the backbone sees in the tiles of a slide, with where it comes from."""
     from nsclc_mtl.features import store
+    from nsclc_mtl.features.backbones.seeing import see  # torch takes seconds, and a rerun does not need it
+    from nsclc_mtl.slides import restain
+    from nsclc_mtl.slides.reader import TileBatches
 
-    look = load(backbone, tiles.tile_um)  # torch takes seconds, and a rerun does not need it
-    values, rows, unreadable = _look(job, slides, look, tiles)
+    look = load(backbone, tiles.tile_um)
+    with open_job(job, slides) as slide:
+        read = functools.partial(
+            TileBatches, slide, size_level0=tiles.size_level0, tile_px=look.tile_px, batch=look.batch,
+            threads=int(slides.get("readers", 2)), tolerance=float(slides.get("mpp_tolerance", 0.0)),
+        )  # fmt: skip
+        normalise, stained = _stain(stain, tiles, read)
+        batches = read(coords=tiles.coords)
+        seen = see(look, batches, normalise, restain.views(stain, job.slide_id))
+        unreadable = max(slide.unreadable, len(batches.unreadable) / len(tiles))
     attrs = {name: value for name, value in tiles.attrs.items() if name != "reason"} | {
         "name": job.slide_id,
         "mpp": tiles.mpp,
@@ -230,30 +253,27 @@ def _see(job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], tiles
         "backbone": look.name,
         "weights_hash": look.weights_hash,
         "unreadable_fraction": unreadable,
-        "unreadable_tiles": len(tiles) - len(rows),
+        "unreadable_tiles": len(batches.unreadable),
         "code_digest": store.code_digest("features/backbones", "slides/reader"),
     }
-    return Features(values, tiles.coords[rows], attrs)
+    attrs |= seen.attrs | stained
+    return Features(seen.features, tiles.coords[seen.places], attrs, seen.views)
 
 
-def _look(job: Job, slides: Mapping[str, Any], look: Any, tiles: Tiles) -> tuple[np.ndarray, np.ndarray, float]:
-    """Features float32 [row, dim], the places of their tiles int64 [row], and the unreadable fraction of the slide."""
+def _stain(
+    options: Mapping[str, Any], tiles: Tiles, read: Callable[..., TileBatches]
+) -> tuple[Callable[[Tensor], Tensor] | None, dict[str, Any]]:
+    """The change that brings this slide to the reference, and the attributes that say so; nothing where stain=none."""
     import numpy as np
-    import torch
 
-    from nsclc_mtl.slides.reader import TileBatches
+    from nsclc_mtl.slides.restain import normaliser
 
-    kept, rows = [], []
-    with open_job(job, slides) as slide:
-        batches = TileBatches(
-            slide, tiles.coords, tiles.size_level0, look.tile_px, look.batch, threads=int(slides.get("readers", 2)),
-            tolerance=float(slides.get("mpp_tolerance", 0.0)),
-        )  # fmt: skip
-        for places, pixels in batches:
-            kept.append(places)
-            rows.append(look(torch.from_numpy(pixels)).numpy())
-        unreadable = max(slide.unreadable, len(batches.unreadable) / len(tiles))
-    return np.concatenate(rows), np.concatenate(kept), unreadable
+    some = np.empty((0, 1, 1, 3), np.uint8)
+    if options.get("method", "none") != "none":
+        places = np.unique(np.linspace(0, len(tiles) - 1, int(options.get("sample", 64))).round().astype(int))
+        some = np.concatenate([pixels for _, pixels in read(coords=tiles.coords[places])])
+    change, measured = normaliser(options, some)
+    return change, ({"stain": dict(options)} if change or options.get("views") else {}) | measured
 
 
 def load(backbone: Mapping[str, Any], tile_um: float) -> Any:

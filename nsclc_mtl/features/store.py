@@ -65,7 +65,14 @@ def write(path: Path, features: Features) -> None:
             f"slide '{path.stem}', tile {row} at ({x}, {y}): feature {column} is {values[row, column]}, which half "
             f"precision cannot hold ({len(bad)} of {len(half)} tiles); check the backbone's output or its normalisation"
         )
-    _publish(path, {"features": half, "coords": coords.astype(np.int64)}, features.attrs)
+    data: dict[str, np.ndarray] = {"features": half, "coords": coords.astype(np.int64)}
+    if features.views is not None:
+        if features.views.shape[1:] != values.shape or not np.isfinite(features.views.astype(np.float16)).all():
+            raise DataFault(
+                f"slide '{path.stem}': its views do not belong to its features, or half precision cannot hold them"
+            )
+        data["views"] = features.views.astype(np.float16)
+    _publish(path, data, features.attrs)
 
 
 def read(path: Path, mpp: float | None = None) -> Features:
@@ -95,6 +102,23 @@ def read(path: Path, mpp: float | None = None) -> Features:
     return Features(_half(values, path)[order], coords[order], attrs)
 
 
+def view_count(path: Path) -> int:
+    """How many stain-augmented views of its tiles a feature file holds; 0 where another tool wrote it."""
+    path = Path(path)
+    if path.suffix.lower() not in layouts.HDF5:
+        return 0
+    with layouts.opened(path) as file:
+        return int(file["views"].shape[0]) if "views" in file else 0
+
+
+def read_view(path: Path, view: int) -> np.ndarray:
+    """float16 [tile, dim]: one view of a slide's tiles, in the order of `read`."""
+    with layouts.opened(Path(path)) as file:
+        coords = file["coords"][()]
+        values: np.ndarray = file["views"][view]
+    return _half(values, Path(path))[np.lexsort((coords[:, 0], coords[:, 1]))]
+
+
 def header(path: Path) -> tuple[int, int]:
     """(tiles, dim) of a feature file; of HDF5 without reading the data."""
     path = Path(path)
@@ -112,7 +136,7 @@ def is_complete(path: Path, config_hash: str, deep: bool = False) -> bool:
             if not attrs.get("complete", 0) or attrs.get("config_hash", "") != config_hash:
                 return False
             data = [name for name in file if isinstance(file[name], h5py.Dataset)]
-            if "coords" not in data or any(len(file[name]) != attrs["rows"] for name in data):
+            if "coords" not in data or any(_rows(file[name]) != attrs["rows"] for name in data):
                 return False
             # HDF5 itself refuses a file cut short; rows that were dropped by a valid edit show in the count.
             return not deep or attrs["content_sha256"] == _digest({name: file[name][()] for name in data}, _noted(file))
@@ -219,7 +243,9 @@ def _publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any
     with published(path) as aside:
         with h5py.File(aside, "w", track_order=False) as file:
             for name, array in data.items():
-                chunks = (min(len(array), 1024), *array.shape[1:]) if array.size else None
+                head = (1,) if name == "views" else ()  # one view is read at a time
+                tail = array.shape[len(head) :]
+                chunks = (*head, min(tail[0], 1024), *tail[1:]) if array.size else None
                 file.create_dataset(name, data=array, chunks=chunks, track_times=False)
             plain = {key: value for key, value in attrs.items() if key not in layouts.RECORD or key == "config_hash"}
             as_json = sorted(
@@ -274,6 +300,10 @@ def remove_remnants(folder: Path, in_use: Callable[[str], bool]) -> int:
             path.unlink(missing_ok=True)
             removed += 1
     return removed
+
+
+def _rows(data: h5py.Dataset) -> int:
+    return int(data.shape[1] if data.name == "/views" else data.shape[0])
 
 
 def _is_full(error: BaseException) -> bool:

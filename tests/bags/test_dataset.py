@@ -190,3 +190,21 @@ def test_other_dimensions_are_refused(manifest: Manifest, tmp_path: Path) -> Non
     there = PatientDataset(manifest, ["p5"], data.fitted, data.cache)
     with pytest.raises(IntegrityFault, match=r"'ct' of patient p5 has the shape \[1, 3, 4\]"):
         pack([there[0]], data.fitted)
+
+
+def test_training_draws_a_view_and_evaluation_the_plain_tiles(manifest: Manifest) -> None:
+    for patient, paths in manifest.bags["wsi"].items():
+        for path in paths:
+            plain = store.read(Path(path))
+            plain.views = np.stack([plain.features + 100, plain.features + 200])
+            store.write(Path(path), plain)
+        assert patient in manifest.ids
+    data, twin = fold(manifest), fold(manifest)
+
+    def drawn(data: FoldData) -> list[int]:
+        return [round(float(data.train_set[0].inputs["wsi"][0].mean()) / 100) for data.train_set.epoch in range(20)]
+
+    assert set(drawn(data)) == {0, 1, 2}
+    assert drawn(data) == drawn(twin)
+    for batch in data.val_dataloader():
+        assert not (batch.inputs["wsi"].features.abs() > 50).any()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Options that change how fast the features come, not what they are.
-INCIDENTAL = ("batch", "weights", "weights_sha256", "device")
+INCIDENTAL = ("batch", "weights", "weights_sha256", "device", "about", "licence", "gate")
 
 
 class Backbone(Protocol):
@@ -33,17 +33,22 @@ class Backbone(Protocol):
         """float32 [tile, dim] of uint8 [tile, px, px, 3]."""
 
 
-def feature_key(slides_cfg: Mapping[str, Any], backbone_cfg: Mapping[str, Any]) -> str:
+def feature_key(
+    slides_cfg: Mapping[str, Any], backbone_cfg: Mapping[str, Any], stain: Mapping[str, Any] | None = None
+) -> str:
     """`<backbone>-<key8>`: folder of the features that these settings give.
 
-    The key is a digest of tiling, backbone, content of the weights, and the code that reads, tiles and computes: a
-    change of any of them never meets old files.
+    The key is a digest of tiling, backbone, content of the weights, stain, and the code that reads, tiles and computes:
+    a change of any of them never meets old files.
     """
     name = str(backbone_cfg.get("name") or "backbone")
     settings = {key: value for key, value in backbone_cfg.items() if key not in INCIDENTAL}
     weights = backbone_cfg.get("weights")
+    changed = stain is not None and (stain.get("method", "none") != "none" or int(stain.get("views", 0)) > 0)
+    restained = {"stain": dict(stain or {}), "restain": code_digest("slides/stain.py", "slides/restain.py")}
     digest = config_hash(
         {
+            **(restained if changed else {}),
             "tiling": tiling_key(slides_cfg),
             "backbone": settings,
             "weights": file_hash(Path(weights)) if weights else "none",

@@ -1,0 +1,131 @@
+"""A frozen network as `extract` sees it: uint8 tiles in, normalised on its device, float32 vectors out.
+
+Precision is chosen once, when the network is made: bf16 where the processor multiplies it natively, float32 elsewhere.
+Batch norms are folded into their convolutions, weights lie channels last, so that nothing is left to do a tile.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from nsclc_mtl.records import UsageFault
+
+# Mean and standard deviation of ImageNet in R, G, B, the normalisation of the usual checkpoints.
+MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PRECISIONS = {"auto": "auto", "32": "32", "bf16": "bf16", "bf16-mixed": "bf16", "bf16-true": "bf16"}
+SCALE_TOLERANCE = 0.1  # of um/px: what scanners call 20x lies between 0.46 and 0.54
+
+
+class Frozen(nn.Module):
+    """Vectors float32 [tile, dim] of uint8 [tile, px, px, 3], from a network that nobody trains any more.
+
+    `device` is auto, cpu or cuda; `precision` is auto, 32 or bf16; the attributes of the same names say what was taken.
+    `mean` and `spread` are per channel, of pixels from 0 to 1. `expected_mpp` is the um/px that the network was trained
+    at (None: any). Raises UsageFault where device or precision is not there, or where tiles come at another scale.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        name: str,
+        tile_px: int,
+        batch: int,
+        um_per_px: float,
+        weights_hash: str,
+        mean: Sequence[float] = MEAN,
+        spread: Sequence[float] = SPREAD,
+        precision: str | int = "auto",
+        device: str = "auto",
+        expected_mpp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.tile_px, self.batch, self.um_per_px = name, tile_px, batch, um_per_px
+        self.weights_hash = weights_hash
+        at_scale(name, tile_px, um_per_px, expected_mpp)
+        self.device = place(device)
+        self.precision = native(precision, self.device)
+        self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self.net = folded(net.eval()).requires_grad_(False)
+        self.register_buffer("mean", torch.tensor([*mean]).view(3, 1, 1) * 255.0)
+        self.register_buffer("spread", torch.tensor([*spread]).view(3, 1, 1) * 255.0)
+        self.net.to(self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(self.device)
+
+    @torch.inference_mode()
+    def forward(self, tiles: Tensor) -> Tensor:
+        """float32 [tile, dim] of uint8 [tile, px, px, 3], on the network's device."""
+        light = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # a view: channels last as it comes
+        return self.pooled(self.net(((light - self.mean) / self.spread).to(self.dtype)))
+
+    def pooled(self, seen: Tensor) -> Tensor:
+        """float32 [tile, dim] of what the network gives."""
+        return seen.float()
+
+
+def native(precision: str | int, device: torch.device) -> str:
+    """`32` or `bf16`: what `precision` means on this device. Raises UsageFault for other words."""
+    word = PRECISIONS.get(str(precision))
+    if word is None:
+        raise UsageFault(f"backbone.precision={precision!r} is none of auto, 32, bf16")
+    return word if word != "auto" else "bf16" if has_bf16(device) else "32"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 natively: emulation would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def place(device: str) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` means here. Raises UsageFault where it is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageFault(f"device={device!r} is none of auto, cpu, cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageFault("device=cuda, but this machine has no usable GPU; set device=cpu or device=auto")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def at_scale(name: str, tile_px: int, um_per_px: float, expected: float | None) -> None:
+    """Raises UsageFault where tiles come at another scale than the network learned from."""
+    if expected is None or abs(um_per_px / expected - 1.0) <= SCALE_TOLERANCE:
+        return
+    raise UsageFault(
+        f"backbone={name} was trained at {expected:g} um/px, but tiles of {um_per_px * tile_px:g} um in {tile_px} px "
+        f"have {um_per_px:.3g}; set slides.tile_um={tile_px * expected:g}, or backbone.mpp=null to go on at this scale"
+    )
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """The network with every batch norm that follows a convolution in its parent folded into it.
+
+    A norm is taken for the convolution's own where their names belong together (`conv1` and `bn1`, or neighbours in a
+    Sequential) and their channels agree; others stay as they are.
+    """
+    for parent in net.modules():
+        children = list(parent._modules.items())
+        for (name, conv), (follower, norm) in pairwise(children):
+            if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+                continue
+            paired = isinstance(parent, nn.Sequential) or (
+                name.startswith("conv") and follower == name.replace("conv", "bn")
+            )
+            if paired and conv.out_channels == norm.num_features:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, follower, nn.Identity())
+    return net
