@@ -198,9 +198,8 @@ def binary_patterns(seen: Tensor, margin: float = 0.01) -> Tensor:
 
 
 def sizes(seen: Tensor, octaves: int = 5) -> Tensor:
-    """How much of each channel goes when what is smaller than a square of 3 px is taken away, bright and dark apart: the
-    pattern spectrum of openings (Maragos 1989) over octaves, [tile, channel * 2 * octaves]. Nuclei, their nests, lumina.
-    """
+    """Share of each channel that squares of 3 px take away, bright and dark apart: the pattern spectrum of openings
+    (Maragos 1989) over octaves, [tile, channel * 2 * octaves]. It measures nuclei, their nests and lumina."""
     half = F.avg_pool2d(seen, 2)
     level = torch.cat([half, -half], dim=1)
     before, out = level.mean((2, 3)), []
