@@ -4,7 +4,7 @@
 
 LC25000, 224 px; the images of a group are rotations of one photograph, so whole groups are held out: 60 % of them
 train, 40 % test (stratified, seed 0). The penalty of the logistic head is chosen by cross-validation over training
-groups, and so were the features of `texture`. Intervals are bootstraps over test groups. The last number has every group
+groups, and so were the features of `texture`. Intervals bootstrap test groups. The last number has every group
 tested once, in five folds, with that penalty: more groups, but among them those that the choices were made on.
 """
 
