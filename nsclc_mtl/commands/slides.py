@@ -212,6 +212,8 @@ def _extract(
             export.write(kind, path)
         return found
 
+    if not path.is_file():  # a backbone that cannot be had ends the run before anything is written
+        load(backbone, tiles.tile_um)
     made = _once(path, complete, make)
     return Outcome(store.header(path)[0], kept=True) if made is None else Outcome(len(made))
 

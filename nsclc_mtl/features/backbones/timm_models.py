@@ -27,8 +27,8 @@ class Timm(Frozen):
     `weights` is a local state dict, else `file` of the repository `hub`. `options` go to timm's maker; layers in them
     are named (`SwiGLUPacked`, `SiLU`). `pool`: `model` takes what the model gives; of models that give tokens, `class`
     takes the first and `class_mean` joins it with the mean of those after the `skipped` register tokens. `mean` and
-    `spread` default to the model's own. `mpp` is the um/px that the model was trained at. `prefix` and `unused` name what stands
-    before the parameters, and those that are left over (a text tower, a head).
+    `spread` default to the model's own. `mpp` is the um/px that the model was trained at. `prefix` and `unused` name
+    what stands before the parameters, and those that are left over (a text tower, a head).
 
     Raises UsageFault without timm, for unknown names, tiles of another size or scale; IntegrityFault where the
     weights' digest or the dimension is another.
