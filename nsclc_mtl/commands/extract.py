@@ -22,7 +22,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.config import plain
     from nsclc_mtl.features import export
     from nsclc_mtl.features.backbones import feature_key
-    from nsclc_mtl.features.store import tiling_key
+    from nsclc_mtl.features.keys import tiling_key
 
     settings = plain(cfg)
     available(settings["device"])

@@ -77,22 +77,22 @@ def _tiles(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Tiles, bool]
 
 def tile_file(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Path, str]:
     """Where the tiles of a slide lie, and the digest of what they depend on. Raises ItemFault `absent`."""
-    from nsclc_mtl.features import store
+    from nsclc_mtl.features import keys
     from nsclc_mtl.slides import roi
     from nsclc_mtl.slides.reader import content_hash
 
-    key = store.tiling_key(slides)
+    key = keys.tiling_key(slides)
     if not Path(job.path).is_file():
         raise ItemFault("absent", f"slide '{job.slide_id}' does not exist at '{Path(job.path).name}'; mend its path")
     content = {"tiling": key, "slide": content_hash(Path(job.path)), "mpp": job.mpp}
     if drawn := _roi(job, slides):
         content["roi"] = roi.digest(drawn)
-    digest = store.config_hash(content)
+    digest = keys.config_hash(content)
     return out / "tiles" / key / f"{job.slide_id}.h5", digest
 
 
 def _lay(job: Job, slides: Mapping[str, Any], path: Path, digest: str) -> Tiles:
-    from nsclc_mtl.features import store
+    from nsclc_mtl.features import keys, store
     from nsclc_mtl.slides import geojson, roi, tiling
     from nsclc_mtl.slides.picture import contour_picture
     from nsclc_mtl.slides.reader import content_hash
@@ -115,7 +115,7 @@ def _lay(job: Job, slides: Mapping[str, Any], path: Path, digest: str) -> Tiles:
             "level0_width": slide.dimensions[0],
             "level0_height": slide.dimensions[1],
             "level0_magnification": slide.magnification,
-            "tiling": {name: value for name, value in store.geometry(slides).items() if name != "roi"},
+            "tiling": {name: value for name, value in keys.geometry(slides).items() if name != "roi"},
             "tissue_threshold": found.threshold,
             "glass": list(found.white),
             "lost_fraction": found.lost,
@@ -220,16 +220,16 @@ def _extract(
 
 def feature_file(job: Job, key: str, tiles_digest: str, out: Path) -> tuple[Path, str]:
     """Where the features of a slide lie, and the digest of what they depend on."""
-    from nsclc_mtl.features import store
+    from nsclc_mtl.features import keys
 
-    return out / "features" / key / f"{job.slide_id}.h5", store.config_hash({"features": key, "tiles": tiles_digest})
+    return out / "features" / key / f"{job.slide_id}.h5", keys.config_hash({"features": key, "tiles": tiles_digest})
 
 
 def _see(
     job: Job, slides: Mapping[str, Any], backbone: Mapping[str, Any], stain: Mapping[str, Any], tiles: Tiles
 ) -> Features:
     """What the backbone sees in the tiles of a slide, with where it comes from."""
-    from nsclc_mtl.features import store
+    from nsclc_mtl.features import keys
     from nsclc_mtl.features.backbones.seeing import see  # torch takes seconds, and a rerun does not need it
     from nsclc_mtl.slides import restain
     from nsclc_mtl.slides.reader import TileBatches
@@ -256,7 +256,7 @@ def _see(
         "weights_hash": look.weights_hash,
         "unreadable_fraction": unreadable,
         "unreadable_tiles": len(batches.unreadable),
-        "code_digest": store.code_digest("features/backbones", "slides/reader"),
+        "code_digest": keys.code_digest("features/backbones", "slides/reader"),
     }
     attrs |= seen.attrs | stained
     return Features(seen.features, tiles.coords[seen.places], attrs, seen.views)

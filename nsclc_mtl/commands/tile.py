@@ -19,7 +19,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     """Tiles, contours and a picture a slide under `out/tiles/<tiling>/`."""
     from nsclc_mtl.commands import overview, plan, pool, staging
     from nsclc_mtl.config import plain
-    from nsclc_mtl.features.store import tiling_key
+    from nsclc_mtl.features.keys import tiling_key
 
     settings = plain(cfg)
     slides.segmenter_of(settings["slides"])  # weights that are absent or strange end the run before any slide

@@ -8,7 +8,6 @@ for it, the provenance at the root. "The file exists" never means "done": `is_co
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ import h5py
 import numpy as np
 
 from nsclc_mtl.features import layouts
-from nsclc_mtl.records import DataFault, Features, IntegrityFault, Tiles, TryAgain, UsageFault
+from nsclc_mtl.records import DataFault, Features, IntegrityFault, Tiles, TryAgain
 
 # What TRIDENT and CLAM keep on `coords`; other attributes are provenance and stand at the root of the file.
 GEOMETRY = (
@@ -38,8 +37,6 @@ GEOMETRY = (
     "downsample",
     "name",
 )
-# Options of the `slides` group that do not change a tile.
-NO_GEOMETRY = ("dir", "workers", "readers", "pictures", "stage", "stage_ahead")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REMNANT = re.compile(r"(?P<item>.+)\.(h5|pt|geojson|jpg|png)(\.[0-9a-f]{8})?\.tmp")
 
@@ -172,65 +169,6 @@ def read_tiles(path: Path) -> Tiles:
     own = {key: attrs.pop(key) for key in ("slide_id", "tile_um", "mpp", "patch_size_level0")}
     size = int(own["patch_size_level0"])
     return Tiles(str(own["slide_id"]), coords, size, float(own["tile_um"]), float(own["mpp"]), tissue, attrs)
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Hex digest of a plain mapping: the same for the same values in any order.
-
-    >>> config_hash({"a": 1, "b": [2]}) == config_hash({"b": [2], "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def code_digest(*places: str) -> str:
-    """Hex digest of the source files below these places of the package: other code, other features.
-
-    Places are relative to the package (`slides`, `slides/tissue.py`); text is compared with line ends made equal.
-    """
-    root = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for place in places:
-        found = root / place
-        for file in sorted(found.rglob("*.py")) if found.is_dir() else [found]:
-            digest.update(file.relative_to(root).as_posix().encode())
-            digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
-    return digest.hexdigest()
-
-
-# What decides where tiles lie; stain and pictures do not.
-TILING_CODE = ("slides/reader", "slides/tissue", "slides/tiling.py", "slides/geojson.py", "slides/roi.py")
-
-
-def tiling_key(slides_cfg: Mapping[str, Any]) -> str:
-    """`<tile_um>um-<key8>`: folder of the tiles that the `slides` group gives; where slides lie does not count."""
-    code = code_digest(*TILING_CODE)
-    return f"{slides_cfg['tile_um']:g}um-{config_hash({'tiling': geometry(slides_cfg), 'code': code})[:8]}"
-
-
-def geometry(slides_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the `slides` group that decide where tiles lie; of the segmenter's weights their content.
-
-    Raises UsageFault where the weights do not exist.
-    """
-    settings = {key: value for key, value in slides_cfg.items() if key not in NO_GEOMETRY}
-    if weights := (settings.get("segmenter") or {}).get("weights"):
-        settings["segmenter"] = {**settings["segmenter"], "weights": _weights_hash(Path(weights))}
-    return settings
-
-
-def _weights_hash(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise UsageFault(f"no segmenter weights at '{path}': set segmenter.weights to a local file") from error
-    return "sha256:" + _hash_of(path.resolve(), found.st_size, found.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=8)
-def _hash_of(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

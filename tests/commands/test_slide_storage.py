@@ -23,7 +23,7 @@ from test_slide_jobs import mtl, reasons, tissue_image
 from nsclc_mtl.commands import lease, pool, staging
 from nsclc_mtl.commands import slides as jobs
 from nsclc_mtl.commands.lease import Lease
-from nsclc_mtl.features import store
+from nsclc_mtl.features import keys
 from nsclc_mtl.phantom.slides import write_pyramid
 
 WORDS = ["slides.dir=slides", "slides.tile_um=64", "backbone.tile_px=64"]
@@ -255,15 +255,15 @@ def test_other_settings_and_other_code_have_folders_of_their_own(here: Path, mon
     (here / "one").mkdir()
     shutil.copy("slides/s0.tiff", "one")
     words = ["slides.dir=one", "slides.tile_um=64", "slides.workers=1"]
-    keys = []
+    seen = []
     for more in (["backbone.tile_px=64"], ["backbone.tile_px=96"], ["backbone.tile_px=64", "slides.min_tissue=0.5"]):
         assert mtl("extract", *words, *more)[0] == 0
-        keys.append({path.parent.name for path in Path("out/features").rglob("s0.h5")})
-    plain = store.code_digest
-    monkeypatch.setattr(store, "code_digest", lambda *places: plain(*places) + "changed")
+        seen.append({path.parent.name for path in Path("out/features").rglob("s0.h5")})
+    plain = keys.code_digest
+    monkeypatch.setattr(keys, "code_digest", lambda *places: plain(*places) + "changed")
     assert mtl("extract", *words, "backbone.tile_px=64")[0] == 0
-    keys.append({path.parent.name for path in Path("out/features").rglob("s0.h5")})
-    assert [len(found) for found in keys] == [1, 2, 3, 4]
+    seen.append({path.parent.name for path in Path("out/features").rglob("s0.h5")})
+    assert [len(found) for found in seen] == [1, 2, 3, 4]
 
 
 def test_dry_run_lists_the_work_and_writes_nothing(here: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

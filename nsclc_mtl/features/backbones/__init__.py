@@ -5,13 +5,12 @@ Importing this costs neither torch nor MONAI: training asks only for the key.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nsclc_mtl.features.store import code_digest, config_hash, tiling_key
+from nsclc_mtl.features.keys import code_digest, config_hash, tiling_key
+from nsclc_mtl.features.keys import file_hash as digest_of
 from nsclc_mtl.records import UsageFault
 
 if TYPE_CHECKING:
@@ -63,11 +62,4 @@ def file_hash(path: Path) -> str:
     path = Path(path).resolve()
     if not path.is_file():
         raise UsageFault(f"no weights at '{path}'; set backbone.weights to a local .pth or .safetensors file")
-    found = path.stat()
-    return _file_hash(path, found.st_size, found.st_mtime_ns)
-
-
-@lru_cache(maxsize=32)
-def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(path)
