@@ -89,7 +89,7 @@ def _decode(path: Path) -> str:
     for _ in range(2):  # some archives hold an archive
         if data[:4] != b"PK\x03\x04":
             break
-        try:
+        try:  # zipfile lacks a compression by NotImplementedError, and a password by RuntimeError
             data = _unpacked(data, path.name)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError) as error:
             raise DataFault(f"'{path.name}' is a broken or encrypted archive ({error}); pack it anew") from error

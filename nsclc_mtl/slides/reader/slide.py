@@ -7,6 +7,7 @@ nearest level that is at least as fine.
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -197,13 +198,12 @@ def open_slide(
         if told_by_content.reason == "no_pyramid":  # OpenSlide knows the format, and misses the slide in it
             raise told_by_content from error
         raise ItemFault("corrupt", f"slide '{path.name}' is damaged ({error}); copy it again") from error
-    try:
+    with ExitStack() as refused:  # a slide that is refused here is closed; an opened one closes its source itself
+        refused.callback(source.close)
         lost = soundness.beyond_the_end(path, max_unreadable)
         value, told = scale_of(path.name, source.properties, mpp, mpp_source, mpp_from_power)
         chosen = (fast_source(path, source) if fast else None) or source
-    except Exception:
-        source.close()
-        raise
+        refused.pop_all()
     slide = Slide(path, chosen, value, told, source.properties)
     slide.unreadable, slide.max_unreadable = lost, max_unreadable
     return slide
