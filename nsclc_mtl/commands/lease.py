@@ -15,11 +15,13 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
+
+from nsclc_mtl.config.signals import Given, disturbed, undisturbed
 
 BEAT_S = 10.0  # how often a holder touches its lease
 PATIENCE_S = 90.0  # a lease unchanged for so long is stale; network file systems show changes up to 60 s late
@@ -89,6 +91,26 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class Taken(Exception):
+    """Another process holds the lease."""
+
+
+def holding(path: Path, work: Callable[[], Given]) -> Given:
+    """What `work` gives while this process holds the lease at `path`. Raises Taken.
+
+    No file stays behind, whenever a signal ends it: it often comes at the moment at which a slide is finished.
+    """
+
+    def hold() -> Given:
+        held = Lease.take(path)
+        if held is None:
+            raise Taken(str(path))
+        with held:
+            return disturbed(work)
+
+    return undisturbed(hold)
 
 
 class Watch:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nsclc_mtl.commands.lease import Watch, heal, holder_of
 from nsclc_mtl.commands.slides import Job, Outcome
 from nsclc_mtl.commands.staging import Stage
+from nsclc_mtl.config import signals
 from nsclc_mtl.records import ItemFault, ItemSkip
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def work_through(
         with stage, closing(_each(jobs, work, min(workers, len(jobs) // 2), stage, run.say)) as each:
             for slide_id, outcome in run.track(each, label, total=len(jobs)):
                 results[slide_id] = outcome
-        _sweep(folders)  # of processes that died meanwhile, their slides being taken over
-    finally:  # a full disk or a signal: what was finished is told
+    finally:  # after a full disk or a signal too: nothing is left of dead processes, what was finished is told
+        _sweep(folders)
         _account(jobs, results, run, label)
 
 
@@ -73,10 +74,12 @@ def _account(jobs: Sequence[Job], results: dict[str, Outcome], run: Run, label: 
 
 
 def _sweep(folders: Iterable[Path]) -> None:
-    """Removes what killed processes left of files; those of slides that somebody works on are left alone."""
+    """Removes what dead processes left of files and their leases; what somebody works on is left alone."""
     from nsclc_mtl.features.store import remove_remnants
 
     for folder in folders:
+        for lease in folder.glob("*.lease"):
+            heal(lease)
         remove_remnants(folder, lambda slide_id, folder=folder: not heal(folder / f"{slide_id}.lease"))  # type: ignore[misc]
 
 
@@ -202,7 +205,7 @@ def begin() -> None:
     def end(number: int, frame: Any) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_IGN)  # once: the tidying must not be disturbed
-        raise Ended(128 + number)
+        signals.end(Ended(128 + number))
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)

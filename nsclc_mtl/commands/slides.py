@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nsclc_mtl.commands.lease import Lease, heal
+from nsclc_mtl.commands.lease import Taken, heal, holding
 from nsclc_mtl.records import DataFault, Features, ItemFault, ItemSkip, Tiles
 
 if TYPE_CHECKING:
@@ -297,11 +297,10 @@ def _once(path: Path, complete: Callable[[], bool], make: Callable[[], Made]) ->
         if not heal(lease):  # the lease of a process that is just finishing, or that died after it had finished
             raise Busy(str(lease))
         return None
-    held = Lease.take(lease)
-    if held is None:
-        raise Busy(str(lease))
-    with held:
-        return None if complete() else make()  # it may have been finished between the look and the lease
+    try:  # it may have been finished between the look and the lease
+        return holding(lease, lambda: None if complete() else make())
+    except Taken as taken:
+        raise Busy(str(lease)) from taken
 
 
 def _guarded(job: Job, work: Callable[[], Outcome]) -> Outcome:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nsclc_mtl.records import Fault, TryAgain, UsageFault
 
+from . import signals
 from .allow import check
 from .run import FULL, Log, Run
 from .wiring import compose, to_yaml
@@ -165,7 +166,7 @@ def _signals() -> Iterator[list[int]]:
         caught.append(number)
         if len(caught) == 2:
             return
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+        signals.end(KeyboardInterrupt() if number == signal.SIGINT else Terminated())
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from nsclc_mtl.commands import lease
-from nsclc_mtl.commands.lease import Lease, Watch, heal, holder_of
+from nsclc_mtl.commands.lease import Lease, Taken, Watch, heal, holder_of, holding
+from nsclc_mtl.config import signals
 
 HOLD = """
 import sys, time
@@ -156,3 +158,59 @@ def test_a_stale_lease_that_changed_hands_meanwhile_stays(path: Path) -> None:
     foreign(path)
     assert not lease._remove(path, (*beat[:1], beat[1] - 1, beat[2]))
     assert path.exists()
+
+
+class Ended(BaseException):
+    """What a signal's handler raises."""
+
+
+def test_signals_at_any_moment_of_a_lease_leave_no_file(path: Path) -> None:
+    def handler(number: int, frame: object) -> None:
+        signals.end(Ended())
+
+    before, disturbed = signal.signal(signal.SIGALRM, handler), 0
+    try:
+        for delay in range(10, 1200, 4):  # microseconds: while it is taken, held, and given back
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay * 1e-6)
+                holding(path, lambda: time.sleep(0.0002))
+                time.sleep(0.002)
+            except Ended:
+                disturbed += 1
+            assert not path.exists(), delay
+            assert not [one for one in threading.enumerate() if one.name == "lease"]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert disturbed > 100
+
+
+def test_work_under_a_lease_is_ended_by_a_signal_at_once(path: Path) -> None:
+    reached = []
+
+    def work() -> None:
+        signals.end(Ended())
+        reached.append(1)
+
+    with pytest.raises(Ended):
+        holding(path, work)
+    assert not reached
+    assert not path.exists()
+
+
+def test_a_lease_of_another_is_not_worked_under(path: Path, other: subprocess.Popen[str]) -> None:
+    with pytest.raises(Taken):
+        holding(path, lambda: pytest.fail("worked under it"))
+    assert path.exists()
+
+
+def test_a_lease_that_cannot_be_written_is_a_fault_and_leaves_no_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, text: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        Lease.take(path)
+    assert not path.exists()

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import tifffile
 
+from nsclc_mtl.commands.lease import _here
+from nsclc_mtl.commands.pool import work_through
+from nsclc_mtl.commands.slides import Outcome
+from nsclc_mtl.commands.staging import Stage
 from nsclc_mtl.config.frame import execute
 from nsclc_mtl.features import store
 from nsclc_mtl.features.backbones import feature_key
@@ -259,3 +265,22 @@ def test_the_page_of_all_slides_warns_where_tissue_went(bench: Path, capsys: pyt
     tiles = store.read_tiles(next(Path("out").rglob("inked*.h5")))
     assert tiles.attrs["pen_fraction"] > 0.5
     assert tiles.attrs["lost_fraction"] >= tiles.attrs["pen_fraction"]
+
+
+def test_a_run_that_is_ended_leaves_no_lease_of_its_dead_processes(tmp_path: Path) -> None:
+    lease = tmp_path / "s1.lease"
+    dead = {"host": _here(), "pid": os.getpid(), "started": "1", "token": ""}
+
+    class Told:
+        done: list[str] = []  # noqa: RUF012
+
+        def say(self, text: str) -> None: ...
+
+        def track(self, each: Any, label: str, total: int) -> Any:
+            lease.write_text(json.dumps(dead))  # a process of the pool was killed with its slide half done
+            yield from each
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work_through([], lambda job: Outcome(), 1, Told(), "tile", [tmp_path], Stage(None, 1, lambda job: True))  # type: ignore[arg-type]
+    assert not lease.exists()
