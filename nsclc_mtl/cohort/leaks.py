@@ -181,7 +181,7 @@ def smells(manifest: Manifest) -> list[Finding]:
     """Input columns whose names speak of what happened after the index date."""
     out = []
     for modality, table in manifest.tables.items():
-        if manifest.modalities[modality].kind == "vector":
+        if manifest.modalities[modality].kind in ("deep", "vector"):
             continue
         for column in table.columns:
             words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(column)).casefold())

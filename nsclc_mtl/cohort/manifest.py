@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from nsclc_mtl.cohort import names
+from nsclc_mtl.cohort import names, scan_files
 from nsclc_mtl.cohort.folder import Absent, Folder
 from nsclc_mtl.features import store
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
 from nsclc_mtl.tables import outcomes, read
 
-KINDS = ("bag", "clinical", "omics", "radiomics", "vector", "volume")
+KINDS = ("bag", "clinical", "deep", "omics", "radiomics", "vector", "volume")
+VECTORS = ("deep", "vector")  # tables whose columns have no meaning of their own
 
 
 def load(
@@ -29,8 +30,9 @@ def load(
     """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`); derived files lie under `out`.
 
     `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
-    are left out with a note. `keys` names the folders of derived files (`features`, `radiomics`, `volumes`). Raises
-    DataFault on invalid tables and UsageFault on an unknown task or modality.
+    are left out with a note. `keys` names the derived files: `features`, and `radiomics`, `volumes` and `deep`, of a
+    modality that names a preset of scans `radiomics@PRESET` and so on. Raises DataFault on invalid tables and
+    UsageFault on an unknown task or modality.
     """
     return _Loader(cohort, Path(out), dict(keys or {})).load(tasks, modalities)
 
@@ -109,7 +111,7 @@ class _Loader:
     def _maker(spec: ModalitySpec) -> str:
         return (
             "`mtl extract`"
-            if spec.kind in ("bag", "volume", "radiomics")
+            if spec.kind in ("bag", "volume", "radiomics", "deep")
             else "nothing: its table is empty; correct it"
         )
 
@@ -137,7 +139,9 @@ class _Loader:
         if spec.kind == "vector":
             table = self.folder.vectors(options["file"])
         elif spec.kind == "radiomics" and not (options.get("file") and (self.folder.root / options["file"]).is_file()):
-            table = self._extracted_radiomics()
+            table = self._extracted(spec, "radiomics")
+        elif spec.kind == "deep":
+            table = self._extracted(spec, "deep")
         else:
             table = self.folder.table(options["file"], options.get("id"), options.get("duplicates", "refuse"))
         self.folder.matched(table.index, manifest.patients.index, str(options.get("file", spec.name)))
@@ -156,7 +160,7 @@ class _Loader:
                     f"'{options['file']}' has no column '{absent[0]}' (cohort.modalities.{spec.name}.columns)"
                 )
             table = table[list(columns)]
-        elif spec.kind != "vector":
+        elif spec.kind not in VECTORS:
             match = re.compile(options.get("match") or "")
             keep = [c for c in table.columns if match.search(c) and c not in set(options.get("exclude") or ())]
             out = [c for c in keep if c in forbidden]
@@ -178,10 +182,25 @@ class _Loader:
             listed = ", ".join(f"'{value}' ({count} rows)" for value, count in strange.value_counts().head(5).items())
             self.notes.append(f"{name}: column '{column.name}' holds {listed}, outside its order: taken as missing")
 
-    def _extracted_radiomics(self) -> pd.DataFrame:
-        path = self.out / "scans" / f"{self.keys.get('radiomics', '')}.parquet"
+    def _derived(self, spec: ModalitySpec, what: str) -> str:
+        """Name of the files that `mtl extract` makes for this modality: by its own preset, or by the group `scans`."""
+        preset = spec.options.get("scans")
+        if what == "deep" and self.keys and not any(key.startswith("deep") for key in self.keys):
+            raise Absent(
+                f"modality '{spec.name}' needs a frozen network: set deep=resnet50_25d, squeezenet_25d or resnet_3d"
+            )
+        if preset and self.keys and f"{what}@{preset}" not in self.keys:
+            raise UsageFault(
+                f"cohort.modalities.{spec.name} names the preset '{preset}' of scans, but the model was trained "
+                "with others: name one of those, for its features are the ones that the model knows"
+            )
+        return self.keys.get(f"{what}@{preset}" if preset else what, "")
+
+    def _extracted(self, spec: ModalitySpec, what: str) -> pd.DataFrame:
+        path = self.out / "scans" / f"{self._derived(spec, what)}.parquet"
         if not path.is_file():
-            raise Absent(f"no radiomics at '{path}'; run `mtl extract` (the phantom: `mtl demo`)")
+            told = {"radiomics": "radiomics", "deep": "deep features"}[what]
+            raise Absent(f"no {told} of '{spec.name}' at '{path}'; run `mtl extract` (the phantom: `mtl demo`)")
         table = pd.read_parquet(path)
         table.index = table.index.astype(str)
         return table.select_dtypes("number").astype(float)
@@ -222,9 +241,13 @@ class _Loader:
         return bags
 
     def _volumes(self, manifest: Manifest, spec: ModalitySpec) -> dict[str, str]:
-        scans = self.folder.table(spec.options.get("table", "scans.csv"), "scan_id")
+        file = spec.options.get("table", scan_files.FILE)
+        if self.cohort.get("scans"):
+            scans = scan_files.table(self.folder.root, self.cohort, manifest.patients.index).set_index("scan_id")
+        else:
+            scans = self.folder.table(file, "scan_id")
         wanted = spec.options.get("scan_modality")
-        derived = self.out / "scans" / self.keys.get("volumes", "")
+        derived = self.out / "scans" / self._derived(spec, "volumes")
         volumes: dict[str, str] = {}
         chosen = derived.with_suffix(".csv")  # which scan is the patient's, where there are several
         first = set(read.read_text(chosen)["scan_id"]) if chosen.is_file() else None

@@ -48,12 +48,16 @@ def k_fold(
     seed: int,
     validation: float = 0.15,
     calibration: float = 0.0,
+    repeats: int = 1,
 ) -> pd.DataFrame:
-    """Table `patient_id, fold, part`: every patient is tested in exactly one fold.
+    """Table `patient_id, fold, part`: every patient is tested in exactly one fold, or once in every repeat.
 
-    `validation` and `calibration` are shares of the patients who are not tested. Raises UsageFault where they leave
-    nobody to train, and DataFault where there are too few patients for the folds.
+    `validation` and `calibration` are shares of the patients who are not tested. `repeats` deals the patients anew and
+    counts the folds on. Raises UsageFault where they leave nobody to train, and DataFault where there are too few
+    patients for the folds.
     """
+    if not isinstance(repeats, int) or repeats < 1:
+        raise UsageFault(f"folds.repeats={repeats!r} must be a whole number from 1 up")
     if validation < 0 or calibration < 0 or validation + calibration >= 1:
         raise UsageFault(
             f"folds.validation={validation:g} and folds.calibration={calibration:g} are shares of the patients "
@@ -63,13 +67,14 @@ def k_fold(
         raise DataFault(f"{len(ids)} patients cannot be dealt into {folds} folds; set folds.n lower")
     rng = np.random.Generator(np.random.PCG64([seed, 101]))
     stratum, people = strata(labels, ids), np.array(ids, dtype=object)
-    tested = deal(stratum, [1.0] * folds, rng)
     rows = []
-    for fold in range(folds):
-        rest = np.flatnonzero(tested != fold)
-        part = _inner(stratum[rest], validation, calibration, rng)
-        rows.append(pd.DataFrame({"patient_id": people[tested == fold], "fold": fold, "part": "test"}))
-        rows.append(pd.DataFrame({"patient_id": people[rest], "fold": fold, "part": part}))
+    for first in range(0, folds * repeats, folds):
+        tested = deal(stratum, [1.0] * folds, rng) + first
+        for fold in range(first, first + folds):
+            rest = np.flatnonzero(tested != fold)
+            part = _inner(stratum[rest], validation, calibration, rng)
+            rows.append(pd.DataFrame({"patient_id": people[tested == fold], "fold": fold, "part": "test"}))
+            rows.append(pd.DataFrame({"patient_id": people[rest], "fold": fold, "part": part}))
     return check(_tidy(pd.concat(rows)), "folds")
 
 

@@ -30,15 +30,10 @@ def cohort_root(cfg: Mapping[str, Any]) -> Path:
 
 def derived(cfg: Mapping[str, Any]) -> dict[str, str]:
     """Names of the derived folders under `paths.out` that these settings lead to."""
+    from nsclc_mtl.commands import scans
     from nsclc_mtl.features.backbones import feature_key
-    from nsclc_mtl.scans.crop import volume_key
-    from nsclc_mtl.scans.radiomics import radiomics_key
 
-    return {
-        "features": feature_key(cfg["slides"], cfg["backbone"], cfg.get("stain")),
-        "radiomics": f"radiomics-{radiomics_key(cfg['scans'])}",
-        "volumes": f"volumes-{volume_key(cfg['scans'])}",
-    }
+    return {"features": feature_key(cfg["slides"], cfg["backbone"], cfg.get("stain")), **scans.keys(cfg)}
 
 
 def phantom_root(cohort: Mapping[str, Any], paths: Mapping[str, Any]) -> Path:
@@ -116,6 +111,7 @@ def split(cfg: Mapping[str, Any], manifest: Manifest) -> pd.DataFrame:
         seed=cfg["seed"] if folds.get("seed") is None else folds["seed"],
         validation=folds["validation"],
         calibration=folds["calibration"],
+        repeats=folds.get("repeats", 1),
     )
 
 

@@ -45,12 +45,9 @@ def body(cfg: DictConfig, run: Run) -> None:
         overview.look_over(jobs, folders[0], run)
         run.say(f"features: {out / 'features' / key}")
     if settings["extract"]["scans"] and "scans" in kinds:
-        from nsclc_mtl.scans.job import extract_scans
-        from nsclc_mtl.tables.read import read_indexed
+        from nsclc_mtl.commands import scans
 
-        root = Path(rooted(settings)["root"])
-        scans = read_indexed(root / kinds["scans"], "scan_id").reset_index()
-        extract_scans(root, scans, settings["scans"], out, run)
+        scans.extract(settings, Path(rooted(settings)["root"]), kinds["scans"], run)
 
 
 def dry_run(cfg: DictConfig) -> int:
@@ -80,9 +77,10 @@ def _tables(cohort: dict[str, Any]) -> dict[str, str]:
     """Which tables of images the cohort has: `bag` and `scans`, by file; those declared optional may be absent."""
     found = {}
     for spec in (cohort.get("modalities") or {}).values():
-        kind = {"bag": "bag", "volume": "scans", "radiomics": "scans"}.get(spec["kind"])
+        kind = {"bag": "bag", "volume": "scans", "radiomics": "scans", "deep": "scans"}.get(spec["kind"])
         file = spec.get("table", "slides.csv" if kind == "bag" else "scans.csv")
         optional = bool(spec.get("optional")) or spec["kind"] == "radiomics"
-        if kind and (not optional or (Path(cohort["root"]) / file).is_file()):
+        described = kind == "scans" and cohort.get("scans")  # a tree of files instead of a table
+        if kind and (not optional or described or (Path(cohort["root"]) / file).is_file()):
             found[kind] = file
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ def fit_floors(
 def apart_tables(
     trained: Mapping[str, Any], manifest: Manifest, tasks: Mapping[str, TaskSpec]
 ) -> tuple[dict[str, pd.DataFrame], str | None]:
-    """Tables that stand apart (stage, `cohort.stage_column`; tumour volume), and the task that is the stage."""
+    """Tables that stand apart (stage, `cohort.stage_column`; tumour volume; the single columns of `cohort.floors`), and
+    the task that is the stage."""
     from nsclc_mtl.commands.cohort import cohort_root
     from nsclc_mtl.tables import read
 
@@ -79,11 +81,23 @@ def apart_tables(
             frame = frame.assign(number=frame[columns[0]].map(rank))
         apart["stage"] = frame[frame.index.isin(manifest.patients.index)]
         stage = next((name for name, task in tasks.items() if set(columns) & set(task.columns)), None)
+    volumes = []
     for name, table in manifest.tables.items():
         if manifest.modalities[name].kind == "radiomics":
             volume = [c for c in table.columns if c.endswith(("shape_MeshVolume", "shape_VoxelVolume"))][:1]
             if volume:
-                apart["tumour volume"] = table[volume]
+                volumes.append(table[volume])
+    if volumes:  # of several scans the one that most patients have
+        apart["tumour volume"] = max(volumes, key=len)
+    for name, told in (cohort.get("floors") or {}).items():
+        modality, column = str(told["modality"]), str(told["column"])
+        if modality not in manifest.tables:
+            continue  # this run does not use it
+        names = [str(c) for c in manifest.tables[modality].columns]
+        if column not in names:
+            near = ", ".join(difflib.get_close_matches(column, names, 3, 0.5)) or "none"
+            raise UsageFault(f"cohort.floors.{name}: {modality} has no column '{column}'; near: {near}")
+        apart[str(name)] = manifest.tables[modality][[column]]
     return apart, stage
 
 

@@ -23,8 +23,11 @@ from nsclc_mtl.records import UsageFault
 PACKAGES = ("nsclc_mtl", "torch", "pytorch_lightning", "torchmetrics", "monai", "timm")
 
 # Our own rooms whose public classes may be named, and those whose functions may be too: other functions write files.
-ROOMS = ("encoders", "fusion", "tasks", "bags", "features.backbones", "slides", "scans", "learner", "trust", "explain")
-FUNCTIONS = ("encoders", "fusion", "tasks", "features.backbones")
+ROOMS = (
+    "encoders", "fusion", "tasks", "bags", "features.backbones", "features.deep", "slides", "scans", "learner", "trust",
+    "explain",
+)  # fmt: skip
+FUNCTIONS = ("encoders", "fusion", "tasks", "features.backbones", "features.deep")
 
 # Outside our rooms only subclasses of these.
 BASES = {

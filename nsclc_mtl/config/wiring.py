@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nsclc_mtl.records import UsageFault
 
+from . import scan_presets
 from .names import check_group, check_key, nearest
 
 # Groups of these names exist, but on the command line the words mean "which of the cohort's": plain values.
@@ -57,9 +58,21 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
     _model_or_experiment(chosen, roots)
     with _hydra(verb, roots) as composed:
         cfg = composed(_lines(chosen))
-        _raise([fault for o in values for fault in check_key(verb, o, cfg, sorted(groups))])
+        # what is said of the cohort first: it decides which presets of scans there are to say something of
+        early = [o for o in values if not o.key_or_group.startswith("scan_presets.")]
+        of_cohort = [o for o in early if o.key_or_group.startswith("cohort.")]
+        _raise([fault for o in early for fault in check_key(verb, o, cfg, sorted(groups))])
+        if of_cohort:
+            cfg = composed(_lines(chosen) + _lines(of_cohort))
+        presets = scan_presets.named(cfg, groups.get("scans", ()))
+        scan_presets.refuse_unused(cfg, chosen, presets)
+        base = _lines(chosen) + scan_presets.lines(presets)
+        if presets:
+            cfg = composed(base + _lines(of_cohort))
+        late = [o for o in values if o not in early]
+        _raise([fault for o in late for fault in check_key(verb, o, cfg, sorted(groups))])
         if values:
-            cfg = composed(_lines(chosen) + _lines(values))
+            cfg = composed(base + scan_presets.spread(values, presets) + _lines(values))
     for name, override in plains.items():
         OmegaConf.update(cfg, name, _names(verb, override, cfg), force_add=True)
     _raise([fault for name in PLAIN for fault in _declared(cfg, name)])

@@ -34,10 +34,13 @@ def summarise(
         if mine.empty:  # nobody's label is known: nothing to lose
             continue
         folds = sorted(mine["fold"].unique())
-        sizes = [mine.loc[mine["fold"] == fold, "patient_id"].nunique() for fold in folds]
-        weights = comparison.resamples(sizes, draws, np.random.Generator(np.random.PCG64([seed, 401])))
+        # in the order of the rows, which is that of the scores in `_measure`
+        whole_of = mine[(mine["modality"] == "") & (mine["output"] == mine["output"].iloc[0])]
+        people = [list(whole_of.loc[whole_of["fold"] == fold, "patient_id"]) for fold in folds]
+        weights = comparison.resamples_of(people, draws, np.random.Generator(np.random.PCG64([seed, 401])))
+        again = comparison.repeated(people)
         made = {
-            key: comparison.bootstrap([_measure(spec, known, rows_of, fold) for fold in folds], weights)
+            key: comparison.bootstrap([_measure(spec, known, rows_of, fold) for fold in folds], weights, again)
             for key, rows_of in mine.groupby(["modality", "mode", "repeat"])
         }
         whole = made.pop(("", "", 0))

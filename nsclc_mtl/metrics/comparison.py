@@ -62,7 +62,12 @@ def mean_of(measures: Sequence[Measure]) -> Measure:
 
 def average(terms: np.ndarray) -> Measure:
     """Mean of what each patient adds (Brier scores). terms: [n]."""
-    return lambda weights: (weights @ terms) / weights.sum(axis=1)
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        drawn = weights.sum(axis=1)
+        return np.divide(weights @ terms, drawn, out=np.full(len(weights), np.nan), where=drawn > 0)
+
+    return measure
 
 
 def recalls(label: np.ndarray, proba: np.ndarray) -> Measure:
@@ -84,15 +89,36 @@ def resamples(sizes: Sequence[int], draws: int, rng: np.random.Generator) -> lis
     return [rng.multinomial(n, np.full(n, 1 / n), size=draws) if n else np.zeros((draws, 0)) for n in sizes]
 
 
-def over_folds(values: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+def resamples_of(patients: Sequence[Sequence[str]], draws: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """`resamples` of these patients of each fold. Who is tested in several folds (repeated cross-validation) is drawn
+    once and counts alike in all of them: the unit is the patient, not the prediction. [fold] of [draws, n_fold]."""
+    if not repeated(patients):
+        return resamples([len(ids) for ids in patients], draws, rng)
+    people = {p: i for i, p in enumerate(sorted({p for ids in patients for p in ids}))}
+    drawn = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
+    return [drawn[:, [people[p] for p in ids]] for ids in patients]
+
+
+def repeated(patients: Sequence[Sequence[str]]) -> bool:
+    """Whether somebody is tested in more than one fold."""
+    everyone = [p for ids in patients for p in ids]
+    return len(set(everyone)) < len(everyone)
+
+
+def over_folds(values: Sequence[np.ndarray], sizes: Sequence[int], repeats: bool = False) -> np.ndarray:
     """Patient-weighted mean over folds, folds without a value left out. values: [fold] of [draw]; result [draw].
 
     A fold that has a value on its own patients but none in a draw makes that draw NaN: leaving it out would let
-    single draws average over other folds than the estimate does.
+    single draws average over other folds than the estimate does. Of many repeated small folds some lack a class in
+    nearly every draw; with `repeats` a draw averages over those that have a value.
     """
     stacked = np.stack([np.asarray(v, dtype=float) for v in values])
     weight = np.asarray(sizes, dtype=float)
-    return np.asarray(weight @ stacked / weight.sum())
+    if not repeats:
+        return np.asarray(weight @ stacked / weight.sum())
+    known = ~np.isnan(stacked)
+    total = weight @ known
+    return np.divide(weight @ np.where(known, stacked, 0), total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 @dataclass(frozen=True)
@@ -114,6 +140,7 @@ class Bootstrapped:
     value: Score
     draws: np.ndarray  # [draw], NaN where a draw has no value
     fold_draws: list[np.ndarray]
+    repeats: bool = False  # patients are tested in several folds
 
     def interval(self, level: float = 0.95) -> Interval:
         """Value and percentile interval of the patient-weighted mean of within-fold metrics."""
@@ -140,11 +167,13 @@ def _interval(value: Score, draws: np.ndarray, level: float) -> Interval:
     return Interval(float(value), float(lo), float(hi), "; ".join(reasons))
 
 
-def bootstrap(measures: Sequence[Measure | Score], weights: Sequence[np.ndarray]) -> Bootstrapped:
+def bootstrap(
+    measures: Sequence[Measure | Score], weights: Sequence[np.ndarray], repeats: bool = False
+) -> Bootstrapped:
     """A metric over folds with its bootstrap distribution.
 
-    measures: one a fold, or the reason (a missing Score) why the fold has none. weights: `resamples` of the folds; hand
-    the same ones to two models to compare them on the same draws.
+    measures: one a fold, or the reason (a missing Score) why the fold has none. weights: `resamples_of` the folds; hand
+    the same ones to two models to compare them on the same draws. repeats: see `over_folds`.
     """
     sizes = [w.shape[1] for w in weights]
     draws = len(weights[0]) if weights else 0
@@ -168,7 +197,8 @@ def bootstrap(measures: Sequence[Measure | Score], weights: Sequence[np.ndarray]
     if len(used) < len(folds):
         left = "; ".join(sorted({f.reason for f in folds if not f.known}))
         reason = f"{len(folds) - len(used)} of {len(folds)} folds left out: {left}"
-    return Bootstrapped(folds, sizes, Score(value, reason), over_folds([fold_draws[k] for k in used], of), fold_draws)
+    spread = over_folds([fold_draws[k] for k in used], of, repeats)
+    return Bootstrapped(folds, sizes, Score(value, reason), spread, fold_draws, repeats)
 
 
 def paired_difference(ours: Bootstrapped, theirs: Bootstrapped, level: float = 0.95) -> Interval:
@@ -182,6 +212,6 @@ def paired_difference(ours: Bootstrapped, theirs: Bootstrapped, level: float = 0
         )
     sizes = [ours.sizes[k] for k in both]
     value = over_folds([np.array([ours.folds[k] - theirs.folds[k]]) for k in both], sizes)[0]
-    draws = over_folds([ours.fold_draws[k] - theirs.fold_draws[k] for k in both], sizes)
+    draws = over_folds([ours.fold_draws[k] - theirs.fold_draws[k] for k in both], sizes, ours.repeats)
     reason = "" if len(both) == len(ours.folds) else f"{len(both)} of {len(ours.folds)} folds have both"
     return _interval(Score(float(value), reason), draws, level)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nsclc_mtl.metrics import survival
-from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, paired_difference, resamples
+from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, paired_difference, repeated, resamples_of
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import DataFault, TaskSpec
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY, Fold, metrics_of, tried
@@ -39,7 +39,7 @@ class TaskResult:
     @property
     def n(self) -> int:
         """Test patients with a known outcome, over all folds."""
-        return sum(len(f.patients) for f in self.folds)
+        return _n(self.folds)
 
     @property
     def events(self) -> int | None:
@@ -79,14 +79,15 @@ def judge(
         folds = _folds(own, task, (training or {}).get(name, {}))
         result = TaskResult(task, folds)
         rng = np.random.default_rng([seed, *name.encode()])
-        weights = resamples([len(f.patients) for f in folds], draws, rng)
+        people = [f.patients for f in folds]
+        weights = resamples_of(people, draws, rng)
         models = list(dict.fromkeys(own["model"]))
         for metric, measure_of in metrics_of(task, folds).items():
             per_model = {}
             for model in models:
                 measures = [tried(measure_of, f, f.said[model]) for f in folds]
                 if metric == PRIMARY[task.kind] or any(not isinstance(m, Score) for m in measures):
-                    per_model[model] = bootstrap(measures, weights)
+                    per_model[model] = bootstrap(measures, weights, repeated(people))
             if LEARNER in per_model:
                 result.metrics[metric] = per_model
         results[name] = result
@@ -195,10 +196,19 @@ def _share(ours: Bootstrapped, top: Bootstrapped, base: float, base_draws: np.nd
     return Interval((float(ours.value) - base) / gap, float(lo), float(hi), ours.value.reason)
 
 
+def _n(folds: Iterable[Fold]) -> int:
+    return len({patient for fold in folds for patient in fold.patients})
+
+
 def _events(task: TaskSpec, folds: Iterable[Fold]) -> int | None:
-    if task.kind == "survival":
-        return int(sum(f.event.sum() for f in folds))
-    return int(sum((f.label == 1).sum() for f in folds)) if task.kind == "binary" else None
+    """Events or positives among the patients; who is tested in several folds counts once."""
+    if task.kind not in ("survival", "binary"):
+        return None
+    had: dict[str, bool] = {}
+    for fold in folds:
+        happened = fold.event == 1 if task.kind == "survival" else fold.label == 1
+        had |= dict(zip(fold.patients, map(bool, happened), strict=True))
+    return sum(had.values())
 
 
 def _row(task: TaskSpec, metric: str, fold: str, model: str, at: Interval, folds: Sequence[Fold]) -> dict[str, Any]:
@@ -211,7 +221,7 @@ def _row(task: TaskSpec, metric: str, fold: str, model: str, at: Interval, folds
         "value": _plain(at.value),
         "lo": _plain(at.lo),
         "hi": _plain(at.hi),
-        "n": sum(len(f.patients) for f in folds),
+        "n": _n(folds),
         "n_events": _events(task, folds),
         "reason": at.reason,
     }

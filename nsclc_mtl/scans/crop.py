@@ -109,6 +109,12 @@ def load(path: Path) -> Volume:
     return Volume(array, roi, (spacing[0], spacing[1], spacing[2]), affine, modality, history)
 
 
+def source(path: Path) -> str:
+    """Digest of the image and mask that a crop was made from."""
+    with h5py.File(path) as file:
+        return str(file.attrs.get("source", ""))
+
+
 def is_complete(path: Path, **attrs: str) -> bool:
     """Whether a whole crop with these attributes lies there: read to the end, not merely existing."""
     if not path.is_file():

@@ -133,3 +133,19 @@ def test_strata_name_what_is_unknown() -> None:
         "b": pd.DataFrame({"event": [0.0, 1.0], "time_days": [3.0, 4.0]}, index=["x", "y"]),
     }
     assert splits.strata(labels, ["y", "x"]).tolist() == ["?|1", "1|0"]
+
+
+def test_repeats_deal_anew_and_count_on() -> None:
+    ids = [f"p{i}" for i in range(25)]
+    labels = {"t": pd.DataFrame({"value": [1.0] * 8 + [0.0] * 17}, index=ids)}
+    made = splits.k_fold(labels, ids, folds=4, seed=3, validation=0.2, repeats=3)
+    once = splits.k_fold(labels, ids, folds=4, seed=3, validation=0.2)
+    pd.testing.assert_frame_equal(made[made["fold"] < 4].reset_index(drop=True), once)
+    tested = made[made["part"] == "test"]
+    assert sorted(tested["fold"].unique()) == list(range(12))
+    assert set(tested["patient_id"].value_counts()) == {3}
+    first, second = (tested[tested["fold"] // 4 == r].sort_values("patient_id")["fold"].to_numpy() % 4 for r in (0, 1))
+    assert (first != second).any()
+    for wrong in (0, 1.5):
+        with pytest.raises(UsageFault, match=r"folds\.repeats"):
+            splits.k_fold(labels, ids, folds=4, seed=3, repeats=wrong)

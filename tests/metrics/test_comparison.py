@@ -108,3 +108,38 @@ def test_a_thousand_draws_of_two_thousand_patients() -> None:
     a = cohort(2000, 4)
     at = c.bootstrap([c.survivors_in_order(*a)], c.resamples([2000], 1000, np.random.default_rng(0))).interval()
     assert at.lo < at.value < at.hi
+
+
+def test_a_patient_of_many_folds_is_drawn_once() -> None:
+    people = [["a", "b"], ["c", "d"], ["a", "c"], ["b", "d"]]
+    rng = np.random.default_rng(0)
+    assert c.repeated(people)
+    assert not c.repeated(people[:2])
+    weights = c.resamples_of(people, 200, rng)
+    np.testing.assert_array_equal(weights[0][:, 0], weights[2][:, 0])  # a
+    np.testing.assert_array_equal(weights[1][:, 1], weights[3][:, 1])  # d
+    assert set((weights[0] + weights[1]).sum(1)) == {4}
+    plain = c.resamples_of(people[:2], 5, np.random.default_rng(1))
+    np.testing.assert_array_equal(plain[0], c.resamples([2, 2], 5, np.random.default_rng(1))[0])
+
+
+def test_repeats_do_not_make_an_interval_narrower() -> None:
+    """Ten repeats of the same folds and scores know no more than one: the unit is the patient."""
+    rng = np.random.default_rng(2)
+    label, score = np.repeat([0.0, 1.0], 20), rng.normal(size=40) + np.repeat([0.0, 1.0], 20)
+    folds = [np.arange(k, 40, 2) for k in range(2)]
+    measures = [c.classes_in_order(label[f], score[f]) for f in folds]
+
+    def wide(repeats: int) -> float:
+        people = [[f"p{i}" for i in f] for f in folds] * repeats
+        weights = c.resamples_of(people, 2000, np.random.default_rng(3))
+        at = c.bootstrap(measures * repeats, weights, c.repeated(people)).interval()
+        return at.hi - at.lo
+
+    assert wide(10) == pytest.approx(wide(1), rel=0.2)
+
+
+def test_a_draw_of_repeated_folds_leaves_out_those_without_a_value() -> None:
+    values = [np.array([0.6, np.nan, np.nan]), np.array([0.8, 0.8, np.nan])]
+    assert np.isnan(c.over_folds(values, [1, 3])[1])
+    np.testing.assert_allclose(c.over_folds(values, [1, 3], repeats=True), [0.75, 0.8, np.nan])

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from monai.networks.nets.resnet import resnet50
+from monai.networks.nets.resnet import ResNet, resnet50
 
 from nsclc_mtl.features.backbones.frozen import Frozen
 from nsclc_mtl.features.backbones.weights import fill, found, state_of
+
+
+def resnet50_of_tiles() -> ResNet:
+    """ResNet-50 of pictures, without its last layer, with the parameter names of the usual ImageNet checkpoints."""
+    # MONAI's default stride of the first layer is 1: four times the work, and wrong for the published weights.
+    return resnet50(
+        spatial_dims=2, n_input_channels=3, feed_forward=False, shortcut_type="B", bias_downsample=False,
+        conv1_t_stride=2,
+    )  # fmt: skip
 
 
 class Resnet50(Frozen):
@@ -31,11 +40,7 @@ class Resnet50(Frozen):
         device: str = "auto",
     ) -> None:
         path, digest = found("resnet50", weights, hub, sha256=weights_sha256)
-        # MONAI's default stride of the first layer is 1: four times the work, and wrong for the published weights.
-        net = resnet50(
-            spatial_dims=2, n_input_channels=3, feed_forward=False, shortcut_type="B", bias_downsample=False,
-            conv1_t_stride=2,
-        )  # fmt: skip
+        net = resnet50_of_tiles()
         fill(net, state_of(path), "ResNet-50", path.name, unused=("fc.",))
         super().__init__(
             net, name=name, tile_px=tile_px, batch=batch, um_per_px=um_per_px, weights_hash=digest,
