@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from nsclc_mtl.bags.augment import wanted
 from nsclc_mtl.bags.dataset import BagCache, Fitted, Patient, PatientDataset, fit, pack
 from nsclc_mtl.records import Bag, Batch, Manifest
 
@@ -62,6 +63,7 @@ class FoldData(pl.LightningDataModule):
             seed=seed,
             max_tiles=max_tiles,
             augment=True,
+            crops={name: wanted((options or {}).get(name, {}).get("augment"), name) for name in manifest.volumes},
         )
 
     def train_dataloader(self) -> DataLoader[Patient]:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
+from nsclc_mtl.bags.augment import changed
 from nsclc_mtl.features import store
 from nsclc_mtl.records import Bag, Batch, DataFault, IntegrityFault, Manifest, Target
 from nsclc_mtl.tables.encode import TableEncoder
@@ -163,7 +164,7 @@ def _volume(path: str) -> np.ndarray:
 
 class PatientDataset(Dataset[Patient]):
     """Patients of one part of a fold. In training a bag gives at most `max_tiles` tiles, drawn anew each epoch, and
-    with `augment` one of the views that its slides have.
+    with `augment` one of the views that its slides have; a crop is then changed as `crops` says of its modality.
 
     The draw depends on (seed, epoch, patient) alone, so that the number of workers changes nothing.
     """
@@ -178,8 +179,9 @@ class PatientDataset(Dataset[Patient]):
         seed: int = 0,
         max_tiles: int | None = None,
         augment: bool = False,
+        crops: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        self.augment = augment
+        self.augment, self.crops = augment, dict(crops or {})
         self.manifest, self.ids, self.fitted, self.cache = manifest, list(ids), fitted, cache
         self.seed, self.epoch, self.max_tiles = seed, 0, max_tiles
         self.rows: dict[str, dict[str, np.ndarray]] = {}
@@ -206,6 +208,8 @@ class PatientDataset(Dataset[Patient]):
                 if volumes[patient] not in self.volumes:
                     self.volumes[volumes[patient]] = _volume(volumes[patient])
                 inputs[name] = self.volumes[volumes[patient]]
+                if self.augment and (how := self.crops.get(name)):
+                    inputs[name] = changed(inputs[name], how, self.seed, self.epoch, patient)
         return Patient(patient, inputs, {task: rows[index] for task, rows in self.targets.items()})
 
     def _view(self, paths: Sequence[str], index: int) -> int | None:

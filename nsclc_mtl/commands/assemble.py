@@ -20,9 +20,8 @@ def options(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, dict[str, A
     out = {}
     for name, spec in manifest.modalities.items():
         kind = cfg["parts"]["modalities"][spec.kind]
-        own = {
-            k: v for k, v in spec.options.items() if k in ("encoder", "clip", "top_variance", "components", "max_tiles")
-        }
+        words = ("encoder", "clip", "top_variance", "components", "max_tiles", "augment")
+        own = {k: v for k, v in spec.options.items() if k in words}
         out[name] = {**kind, **own, "encoder": {**kind["encoder"], **(own.get("encoder") or {})}}
     return out
 

@@ -1,4 +1,4 @@
-"""Pictures of what a prediction rests on: maps over slides, strips of tiles, Grad-CAM through the lesion."""
+"""Pictures of what a prediction rests on: maps over slides, strips of tiles, Grad-CAM and occlusion of the lesion."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pictures(
     options: Mapping[str, Any],
     run: Run,
 ) -> None:
-    """Writes `patients/<id>/` for these patients: per slide maps and tiles, per scan Grad-CAM, each by task.
+    """Writes `patients/<id>/` for these patients: per slide maps and tiles, per scan Grad-CAM and occlusion, by task.
 
     The model that explains a patient is the first member of the (first) fold that predicted it.
     """
@@ -54,7 +54,7 @@ def pictures(
             if bool(batch.present[name][0]):
                 _slides(of, name)
         for name in data.fitted.volumes:
-            if options["pictures"] and bool(batch.present[name][0]):
+            if bool(batch.present[name][0]):
                 _scan(of, name)
 
 
@@ -116,15 +116,23 @@ def _draw(of: Explained, slide_id: str, coords: np.ndarray, maps: Mapping[str, n
 
 
 def _scan(of: Explained, modality: str) -> None:
-    """Grad-CAM of the scan's encoder by task, signed, through the lesion."""
+    """Grad-CAM and occlusion of the scan's encoder by task, signed: a picture and a NIfTI file in the scan's space."""
     from nsclc_mtl.explain import gradcam, influence
     from nsclc_mtl.scans import crop
 
     path = Path(of.manifest.volumes[modality][of.batch.patients[0]])
-    cube = crop.load(path)
-    for task in of.tasks:
-        score = influence.score_of(of.learner, of.batch, modality, task)
-        cam = gradcam.grad_cam(of.learner.encoders[modality], of.batch.inputs[modality][:1], score)
-        out = of.folder / f"{path.stem}-gradcam-{task}.png"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        gradcam.picture(cube, cam, out, f"{path.stem}: Grad-CAM on {task}")
+    cube, grid = crop.load(path), crop.scan_grid(path)
+    encoder, seen = of.learner.encoders[modality], of.batch.inputs[modality][:1]
+    scores = {task: influence.score_of(of.learner, of.batch, modality, task) for task in of.tasks}
+    maps = {(task, "Grad-CAM"): gradcam.grad_cam(encoder, seen, score) for task, score in scores.items()}
+    if windows := int(of.options["occlusion"]):
+        hidden = gradcam.occlusion(encoder, seen, scores, windows)
+        maps |= {(task, "occlusion"): values for task, values in hidden.items()}
+    for (task, method), values in maps.items():
+        name = f"{path.stem}-{method.replace('-', '').lower()}-{task}"
+        # the tasks say themselves what their score is: the first line of its description
+        told = (of.learner.tasks[task].score.__doc__ or "score").splitlines()[0].rstrip(".")
+        if of.options["pictures"]:
+            gradcam.picture(cube, values, of.folder / f"{name}.png", f"{path.stem}: {method} on {task}", told)
+        own = crop.on_grid(values, cube.affine, grid)
+        gradcam.write_nifti(own, grid[1], of.folder / f"{name}.nii.gz")

@@ -77,8 +77,11 @@ def volume_folder(out: Path, cfg: Mapping[str, Any]) -> Path:
     return Path(out) / "scans" / f"volumes-{volume_key(cfg)}"
 
 
-def save(path: Path, cube: Volume, patient_id: str, **attrs: str) -> None:
-    """Writes the crop so that it is either whole under its name or not there at all."""
+def save(path: Path, cube: Volume, patient_id: str, scan: Volume | None = None, **attrs: str) -> None:
+    """Writes the crop so that it is either whole under its name or not there at all.
+
+    `scan` is what the crop was cut from; its grid is kept, so that maps of the crop can be laid over it.
+    """
 
     def write(part: Path) -> None:
         with h5py.File(part, "w") as file:
@@ -86,6 +89,8 @@ def save(path: Path, cube: Volume, patient_id: str, **attrs: str) -> None:
             file.create_dataset("roi", data=cube.mask, compression="gzip")
             told = {"affine": cube.affine, "spacing_mm": cube.spacing_mm, "patient_id": patient_id}
             told |= {"modality": cube.modality, "history": "\n".join(cube.history), **attrs, "complete": 1}
+            if scan is not None:
+                told |= {"scan_shape": scan.array.shape, "scan_affine": scan.affine}
             file.attrs.update(told)
 
     def verify(part: Path) -> bool:
@@ -113,6 +118,36 @@ def source(path: Path) -> str:
     """Digest of the image and mask that a crop was made from."""
     with h5py.File(path) as file:
         return str(file.attrs.get("source", ""))
+
+
+def scan_grid(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape [z, y, x] and affine (RAS+, of voxels x, y, z) of the scan that the crop was cut from.
+
+    Raises IntegrityFault where the file does not say.
+    """
+    with h5py.File(path) as file:
+        if "scan_affine" not in file.attrs:
+            raise IntegrityFault(f"{path.name} does not say which grid it was cut from; run mtl extract again")
+        z, y, x = (int(n) for n in file.attrs["scan_shape"])
+        return (z, y, x), np.asarray(file.attrs["scan_affine"], float)
+
+
+def on_grid(values: np.ndarray, affine: np.ndarray, grid: tuple[tuple[int, int, int], np.ndarray]) -> np.ndarray:
+    """Values of a crop, float [z, y, x], on the grid of its scan: float32 [z, y, x], 0 outside the crop.
+
+    `affine` is that of the crop, `grid` what `scan_grid` gives. Interpolated linearly.
+    """
+    (z, y, x), given = grid
+    lps = _TO_LPS @ given
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize((x, y, z))
+    resample.SetOutputSpacing(spacing.tolist())
+    resample.SetOutputDirection((lps[:3, :3] / spacing).ravel().tolist())
+    resample.SetOutputOrigin(lps[:3, 3].tolist())
+    resample.SetInterpolator(sitk.sitkLinear)
+    resample.SetOutputPixelType(sitk.sitkFloat32)
+    return np.asarray(sitk.GetArrayFromImage(resample.Execute(to_sitk(values.astype(np.float32), affine))))
 
 
 def is_complete(path: Path, **attrs: str) -> bool:

@@ -143,7 +143,7 @@ def _one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: P
     )
     if not cropped:
         made = crop.lesion_volume(scan, **_crop_options(cfg))
-        crop.save(cube, made, **stamp)
+        crop.save(cube, made, scan=scan, **stamp)
     if not pictured:
         from nsclc_mtl.scans.picture import quality_picture
 

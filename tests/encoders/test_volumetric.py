@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nsclc_mtl.encoders.volumetric import GroupRMSNorm, VolumeEncoder, augmented
+from nsclc_mtl.encoders.volumetric import GroupRMSNorm, SliceEncoder, VolumeEncoder
 from nsclc_mtl.records import IntegrityFault, UsageFault
 
 
@@ -77,29 +77,6 @@ def test_it_learns_the_size_of_a_lesion_in_seconds() -> None:
     assert torch.corrcoef(torch.stack([guess, radius[16:]]))[0, 1] > 0.9
 
 
-def test_augmentation_is_drawn_from_seed_and_step() -> None:
-    torch.manual_seed(0)
-    encoder = VolumeEncoder(dim=4, augment=True, seed=7).train()
-    saved = {name: value.clone() for name, value in encoder.state_dict().items()}
-    first, second = (encoder(crops()).vector.detach() for _ in range(2))
-    assert not torch.allclose(first, second)
-    encoder.load_state_dict(saved)  # as after a resumed training
-    assert torch.allclose(encoder(crops()).vector, first)
-    encoder.eval()
-    assert torch.equal(encoder(crops()).vector, encoder(crops()).vector)
-
-
-def test_augmentation_moves_voxels_and_keeps_patients_apart() -> None:
-    full = crops()
-    other = full.clone()
-    other[0] = 0
-    turned, again = (augmented(v, torch.Generator().manual_seed(3)) for v in (full, other))
-    assert type(turned) is torch.Tensor
-    assert torch.equal(turned[1:], again[1:])
-    assert not torch.allclose(turned, full)
-    assert (turned - full).mean().abs() < 0.1
-
-
 def test_weights_come_from_a_local_file_and_must_fit(tmp_path: Path, encoder: VolumeEncoder) -> None:
     file = tmp_path / "weights.pth"
     torch.save({"state_dict": {f"module.{k}": v for k, v in encoder.backbone.state_dict().items()}}, file)
@@ -118,3 +95,21 @@ def test_weights_come_from_a_local_file_and_must_fit(tmp_path: Path, encoder: Vo
 def test_widths_that_do_not_fit_are_refused(options: dict) -> None:
     with pytest.raises(UsageFault):
         VolumeEncoder(dim=4, **options)
+
+
+def test_slices_become_one_vector_and_absent_rows_leave_the_others_untouched() -> None:
+    torch.manual_seed(0)
+    encoder = SliceEncoder(dim=12)
+    full = crops()
+    assert encoder(full).vector.shape == (3, 12)
+    absent = full.clone()
+    absent[1] = 0
+    assert torch.allclose(encoder(full).vector[[0, 2]], encoder(absent).vector[[0, 2]], atol=1e-6)
+    assert not [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    aside = full.clone()
+    aside[:, :, 0, 0, 0] += 9  # no slice passes there
+    assert torch.equal(encoder(aside).vector, encoder(full).vector)
+    aside[:, :, 16, 0, 0] += 9
+    assert not torch.allclose(encoder(aside).vector, encoder(full).vector, atol=1e-4)
+    with pytest.raises(UsageFault, match="1 or more"):
+        SliceEncoder(dim=4, slices=0)
