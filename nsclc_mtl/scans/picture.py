@@ -48,14 +48,14 @@ def three_planes(
     FigureCanvasAgg(figure)
     strength = float(np.abs(overlay).max()) if overlay is not None else 0.0
     drawn = None
+    light = volume.modality == "PT"  # nuclear medicine reads dark on white
     width = 0.317 if overlay is None else 0.294  # room for the colour bar
     for number, (plane, left, right, upper, lower) in enumerate(PLANES):
         axes = figure.add_axes((0.015 + (0.325 if overlay is None else 0.302) * number, 0.115, width, 0.755))
         wide, tall = (half[0], half[0], half[1])[number], (half[1], half[2], half[2])[number]
         extent = (-wide, wide, -tall, tall)
         grey, roi = (_plane(a, number, z, y, x) for a in (volume.array, volume.mask))
-        cmap = "gray_r" if volume.modality == "PT" else "gray"  # nuclear medicine reads dark on white
-        axes.imshow(grey, cmap=cmap, vmin=0, vmax=1, extent=extent, interpolation="nearest")
+        axes.imshow(grey, cmap="gray_r" if light else "gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
         if overlay is not None:
             drawn = _draw_overlay(axes, _plane(overlay, number, z, y, x), strength, extent)
         if roi.any() and not roi.all():
@@ -67,9 +67,9 @@ def three_planes(
         axes.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
         axes.set_title(plane, fontsize=9, color=INK, pad=4)
         for letter, across, up in ((left, 0.03, 0.5), (right, 0.97, 0.5), (upper, 0.5, 0.96), (lower, 0.5, 0.04)):
-            _label(axes, letter, across, up)
+            _label(axes, letter, across, up, light)
         if number == 0:
-            _scale_bar(axes, wide, tall)
+            _scale_bar(axes, wide, tall, light)
     if drawn is not None:
         bar = figure.colorbar(drawn, cax=figure.add_axes((0.94, 0.2, 0.012, 0.58)))
         bar.ax.tick_params(labelsize=7, length=2)
@@ -131,19 +131,21 @@ def _draw_overlay(axes: Any, plane: np.ndarray, strength: float, extent: tuple[f
     return shade
 
 
-def _scale_bar(axes: Any, wide: float, tall: float) -> None:
+def _scale_bar(axes: Any, wide: float, tall: float, light: bool) -> None:
     length = next(mm for mm in (100, 50, 20, 10, 5, 2, 1) if mm <= 0.7 * wide or mm == 1)
     start, base = -0.93 * wide, -0.93 * tall
-    axes.plot([start, start + length], [base, base], color="black", lw=4.5, solid_capstyle="butt")
-    axes.plot([start, start + length], [base, base], color="white", lw=2.5, solid_capstyle="butt")
-    _label(axes, f"{length} mm", (start + length / 2 + wide) / (2 * wide), 0.075)
+    ink, around = (INK, "white") if light else ("white", "black")
+    axes.plot([start, start + length], [base, base], color=around, lw=4.5, solid_capstyle="butt")
+    axes.plot([start, start + length], [base, base], color=ink, lw=2.5, solid_capstyle="butt")
+    _label(axes, f"{length} mm", (start + length / 2 + wide) / (2 * wide), 0.075, light)
 
 
-def _label(axes: Any, text: str, across: float, up: float) -> None:
+def _label(axes: Any, text: str, across: float, up: float, light: bool) -> None:
     from matplotlib.patheffects import withStroke
 
-    outline = [withStroke(linewidth=2, foreground="black")]
+    ink, around = (INK, "white") if light else ("white", "black")
+    outline = [withStroke(linewidth=2, foreground=around)]
     axes.text(
-        across, up, text, transform=axes.transAxes, color="white", fontsize=8, ha="center", va="center",
+        across, up, text, transform=axes.transAxes, color=ink, fontsize=8, ha="center", va="center",
         path_effects=outline,
     )  # fmt: skip
