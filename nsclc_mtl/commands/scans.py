@@ -27,7 +27,6 @@ def extract(settings: Mapping[str, Any], root: Path, file: str, run: Run) -> Non
     """Radiomics, crops, pictures and deep features of all presets under `out/scans/`; other scans are skipped."""
     from nsclc_mtl.cohort import manifest, scan_files
     from nsclc_mtl.scans.job import extract_scans
-    from nsclc_mtl.scans.volume import canonical_modality
 
     cohort, out = settings["cohort"], Path(settings["paths"]["out"])
     patients = manifest.text_only({**cohort, "root": str(root)}).index if cohort.get("scans") else ()
@@ -39,8 +38,7 @@ def extract(settings: Mapping[str, Any], root: Path, file: str, run: Run) -> Non
         options, rows = dict(settings["scans"]), scans
         if preset is not None:
             options = dict(settings["scan_presets"][preset])
-            if wish := options.get("modality"):
-                rows = scans[scans["modality"].map(canonical_modality) == canonical_modality(str(wish))]
+            rows = scans[[_fits(word, options.get("modality")) for word in scans["modality"]]]
             # what no modality asks of this preset is not made
             options |= {} if "radiomics" in kinds else {"radiomics": None}
             options |= {} if kinds & {"volume", "deep"} else {"crop": None}
@@ -118,6 +116,17 @@ def _network(settings: Mapping[str, Any], run: Run) -> Any:
         run.say("note: no deep features, as no network was chosen: set deep=resnet50_25d and deep.weights=PATH")
         return None
     return build(settings["deep"], device=settings["device"])
+
+
+def _fits(word: str, wish: str | None) -> bool:
+    """Whether a scan is one for a preset: of its modality or, where the preset says T1 or T2, of that sequence."""
+    from nsclc_mtl.scans.volume import canonical_modality
+
+    if not wish:
+        return True
+    if str(wish).upper() in ("T1", "T2"):
+        return str(word).strip().upper() == str(wish).upper()
+    return canonical_modality(word) == canonical_modality(str(wish))
 
 
 def _words(preset: str | None) -> str:

@@ -140,3 +140,18 @@ def test_a_preset_that_the_model_does_not_know_is_refused(settings: dict[str, An
     other = {**settings["cohort"], "modalities": {"pet": {"kind": "radiomics", "scans": "lukewarm"}}}
     with pytest.raises(UsageFault, match="trained with others"):
         load({**settings, "cohort": other})
+
+
+@pytest.mark.parametrize(
+    ("word", "wish", "fits"),
+    [
+        ("T1", "MR", True),
+        ("T1", "T1", True),
+        ("T2", "T1", False),
+        ("MR", "T1", False),
+        ("PET", "PT", True),
+        ("CT", 0, True),
+    ],
+)
+def test_which_scans_a_preset_takes(word: str, wish: str | int, fits: bool) -> None:
+    assert scans._fits(word, wish) is fits
