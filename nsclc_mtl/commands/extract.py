@@ -21,7 +21,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.commands import overview, plan, pool, staging
     from nsclc_mtl.config import plain
     from nsclc_mtl.features import export
-    from nsclc_mtl.features.backbones import feature_key
+    from nsclc_mtl.features.backbones import feature_key, hub
     from nsclc_mtl.features.keys import tiling_key
 
     settings = plain(cfg)
@@ -32,6 +32,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     kinds = {} if from_folder else _tables(rooted(settings))
     if settings["extract"]["slides"] and (from_folder or "bag" in kinds):
         also = export.check(settings["extract"].get("also") or [])
+        backbone = hub.pinned(backbone)  # one file for all processes, whatever the hub does meanwhile
         key = feature_key(given, backbone, stain)
         slides.segmenter_of(given)
         if "weights" in backbone:  # weights that are absent, damaged or strange end the run before any tile
@@ -58,6 +59,7 @@ def dry_run(cfg: DictConfig) -> int:
     from nsclc_mtl.commands import plan
     from nsclc_mtl.config import plain
     from nsclc_mtl.features import export
+    from nsclc_mtl.features.backbones import hub
 
     settings = plain(cfg)
     given = settings["slides"]
@@ -68,7 +70,7 @@ def dry_run(cfg: DictConfig) -> int:
     state = functools.partial(
         plan.to_extract,
         slides=given,
-        backbone=settings["backbone"],
+        backbone=hub.pinned(settings["backbone"], fetch=False),
         out=Path(settings["paths"]["out"]),
         stain=settings["stain"],
         also=also,
