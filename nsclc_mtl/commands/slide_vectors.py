@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsclc_mtl.commands import finding
+from nsclc_mtl.commands.lease import Lease, Watch
 from nsclc_mtl.commands.slides import Job, Outcome, guarded, once
 from nsclc_mtl.commands.slides import extract as extract_features
 from nsclc_mtl.commands.slides import load as load_backbone
@@ -21,6 +23,8 @@ from nsclc_mtl.records import IntegrityFault, ItemFault, ItemSkip, UsageFault
 
 if TYPE_CHECKING:
     from nsclc_mtl.config import Run
+
+POLL_S = 0.2  # how often the lease of another command is looked at
 
 
 def extract(
@@ -183,5 +187,15 @@ def write_patients(cohort: Mapping[str, Any], done: Collection[str], folder: Pat
                 of.setdefault(str(patient), []).append(folder / f"{slide_id}.h5")
         if of:
             path = folder / vectors.patients_file(str(cohort.get("name") or "cohort"), table)
-            vectors.write_patients(path, vectors.of_patients(of))
+            with _turn(path.with_suffix(".lease")):  # another command on the same slides may be writing it
+                vectors.write_patients(path, vectors.of_patients(of))
             run.say(f"slide vectors: {path} ({len(of)} patients)")
+
+
+def _turn(path: Path) -> Lease:
+    """The lease at `path`, once nobody else has it; that of a process that died is taken over."""
+    watch = Watch()
+    while (held := Lease.take(path)) is None:
+        watch.is_free(path)
+        time.sleep(POLL_S)
+    return held

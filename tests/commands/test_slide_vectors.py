@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -13,6 +16,8 @@ import yaml
 from onnx_file import slide_encoder
 
 from nsclc_mtl.commands.cohort import open_cohort
+from nsclc_mtl.commands.lease import Lease
+from nsclc_mtl.commands.slide_vectors import write_patients
 from nsclc_mtl.config.frame import execute
 from nsclc_mtl.features import store, vectors
 from nsclc_mtl.phantom.slides import write_pyramid
@@ -216,6 +221,24 @@ def test_slides_of_a_folder_get_vectors_but_belong_to_nobody(bench: Path) -> Non
     code, account = mtl("extract", "slides.dir=slides", "slide_encoder=mean", *QUICK)
     assert (code, account["done"]) == (0, ["one"])
     assert [path.name for path in the_folder().iterdir()] == ["one.h5"]
+
+
+def test_two_commands_write_the_patients_in_turn(tmp_path: Path) -> None:
+    (tmp_path / "slides.csv").write_text("slide_id,patient_id\na,1\nb,1\nc,2\nd,NA\n")
+    folder, said = tmp_path / "out", list[str]()
+    for name in "abcd":
+        vectors.write(folder / f"{name}.h5", np.array([float(ord(name))], np.float32), {})
+    lease = Lease.take(folder / "mine-slides.lease")
+    assert lease is not None
+    threading.Timer(0.5, lease.release).start()
+    began = time.monotonic()
+    cohort = {"name": "mine", "root": str(tmp_path), "modalities": {"wsi": {"kind": "bag"}}}
+    write_patients(cohort, ["a", "b", "d"], folder, SimpleNamespace(say=said.append))  # type: ignore[arg-type]
+    assert time.monotonic() - began > 0.4
+    assert said == [f"slide vectors: {folder / 'mine-slides.npz'} (2 patients)"]
+    with np.load(folder / "mine-slides.npz") as found:
+        assert {name: found[name].tolist() for name in found.files} == {"1": [97.5], "NA": [100.0]}
+    assert not list(folder.glob("*.lease"))
 
 
 @pytest.mark.slow
