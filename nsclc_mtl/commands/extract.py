@@ -51,6 +51,8 @@ def body(cfg: DictConfig, run: Run) -> None:
         pool.work_through(jobs, work, int(given["workers"]), run, "slides", folders, stage)
         overview.look_over([job for job in jobs if not job.features], folders[0], run)
         run.say(f"features: {out / 'features' / key}")
+        if encoder:
+            run.say(f"slide vectors: {folders[-1]}")
         if encoder and not from_folder:
             slide_vectors.write_patients(rooted(settings), run.done, folders[-1], run)
     if settings["extract"]["scans"] and "scans" in kinds:

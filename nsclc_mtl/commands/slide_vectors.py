@@ -189,7 +189,7 @@ def write_patients(cohort: Mapping[str, Any], done: Collection[str], folder: Pat
             path = folder / vectors.patients_file(str(cohort.get("name") or "cohort"), table)
             with _turn(path.with_suffix(".lease")):  # another command on the same slides may be writing it
                 vectors.write_patients(path, vectors.of_patients(of))
-            run.say(f"slide vectors: {path} ({len(of)} patients)")
+            run.say(f"vectors of {len(of)} patients: {path}")
 
 
 def _turn(path: Path) -> Lease:

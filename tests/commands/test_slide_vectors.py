@@ -199,7 +199,7 @@ def test_own_features_are_made_first_and_must_be_the_encoders(bench: Path, capsy
     runs = set(Path("runs/extract").iterdir())
     words = model(bench)
     for options, exit_code, told in (
-        (["slide_encoder.backbones=[virchow]"], 2, "reads features of virchow, not of texture; set backbone=virchow"),
+        (["slide_encoder.backbones=[virchow]"], 2, "reads features of virchow, not of texture; take that backbone"),
         (["slide_encoder.tile_um=256"], 2, "set slides.tile_um=256"),
         ([], 5, f"reads 5 features a tile, backbone=texture gives {len(vector)}"),
     ):
@@ -235,7 +235,7 @@ def test_two_commands_write_the_patients_in_turn(tmp_path: Path) -> None:
     cohort = {"name": "mine", "root": str(tmp_path), "modalities": {"wsi": {"kind": "bag"}}}
     write_patients(cohort, ["a", "b", "d"], folder, SimpleNamespace(say=said.append))  # type: ignore[arg-type]
     assert time.monotonic() - began > 0.4
-    assert said == [f"slide vectors: {folder / 'mine-slides.npz'} (2 patients)"]
+    assert said == [f"vectors of 2 patients: {folder / 'mine-slides.npz'}"]
     with np.load(folder / "mine-slides.npz") as found:
         assert {name: found[name].tolist() for name in found.files} == {"1": [97.5], "NA": [100.0]}
     assert not list(folder.glob("*.lease"))

@@ -133,7 +133,7 @@ def test_published_encoders_read_their_backbone_and_no_other(name: str, backbone
     scales = tile["mpp"] if isinstance(tile["mpp"], list) else [tile["mpp"]]
     assert any(abs(given["tile_um"] / tile["tile_px"] / scale - 1) < 0.1 for scale in scales)
     fits(given, backbone, given["tile_um"])
-    with pytest.raises(UsageFault, match=f"reads features of {backbone}, not of texture; set backbone={backbone}"):
+    with pytest.raises(UsageFault, match=f"reads features of {backbone}, not of texture; take that backbone"):
         fits(given, "texture", given["tile_um"])
     with pytest.raises(UsageFault, match=rf"tiles of {given['tile_um']} um, these have 512; set slides\.tile_um="):
         fits(given, backbone, 512.0)

@@ -61,8 +61,8 @@ def fits(encoder_cfg: Mapping[str, Any], backbone: str, tile_um: float | None) -
     name, known = encoder_cfg["name"], list(encoder_cfg.get("backbones") or ())
     if known and backbone not in known:
         raise UsageFault(
-            f"slide_encoder={name} reads features of {' or '.join(known)}, not of {backbone}; set backbone={known[0]}, "
-            "or let slides.csv name feature files of it"
+            f"slide_encoder={name} reads features of {' or '.join(known)}, not of {backbone}; take that backbone, or "
+            "let slides.csv name feature files of it"
         )
     wanted = encoder_cfg.get("tile_um")
     if wanted and tile_um and abs(tile_um / float(wanted) - 1.0) > SIZE_TOLERANCE:
