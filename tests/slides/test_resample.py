@@ -39,7 +39,9 @@ def test_any_box_of_any_picture_as_pillow_has_it(
     box = (cut[0] * columns, cut[1] * rows, columns - cut[2] * columns, rows - cut[3] * rows)
     ours = resample.lanczos(pixels, box, width, height)
     assert ours.shape == (height, width, 3)
-    assert np.abs(ours.astype(int) - by_pillow(pixels, box, width, height)).max() <= 1
+    off = np.abs(ours.astype(int) - by_pillow(pixels, box, width, height))
+    assert off.max() <= 2  # two roundings, and hardly ever both the other way
+    assert (off > 1).sum() <= max(1, off.size // 1000)
 
 
 @pytest.mark.parametrize(("size", "out"), [(308, 256), (606, 256), (1024, 64), (200, 256)])
