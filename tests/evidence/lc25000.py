@@ -4,8 +4,8 @@
 
 LC25000, 224 px; the images of a group are rotations of one photograph, so whole groups are held out, as test and
 inside as validation. Every image is told once a repeat by a logistic head whose penalty was chosen inside the training
-groups (nested cross-validation, 5 folds in 5). Accuracy is the mean over the repeats; intervals bootstrap the groups, and
-differences are paired. A single split of 60 to 40 has an interval as wide as the differences, so its accuracy is
+groups (nested cross-validation, 5 folds in 5). Accuracy is the mean over the repeats; intervals bootstrap the groups,
+and differences are paired. A single split of 60 to 40 has an interval as wide as the differences, so its accuracy is
 printed for the record only. The filters of `texture` were chosen earlier by looking at 60 % of these groups.
 """
 

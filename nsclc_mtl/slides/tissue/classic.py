@@ -12,7 +12,7 @@ from nsclc_mtl.records import DataFault
 
 from .artefacts import folds, grey, ink, streaks
 from .light import extremes, glass, optical_density
-from .record import ALL, Tissue, closed, opened
+from .record import Tissue, closed, opened, touching
 
 
 class Classic:
@@ -59,8 +59,8 @@ class Classic:
         otsu = float(threshold_otsu(flat)) if np.ptp(flat) > 1e-6 else low
         cut = float(np.clip(0.8 * otsu, low, high))  # Otsu lies midway; pale tissue lies below the middle
         sure = chroma > cut
-        faint = (density.mean(2) > self.FAINT) & (chroma > self.HINT * cut)
-        found = Tissue(ndimage.binary_propagation(sure, ALL, mask=sure | faint), cut, white)
+        faint = (density @ np.full(3, 1 / 3, np.float32) > self.FAINT) & (chroma > self.HINT * cut)
+        found = Tissue(touching(sure | faint, sure), cut, white)
         if self.pen_marks:
             found = found.without("pen", ink(density, um_per_px))
         if self.grey_things:

@@ -22,7 +22,8 @@ def sharpness(rgb: np.ndarray, um_per_px: float, inside: np.ndarray | None = Non
     """Fine over middle detail of a window (uint8 [h, w, 3]): about 1 in focus, at any contrast; NaN if flat.
 
     Root of the variance of the Laplacian (Pech-Pacheco et al., ICPR 2000), divided by the same of the band in which
-    nuclei lie. Real slides give .8 to 1.9; blurred by a Gaussian of 2 um .31 to .65, of 4 um .11 to .21, of 8 um and more .06 to .17.
+    nuclei lie. Real slides give .8 to 1.9; blurred by a Gaussian of 2 um .31 to .65, of 4 um .11 to .21, of 8 um and
+    more .06 to .17.
     """
     grey = optical_density(rgb) @ np.full(3, 1 / 3, np.float32)
     edge = FINE_UM / um_per_px
