@@ -166,7 +166,8 @@ def layers() -> dict[str, np.ndarray]:
     for name, part in Convolutions().named_modules():
         if isinstance(part, nn.Conv2d):
             cell = np.empty((1, 2), object)
-            cell[0, 0] = part.weight.detach().numpy().transpose(2, 3, 1, 0)
+            kernel = part.weight.detach().numpy().transpose(2, 3, 1, 0)
+            cell[0, 0] = kernel[:, :, ::-1] if name == "conv1" else kernel  # the file takes B, G, R
             cell[0, 1] = part.bias.detach().numpy()[None]
             found[name.replace(".squeeze", "/squeeze1x1").replace(".expand", "/expand")] = cell
     return found

@@ -120,9 +120,9 @@ def every_below(found: Tissue, height: int) -> int:
     return int((found.mask | found.cut["blur"])[int(0.7 * height) :, 20:-20].sum())
 
 
-@pytest.mark.parametrize("stain", [0.4, 1.0, 2.0])
-def test_what_is_out_of_focus_is_cut_out(toy_slide: Callable[..., Path], stain: float) -> None:
-    with open_slide(toy_slide("half.tif", image=texture(4.0, stain))) as slide:
+@pytest.mark.parametrize(("stain", "sigma_um"), [(0.4, 4.0), (1.0, 4.0), (2.0, 4.0), (1.0, 12.0), (1.0, 25.0)])
+def test_what_is_out_of_focus_is_cut_out(toy_slide: Callable[..., Path], stain: float, sigma_um: float) -> None:
+    with open_slide(toy_slide("half.tif", image=texture(sigma_um, stain))) as slide:
         _, found = survey(slide, Classic(), RULES)
         height = len(found.mask)
         assert 0.3 < found.fractions["blur"] < 0.6
