@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -107,10 +107,12 @@ def _run(cfg: DictConfig, run: Run, load: Callable[[], Body], verbose: bool) -> 
 
 
 def _fault(run: Run, sentence: str, code: int, verbose: bool) -> int:
-    run.note(sentence)
     if verbose:
         traceback.print_exc()
-        run.note(traceback.format_exc())
+    with suppress(OSError):  # a full disk must not hide what is being told
+        run.note(sentence)
+        if verbose:
+            run.note(traceback.format_exc())
     return _tell(sentence.splitlines(), code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -22,6 +23,7 @@ import yaml
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nsclc_mtl.lease import Lease
 from nsclc_mtl.records import ItemFault, ItemSkip, TryAgain, UsageFault
 
 from .wiring import NO_MODEL, PACKAGE, config_hash, flat, plain, to_yaml
@@ -35,6 +37,7 @@ VERSIONS = (
 
 # A run hands its folder to the processes of its own (ranks, folds) through this variable: "verb:path".
 HANDED = "MTL_RUN"
+LEASE = "run.lease"  # held while a process works on the run
 
 
 class Run:
@@ -52,6 +55,7 @@ class Run:
         self.failed: list[dict[str, str]] = []
         self.inputs: list[dict[str, str]] = []
         self._told: dict[str, str] = {}  # why an item was not done, in a sentence
+        self._lease: Lease | None = None
         self.exit_code: int | None = None
         self.config_hash = config_hash(cfg)
         self.seed = plain(cfg).get("seed")
@@ -60,7 +64,10 @@ class Run:
 
     @classmethod
     def open(cls, cfg: Any, verb: str, argv: Sequence[str], resume: bool = False) -> Run:
-        """A run in a folder of its own; UsageFault where the name is taken or the folder cannot be written."""
+        """A run in a folder of its own; UsageFault where the name is taken or the folder cannot be written.
+
+        Raises TryAgain where another process works on the run that is to go on.
+        """
         verb_of, _, handed = os.environ.get(HANDED, "").partition(":")
         if handed and verb_of == verb:
             return cls(Path(handed), verb, cfg, argv, attached=True)
@@ -70,13 +77,18 @@ class Run:
         if verb == "train":
             _goes_on(path / "config.yaml", content)
         run = cls(path.resolve(), verb, cfg, argv)
-        run.resumed = (path / "run.json").exists()
         try:
+            run._lease = Lease.claim(run.path / LEASE, f"the run in '{path}'")
+            run.resumed = (path / "run.json").exists()
+            for remnant in run.path.glob("*.tmp"):  # of a process that was killed
+                remnant.unlink()
             write_atomic(run.path / "config.yaml", to_yaml(cfg))
             (run.path / "log.txt").touch()
             run._account()
         except OSError as wrong:
-            raise UsageFault(f"the run folder {path} cannot be written: {wrong.strerror}") from None
+            run._leave()
+            kind = TryAgain if wrong.errno in FULL else UsageFault
+            raise kind(f"the run folder {path} cannot be written: {wrong.strerror}") from None
         os.environ[HANDED] = f"{verb}:{run.path}"
         return run
 
@@ -166,8 +178,10 @@ class Run:
         for word, items in (("skipped", self.skipped), ("failed", self.failed)):
             for item in items:
                 self.say(f"{word} {item['id']}: {item['reason']}", style="yellow" if word == "skipped" else "red")
-        self.note(f"exit code {exit_code} after {time.monotonic() - self._began:.1f} s")
-        self._account()
+        with contextlib.suppress(OSError):  # on a full disk the exit code still says what happened
+            self.note(f"exit code {exit_code} after {time.monotonic() - self._began:.1f} s")
+            self._account()
+        self._leave()
         os.environ.pop(HANDED, None)
         sys.stdout.flush()
         print(f"run: {self.path}", flush=True)
@@ -177,8 +191,9 @@ class Run:
         own = {"config.yaml", "run.json", "log.txt"}
         if self.attached or self.resumed or self.done or self.skipped or self.failed:
             return False
-        if {path.name for path in self.path.iterdir()} - own:
+        if {path.name for path in self.path.iterdir()} - own - {LEASE}:
             return False
+        self._leave()
         for name in own:
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.path, self.path.parent, self.path.parent.parent):
@@ -188,6 +203,11 @@ class Run:
                 break
         os.environ.pop(HANDED, None)
         return True
+
+    def _leave(self) -> None:
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
 
     def _account(self) -> None:
         if self.attached:

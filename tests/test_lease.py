@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from nsclc_mtl.commands import lease
-from nsclc_mtl.commands.lease import Lease, Watch, heal, holder_of
+from nsclc_mtl import lease
+from nsclc_mtl.lease import Lease, Watch, heal, holder_of
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from nsclc_mtl.commands.lease import Lease
+from nsclc_mtl.lease import Lease
 assert Lease.take(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
