@@ -1,4 +1,4 @@
-"""`mtl train` killed, ended, on full disks: `--resume` goes on after an epoch and gives what an undisturbed run gives."""
+"""`mtl train` killed, ended, on full disks: `--resume` goes on after an epoch, as if nothing had been."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from nsclc_mtl.config import execute
 from nsclc_mtl.config.frame import Terminated
 from nsclc_mtl.learner import Learner
 from nsclc_mtl.lease import Lease
+from nsclc_mtl.records import TryAgain
 
 # Two members, dropout, a validation part that early stopping looks at, tiles that are drawn, and a log.
 WORDS = [
@@ -58,6 +60,21 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
         patch.setenv("PYTHONPATH", f"{made.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
         assert run(made, "reference", "folds.workers=0") == 0
         yield made
+
+
+@pytest.fixture(scope="module")
+def stopped(way: Way) -> Path:
+    """The folder of a run that was ended in the third epoch of the first member of fold 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(5, patch)
+        assert run(way, "stopped", "fold=0") == 143
+    return way.folder(name="stopped")
+
+
+@pytest.fixture
+def halted(way: Way, stopped: Path, name: str) -> Path:
+    """A copy of that run under the name of the test."""
+    return Path(shutil.copytree(stopped, way.folder(name=name)))
 
 
 @pytest.fixture
@@ -98,13 +115,13 @@ def until(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
         time.sleep(0.002)
 
 
-def same(way: Way, name: str) -> None:
+def same(way: Way, name: str, part: str = ".") -> None:
     """The run is the undisturbed one: same files, same weights and optimisers, same bytes of tables and logs."""
-    one, other = way.folder(name="reference"), way.folder(name=name)
+    one, other = way.folder(name="reference") / part, way.folder(name=name) / part
     files = [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in (one, other)]
     assert files[0] == files[1]
-    assert sum(name.endswith(".ckpt") for name in files[0]) == 4
-    assert sum(name.endswith("metrics.csv") for name in files[0]) == 4
+    for suffix in ("model0.ckpt", "model1.ckpt", "log0/version_0/metrics.csv", "log1/version_0/metrics.csv"):
+        assert sum(file.endswith(suffix) for file in files[0]) == (2 if part == "." else 1)
     for file in sorted(files[0]):
         if file.endswith((".csv", "audit.json", "metrics.json", "fitted.json", ".parquet")):
             assert (one / file).read_bytes() == (other / file).read_bytes(), file
@@ -179,13 +196,8 @@ def test_killed_at_random_moments_and_again_while_it_goes_on(way: Way, name: str
     same(way, name)
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        pytest.param(s, marks=pytest.mark.slow) if s not in (5, 28) else s
-        for s in (0, 1, 2, 3, 5, 7, 8, 11, 13, 16, 17, 22, 25, 28, 31)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 8, 11, 13, 15, 16, 17, 22, 25, 28, 31])
 def test_stopped_in_any_step_without_a_word(way: Way, name: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `kill -9`, cheaply: whatever was not written before the step is lost."""
     with monkeypatch.context() as patch:
@@ -196,37 +208,24 @@ def test_stopped_in_any_step_without_a_word(way: Way, name: str, step: int, monk
     same(way, name)
 
 
-@pytest.mark.parametrize("step", [29])
-def test_members_and_folds_that_are_finished_are_not_trained_again(
-    way: Way, name: str, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(step, patch)
-        assert run(way, name) == 143
-    steps: list[int] = []
-    plain = Learner.training_step
-    monkeypatch.setattr(Learner, "training_step", lambda *given: (steps.append(1), plain(*given))[1])
-    assert run(way, name, resume=True) == 0
-    assert len(steps) == 4  # the last two of eight epochs' ... of the fourth fit
-    same(way, name)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # SIGTERM
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_sigterm_keeps_the_last_finished_epoch_of_all_folds(way: Way, name: str, workers: int) -> None:
     folder = way.folder(name=name)
-    with command(way, name, f"folds.workers={workers}", "checkpoint_s=600", slow=0.1) as process:
-        until(folder, "fold0/log0/version_0/metrics.csv", process)  # after the first epoch
-        assert run(way, name, resume=True) == 75  # meanwhile nobody else may
+    with command(way, name, f"folds.workers={workers}", "checkpoint_s=600", slow=0.3) as process:
+        until(folder, "fold0", process)
+        assert run(way, name, resume=True) == 75  # nobody else may
+        until(folder, "fold0/log0/version_0/metrics.csv", process)  # the first epoch is over
+        time.sleep(0.2)
         process.terminate()
         told = process.communicate(timeout=60)[1]  # all processes have closed it
     assert (process.returncode, told) == (143, "mtl: ended by SIGTERM\n")
     assert json.loads((folder / "run.json").read_text())["exit_code"] == 143
-    assert len(list(folder.glob("fold*/resume-0-*.ckpt"))) >= 1
+    assert len(list(folder.glob("fold0/resume-*.ckpt"))) >= 1
     assert not list(folder.rglob("*.tmp"))
     assert not list(folder.rglob("finished.json"))
     assert run(way, name, resume=True) == 0
@@ -236,33 +235,31 @@ def test_sigterm_keeps_the_last_finished_epoch_of_all_folds(way: Way, name: str,
 def test_what_is_kept_in_memory_is_the_state_of_the_last_finished_epoch(
     way: Way, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Stopped in the second step of an epoch, with a checkpoint long ago."""
+    """Stopped in the second step of an epoch of the second member, with no checkpoint written before."""
     with monkeypatch.context() as patch:
-        stop_at(5, patch, KeyboardInterrupt)
-        assert run(way, name, "checkpoint_s=600") == 130
-    assert [path.name[:10] for path in way.folder(name=name).glob("fold0/resume*")] == ["resume-0-2"]
-    assert run(way, name, resume=True) == 0
-    assert "fold 0 goes on after epoch 2 of member 0" in capsys.readouterr().out
-    same(way, name)
+        stop_at(13, patch)
+        assert run(way, name, "fold=0", "checkpoint_s=600") == 143
+    assert [path.name[:10] for path in way.folder(name=name).glob("fold0/resume*")] == ["resume-1-2"]
+    steps: list[int] = []
+    plain = Learner.training_step
+    monkeypatch.setattr(Learner, "training_step", lambda *given: (steps.append(1), plain(*given))[1])
+    assert run(way, name, "fold=0", resume=True) == 0
+    assert len(steps) == 4  # two epochs of two steps were left
+    assert "fold 0 goes on after epoch 2 of member 1" in capsys.readouterr().out
+    same(way, name, "fold0")
 
 
-def test_two_commands_on_one_run_the_second_is_refused_by_name(
-    way: Way, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_of_two_commands_on_one_run_the_second_is_refused_by_name(
+    way: Way, halted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(5, patch)
-        assert run(way, name) == 143
-    folder = way.folder(name=name)
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    held = Lease.take(folder / "run.lease")
+    before = {path: path.read_bytes() for path in halted.rglob("*") if path.is_file()}
+    held = Lease.take(halted / "run.lease")
     assert held is not None
-    capsys.readouterr()
-    assert run(way, name, "folds.workers=1", resume=True) == 75
-    told = capsys.readouterr().err
+    assert run(way, halted.name, "folds.workers=1", resume=True) == 75
+    (told,) = capsys.readouterr().err.splitlines()
     assert f"process {os.getpid()} on " in told
-    assert len(told.splitlines()) == 1
     held.release()
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in halted.rglob("*") if path.is_file()} == before
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -299,98 +296,99 @@ def as_anybody() -> Iterator[None]:
         assert libc.capset(head, held) == 0
 
 
-@pytest.mark.parametrize("checkpoint_s", [0, 600])
+@pytest.mark.parametrize("checkpoint_s", [0, pytest.param(600, marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_sentence_and_leaves_no_remnant(
     way: Way, name: str, checkpoint_s: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """While a checkpoint to go on from is written, or the last one of a member."""
     folder, size = way.folder(name=name), (way.folder(name="reference") / "fold0" / "model0.ckpt").stat().st_size
     with largest_file(size - 1000):
-        assert run(way, name, f"checkpoint_s={checkpoint_s}") == 75
+        assert run(way, name, "fold=0", f"checkpoint_s={checkpoint_s}") == 75
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith(f"mtl: 'fold0/{'resume-0-1' if checkpoint_s == 0 else 'model0.ckpt'}")
-    assert told.endswith(f"name={name} --resume")
+    assert told.endswith(f"with name={name} --resume")
     assert not [path for path in folder.rglob("*") if path.suffix in {".ckpt", ".tmp", ".lease"}]
     assert json.loads((folder / "run.json").read_text())["exit_code"] == 75
-    assert run(way, name, resume=True) == 0
-    same(way, name)
+    assert run(way, name, "fold=0", resume=True) == 0
+    same(way, name, "fold0")
+
+
+@pytest.mark.parametrize(
+    "file", ["predictions.csv", "audit.parquet", "fitted.json", "manifest.sha256", "finished.json"]
+)
+def test_every_file_of_a_fold_is_whole_or_absent(tmp_path: Path, file: str) -> None:
+    path = tmp_path / "runs" / "mine" / "fold3" / file
+    path.parent.mkdir(parents=True)
+    with pytest.raises(TryAgain, match="name=mine --resume"), largest_file(1000), resume.written(path) as aside:
+        aside.write_bytes(b"x" * 2000)
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_training(
-    way: Way, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    way: Way, halted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fold = way.folder(name=name) / "fold0"
-    with monkeypatch.context() as patch:
-        stop_at(5, patch)
-        assert run(way, name) == 143
-    capsys.readouterr()
+    fold = halted / "fold0"
     before = {path.name: path.read_bytes() for path in fold.glob("*.*")}
     fold.chmod(0o555)
     with monkeypatch.context() as patch, as_anybody():
         stop_at(0, patch, AssertionError)
-        assert run(way, name, resume=True) == 75
+        assert run(way, halted.name, "fold=0", resume=True) == 75
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith("mtl: 'fold0/begun.json' cannot be written (Permission denied)")
     assert {path.name: path.read_bytes() for path in fold.glob("*.*")} == before
     fold.chmod(0o755)
-    assert run(way, name, resume=True) == 0
-    same(way, name)
+    assert run(way, halted.name, "fold=0", resume=True) == 0
+    same(way, halted.name, "fold0")
 
 
-@pytest.mark.parametrize("how", ["nothing arrives", "half of it arrives"])
-def test_a_checkpoint_that_did_not_arrive_is_noticed(
-    way: Way, name: str, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("how", ["nothing arrives", "half of it arrives", "other bytes arrive"])
+def test_a_checkpoint_that_did_not_arrive_is_noticed(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that reports no fault."""
-    plain = Path.write_bytes
+    plain, raw = Path.write_bytes, checkpoint._bytes({"state_dict": {"a": torch.ones(1000)}})
 
     def silent(self: Path, raw: bytes) -> int:
         if how != "nothing arrives":
-            plain(self, raw[: len(raw) // 2])
+            plain(self, raw[: len(raw) // 2] + (b"" if how.startswith("half") else raw[: len(raw) // 2]))
         return len(raw)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", silent)
-        assert run(way, name) == 75
-    (told,) = capsys.readouterr().err.splitlines()
-    assert "'fold0/resume-0-1-" in told
-    assert not [path for path in way.folder(name=name).rglob("*") if path.suffix in {".ckpt", ".tmp"}]
+    monkeypatch.setattr(Path, "write_bytes", silent)
+    with pytest.raises(TryAgain, match=r"model0\.ckpt"):
+        checkpoint.write(raw, tmp_path / "model0.ckpt")
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "empty", pytest.param("other", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["flipped", "cut", "empty"])
 def test_a_damaged_checkpoint_is_found_and_the_fold_starts_anew(
-    way: Way, name: str, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    way: Way, halted: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(13, patch)
-        assert run(way, name) == 143
-    (path,) = way.folder(name=name).glob("fold0/resume*.ckpt")
+    (path,) = halted.glob("fold0/resume*.ckpt")
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
-    if how == "other":  # the member before is what was damaged
-        model = path.parent / "model0.ckpt"
-        model.write_bytes(model.read_bytes()[:-1])
-    else:
-        path.write_bytes({"flipped": raw, "cut": raw[:-1], "empty": b""}[how])
+    path.write_bytes({"flipped": raw, "cut": raw[:-1], "empty": b""}[how])
     begun = resume.begun(path.parent, json.loads((path.parent / "begun.json").read_text())["made_from"])
-    assert "(sha256 differs)" in str(begun)
-    if how in ("flipped", "other"):
-        assert run(way, name, resume=True) == 0
+    assert begun == f"its checkpoint 'fold0/{path.name}' is not the file that the training wrote (sha256 differs)"
+    if how == "flipped":
+        assert run(way, halted.name, "fold=0", resume=True) == 0
         assert f"fold 0 is trained again: {begun}" in capsys.readouterr().out
-        same(way, name)
+        same(way, halted.name, "fold0")
 
 
-def test_other_libraries_do_not_go_on_with_half_a_fold(
-    way: Way, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(5, patch)
-        assert run(way, name) == 143
-    fold = way.folder(name=name) / "fold0"
+def test_half_a_fold_does_not_go_on_from_something_else(halted: Path) -> None:
+    fold = halted / "fold0"
     told = json.loads((fold / "begun.json").read_text())
+    found = resume.begun(fold, told["made_from"])
+    assert isinstance(found, resume.Progress)
+    assert (found.member, found.epoch) == (0, 2)
+    assert resume.begun(fold, {**told["made_from"], "the configuration": ""}) == "the configuration has changed"
+    assert resume.begun(fold, {**told["made_from"], "the cohort's tables": ""}) == "the cohort's tables have changed"
     told["made_from"]["the versions of the libraries"] = "{}"
     (fold / "begun.json").write_text(json.dumps(told))
-    assert resume.begun(fold, told["made_from"] | {"x": "y"}) == "the versions of the libraries have changed"
+    assert resume.begun(fold, {}) == "the versions of the libraries have changed"
+    (fold / "model0.ckpt").write_bytes(b"not what was noted")
+    (fold / "begun.json").write_text(
+        json.dumps({**told, "members": {"model0.ckpt": "0"}, "made_from": found.made_from})
+    )
+    assert "'fold0/model0.ckpt' is not the file" in str(resume.begun(fold, {}))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
