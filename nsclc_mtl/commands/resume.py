@@ -182,7 +182,7 @@ def _names(folder: Path) -> list[str]:
 
 def _with_versions(made_from: Mapping[str, str]) -> dict[str, str]:
     """Also what the numbers of a half-trained fold depend on: its two halves are to be made by the same code."""
-    from nsclc_mtl.config.run import versions
+    from nsclc_mtl.config.machine import versions
 
     return {**made_from, "the versions of the libraries": json.dumps(versions(), sort_keys=True)}
 

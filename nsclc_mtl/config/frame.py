@@ -96,10 +96,12 @@ def _run(cfg: DictConfig, run: Run, load: Callable[[], Body], verbose: bool) -> 
                 code = _fault(run, sentence, TryAgain.exit_code, verbose)
             else:
                 code = _unexpected(run, wrong, verbose)
-        except MemoryError:
-            code = _fault(run, "out of memory: take fewer patients a step or fewer tiles", TryAgain.exit_code, verbose)
         except Exception as wrong:
-            code = _unexpected(run, wrong, verbose)
+            if type(wrong).__name__ in ("MemoryError", "OutOfMemoryError"):  # the latter is torch's, of a GPU
+                told = "out of memory: take fewer patients a step or fewer tiles"
+                code = _fault(run, told, TryAgain.exit_code, verbose)
+            else:
+                code = _unexpected(run, wrong, verbose)
         finally:
             if not (unused and run.withdraw()):
                 run.finish(code)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
-import platform
 import re
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,14 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nsclc_mtl.lease import Lease
 from nsclc_mtl.records import ItemFault, ItemSkip, TryAgain, UsageFault
 
-from .wiring import NO_MODEL, PACKAGE, config_hash, flat, plain, to_yaml
+from .machine import git_commit, peak_rss_mb, versions
+from .wiring import NO_MODEL, config_hash, flat, plain, to_yaml
 
 T = TypeVar("T")
-
-VERSIONS = (
-    "nsclc-mtl", "torch", "pytorch-lightning", "monai", "numpy", "scipy", "pandas", "scikit-learn", "hydra-core",
-    "openslide-python", "tifffile", "h5py", "SimpleITK", "pyradiomics", "pycox",
-)  # fmt: skip
 
 # A run hands its folder to the processes of its own (ranks, folds) through this variable: "verb:path".
 HANDED = "MTL_RUN"
@@ -64,10 +56,8 @@ class Run:
 
     @classmethod
     def open(cls, cfg: Any, verb: str, argv: Sequence[str], resume: bool = False) -> Run:
-        """A run in a folder of its own; UsageFault where the name is taken or the folder cannot be written.
-
-        Raises TryAgain where another process works on the run that is to go on.
-        """
+        """A run in a folder of its own; UsageFault where the name is taken or the folder cannot be written,
+        TryAgain where another process works on the run that is to go on."""
         verb_of, _, handed = os.environ.get(HANDED, "").partition(":")
         if handed and verb_of == verb:
             return cls(Path(handed), verb, cfg, argv, attached=True)
@@ -178,7 +168,7 @@ class Run:
         for word, items in (("skipped", self.skipped), ("failed", self.failed)):
             for item in items:
                 self.say(f"{word} {item['id']}: {item['reason']}", style="yellow" if word == "skipped" else "red")
-        with contextlib.suppress(OSError):  # on a full disk the exit code still says what happened
+        with contextlib.suppress(OSError):  # a full disk: the exit code still says so
             self.note(f"exit code {exit_code} after {time.monotonic() - self._began:.1f} s")
             self._account()
         self._leave()
@@ -307,35 +297,3 @@ def write_atomic(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that a result depends on, without importing them."""
-    found = {"python": platform.python_version()}
-    for package in VERSIONS:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that the package runs from; None for an installed wheel."""
-    root = PACKAGE.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        out = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return out.stdout.strip() or None
-
-
-def peak_rss_mb() -> float:
-    """The largest resident memory of this process or of one of its children so far, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return round(max(peaks) * unit / 1e6, 1)
