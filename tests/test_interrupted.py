@@ -115,9 +115,9 @@ def until(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
         time.sleep(0.002)
 
 
-def same(way: Way, name: str, part: str = ".") -> None:
+def same(way: Way, name: str, part: str = ".", whole: str = "reference") -> None:
     """The run is the undisturbed one: same files, same weights and optimisers, same bytes of tables and logs."""
-    one, other = way.folder(name="reference") / part, way.folder(name=name) / part
+    one, other = way.folder(name=whole) / part, way.folder(name=name) / part
     files = [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in (one, other)]
     assert files[0] == files[1]
     for suffix in ("model0.ckpt", "model1.ckpt", "log0/version_0/metrics.csv", "log1/version_0/metrics.csv"):
@@ -130,7 +130,7 @@ def same(way: Way, name: str, part: str = ".") -> None:
             assert a["state_dict"].keys() == b["state_dict"].keys()
             assert all(torch.equal(a["state_dict"][key], b["state_dict"][key]) for key in a["state_dict"]), file
             assert str(a["optimizer_states"]) == str(b["optimizer_states"])
-            assert (a["lr_schedulers"], a["callbacks"]) == (b["lr_schedulers"], b["callbacks"])
+            assert (a["lr_schedulers"], str(a["callbacks"])) == (b["lr_schedulers"], str(b["callbacks"]))
             assert (a["epoch"], a["global_step"]) == (b["epoch"], b["global_step"])
 
 
@@ -247,6 +247,32 @@ def test_what_is_kept_in_memory_is_the_state_of_the_last_finished_epoch(
     assert len(steps) == 4  # two epochs of two steps were left
     assert "fold 0 goes on after epoch 2 of member 1" in capsys.readouterr().out
     same(way, name, "fold0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["+trainer.max_steps=7"],
+        ["+trainer.accumulate_grad_batches=2", "optim.batch_size=4"],
+        ["callbacks=averages"],
+        ["callbacks=none", "+trainer.check_val_every_n_epoch=2", "trainer.num_sanity_val_steps=1"],
+    ],
+)
+def test_other_ways_of_training_go_on_exactly_too(
+    way: Way, name: str, more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (way.root / "conf" / "callbacks" / "averages.yaml").write_text(
+        "ema: {_target_: pytorch_lightning.callbacks.EMAWeightAveraging}\n"
+        "rates: {_target_: pytorch_lightning.callbacks.LearningRateMonitor}\n"
+    )
+    assert run(way, f"{name}0", "fold=0", *more) == 0
+    with monkeypatch.context() as patch:
+        stop_at(5, patch)
+        assert run(way, name, "fold=0", *more) == 143
+    assert list(way.folder(name=name).glob("fold0/resume-0-*.ckpt"))
+    assert run(way, name, "fold=0", *more, resume=True) == 0
+    same(way, name, "fold0", f"{name}0")
 
 
 def test_of_two_commands_on_one_run_the_second_is_refused_by_name(

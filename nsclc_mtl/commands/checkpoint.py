@@ -89,6 +89,10 @@ class Resumable(pl.Callback):
         self._between = False  # True while the checkpoint that is made is ours, not the last one of the fit
         self._kept: tuple[int, dict[str, Any]] | None = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """With `max_steps` Lightning takes every checkpoint for one from the middle of an epoch; ours never are."""
+        trainer.fit_loop.epoch_loop.restarting = False
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The state as it is now, before anything of the epoch has happened: that of the end of the one before."""
         if trainer.current_epoch == self._begun:
