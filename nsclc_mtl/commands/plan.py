@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsclc_mtl.commands.lease import holder_of
 from nsclc_mtl.commands.slides import Job, feature_file, open_job, tile_file
+from nsclc_mtl.lease import holder_of
 from nsclc_mtl.records import DataFault, ItemFault, ItemSkip
 
 State = Callable[[Job], str]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsclc_mtl.commands import finding
-from nsclc_mtl.commands.lease import Lease, Watch
 from nsclc_mtl.commands.slides import Job, Outcome, guarded, once
 from nsclc_mtl.commands.slides import extract as extract_features
 from nsclc_mtl.commands.slides import load as load_backbone
+from nsclc_mtl.lease import Lease, Watch
 from nsclc_mtl.records import IntegrityFault, ItemFault, ItemSkip, UsageFault
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nsclc_mtl.commands.lease import Taken, heal, holding
+from nsclc_mtl.lease import Taken, heal, holding
 from nsclc_mtl.records import DataFault, Features, ItemFault, ItemSkip, Tiles
 
 if TYPE_CHECKING:

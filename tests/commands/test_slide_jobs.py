@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from nsclc_mtl.commands.lease import _here
 from nsclc_mtl.commands.pool import work_through
 from nsclc_mtl.commands.slides import Outcome
 from nsclc_mtl.commands.staging import Stage
 from nsclc_mtl.config.frame import execute
 from nsclc_mtl.features import store
 from nsclc_mtl.features.backbones import feature_key
+from nsclc_mtl.lease import _here
 from nsclc_mtl.phantom.slides import write_pyramid
 from nsclc_mtl.slides import geojson
 

@@ -16,10 +16,10 @@ import yaml
 from onnx_file import slide_encoder
 
 from nsclc_mtl.commands.cohort import open_cohort
-from nsclc_mtl.commands.lease import Lease
 from nsclc_mtl.commands.slide_vectors import write_patients
 from nsclc_mtl.config.frame import execute
 from nsclc_mtl.features import store, vectors
+from nsclc_mtl.lease import Lease
 from nsclc_mtl.phantom.slides import write_pyramid
 from nsclc_mtl.records import DataFault, Features, Manifest
 
