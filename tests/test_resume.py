@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -151,19 +148,3 @@ def test_a_killed_fold_is_one_sentence_and_the_others_stay(tmp_path: Path, monke
     assert "name=mine --resume" in str(caught.value)
     assert set(done) <= {0}
     assert (path / "fold0").is_dir()
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_sigterm_ends_the_training_of_all_folds(way: Way, tmp_path: Path, workers: int) -> None:
-    longer = [f"folds.workers={workers}", "trainer.max_epochs=100000", "name=it", f"cohort.root={way.data}"]
-    words = [word for word in SMALL if word.split("=")[0] not in ("folds.workers", "trainer.max_epochs")]
-    line = [sys.executable, "-m", "nsclc_mtl", "train", *words, *CHEAP, *longer]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    folder = tmp_path / "runs" / "train" / "it"
-    while not list(folder.glob("fold*")) and process.poll() is None:
-        time.sleep(0.05)
-    process.terminate()
-    told = process.communicate(timeout=60)[1]  # all processes have closed it
-    assert (process.returncode, told) == (143, "mtl: ended by SIGTERM\n")
-    assert json.loads((folder / "run.json").read_text())["exit_code"] == 143
-    assert not list(folder.rglob("finished.json"))

@@ -20,11 +20,11 @@ from nsclc_mtl.records import Bag, Batch, Manifest
 class Shuffled(Sampler[int]):
     """Patients in an order that depends on (seed, epoch) alone; tells the dataset the epoch, for its draws of tiles.
 
-    Each pass is the next epoch: a loader is made once a fit, so that nobody else could tell.
+    Each pass is the next epoch, beginning with `epoch`: a loader is made once a fit, so that nobody else could tell.
     """
 
-    def __init__(self, data: PatientDataset, seed: int) -> None:
-        self.data, self.seed, self.epoch = data, seed, 0
+    def __init__(self, data: PatientDataset, seed: int, epoch: int = 0) -> None:
+        self.data, self.seed, self.epoch = data, seed, epoch
 
     def __len__(self) -> int:
         return len(self.data)
@@ -37,7 +37,10 @@ class Shuffled(Sampler[int]):
 
 
 class FoldData(pl.LightningDataModule):
-    """Training and validation loaders of one fold. The test part is not reachable from here: see `loader`."""
+    """Training and validation loaders of one fold. The test part is not reachable from here: see `loader`.
+
+    `epoch` is the one that a fit begins with: 0, or where a checkpoint was taken.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class FoldData(pl.LightningDataModule):
         super().__init__()
         self.manifest, self.cache = manifest, cache or BagCache()
         self.parts = {part: list(rows["patient_id"]) for part, rows in split.groupby("part") if part != "test"}
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.fitted = fit(manifest, self.parts["train"], self.cache, options or {})
         self.train_set = PatientDataset(
             manifest,
@@ -73,7 +76,7 @@ class FoldData(pl.LightningDataModule):
         return DataLoader(
             self.train_set,
             self.batch_size,
-            sampler=Shuffled(self.train_set, self.seed),
+            sampler=Shuffled(self.train_set, self.seed, self.epoch),
             drop_last=ragged,
             collate_fn=partial(pack, fitted=self.fitted),
         )
@@ -81,6 +84,14 @@ class FoldData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Patient]:
         """Validation patients, whole bags."""
         return loader(self.manifest, self.parts.get("validation", []), self.fitted, self.cache, self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, for checkpoints."""
+        return {"epoch": self.trainer.current_epoch if self.trainer else self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begins with the epoch of a checkpoint."""
+        self.epoch = state_dict["epoch"]
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The batch on the device, record by record."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nsclc_mtl.cohort import names, scan_files
 from nsclc_mtl.cohort.folder import Absent, Folder
-from nsclc_mtl.features import store
+from nsclc_mtl.features import store, vectors
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
 from nsclc_mtl.tables import outcomes, read
 
@@ -30,9 +30,8 @@ def load(
     """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`); derived files lie under `out`.
 
     `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
-    are left out with a note. `keys` names the derived files: `features`, and `radiomics`, `volumes` and `deep`, of a
-    modality that names a preset of scans `radiomics@PRESET` and so on. Raises DataFault on invalid tables and
-    UsageFault on an unknown task or modality.
+    are left out with a note. `keys` names the derived files (`features`, `slides`, those of `scan_files.made`). Raises
+    DataFault on invalid tables and UsageFault on an unknown task or modality.
     """
     return _Loader(cohort, Path(out), dict(keys or {})).load(tasks, modalities)
 
@@ -109,9 +108,10 @@ class _Loader:
 
     @staticmethod
     def _maker(spec: ModalitySpec) -> str:
+        extracted = spec.kind == "vector" and not spec.options.get("file")
         return (
             "`mtl extract`"
-            if spec.kind in ("bag", "volume", "radiomics", "deep")
+            if extracted or spec.kind in ("bag", "volume", "radiomics", "deep")
             else "nothing: its table is empty; correct it"
         )
 
@@ -137,7 +137,7 @@ class _Loader:
     def _table(self, manifest: Manifest, spec: ModalitySpec, forbidden: set[str]) -> pd.DataFrame:
         options = spec.options
         if spec.kind == "vector":
-            table = self.folder.vectors(options["file"])
+            table = self.folder.vectors(options["file"] if options.get("file") else self._encoded(spec))
         elif spec.kind == "radiomics" and not (options.get("file") and (self.folder.root / options["file"]).is_file()):
             table = self._extracted(spec, "radiomics")
         elif spec.kind == "deep":
@@ -182,22 +182,21 @@ class _Loader:
             listed = ", ".join(f"'{value}' ({count} rows)" for value, count in strange.value_counts().head(5).items())
             self.notes.append(f"{name}: column '{column.name}' holds {listed}, outside its order: taken as missing")
 
-    def _derived(self, spec: ModalitySpec, what: str) -> str:
-        """Name of the files that `mtl extract` makes for this modality: by its own preset, or by the group `scans`."""
-        preset = spec.options.get("scans")
-        if what == "deep" and self.keys and not any(key.startswith("deep") for key in self.keys):
+    def _encoded(self, spec: ModalitySpec) -> str:
+        """The `.npz` of patients that a slide encoder made of this cohort's slides."""
+        if not self.keys.get("slides"):
             raise Absent(
-                f"modality '{spec.name}' needs a frozen network: set deep=resnet50_25d, squeezenet_25d or resnet_3d"
+                f"cohort.modalities.{spec.name} names no file, so it is what a slide encoder makes of the slides: set "
+                "slide_encoder=NAME as for `mtl extract`, or name an .npz of patient_id -> vector"
             )
-        if preset and self.keys and f"{what}@{preset}" not in self.keys:
-            raise UsageFault(
-                f"cohort.modalities.{spec.name} names the preset '{preset}' of scans, but the model was trained "
-                "with others: name one of those, for its features are the ones that the model knows"
-            )
-        return self.keys.get(f"{what}@{preset}" if preset else what, "")
+        name = vectors.patients_file(self.name, spec.options.get("table", "slides.csv"))
+        path = (self.out / "slides" / self.keys["slides"] / name).resolve()
+        if not path.is_file():
+            raise Absent(f"no slide vectors at '{path}'; run `mtl extract` with the same slide_encoder")
+        return str(path)
 
     def _extracted(self, spec: ModalitySpec, what: str) -> pd.DataFrame:
-        path = self.out / "scans" / f"{self._derived(spec, what)}.parquet"
+        path = self.out / "scans" / f"{scan_files.made(spec, what, self.keys)}.parquet"
         if not path.is_file():
             told = {"radiomics": "radiomics", "deep": "deep features"}[what]
             raise Absent(f"no {told} of '{spec.name}' at '{path}'; run `mtl extract` (the phantom: `mtl demo`)")
@@ -247,7 +246,7 @@ class _Loader:
         else:
             scans = self.folder.table(file, "scan_id")
         wanted = spec.options.get("scan_modality")
-        derived = self.out / "scans" / self._derived(spec, "volumes")
+        derived = self.out / "scans" / scan_files.made(spec, "volumes", self.keys)
         volumes: dict[str, str] = {}
         chosen = derived.with_suffix(".csv")  # which scan is the patient's, where there are several
         first = set(read.read_text(chosen)["scan_id"]) if chosen.is_file() else None

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from nsclc_mtl.cohort.folder import Absent
-from nsclc_mtl.records import DataFault, UsageFault
+from nsclc_mtl.records import DataFault, ModalitySpec, UsageFault
 from nsclc_mtl.tables.read import read_indexed
 
 FILE = "scans.csv"
@@ -47,3 +47,23 @@ def table(root: Path, cohort: Mapping[str, Any], patients: Iterable[str], file: 
     if not rows:
         raise Absent(f"no scan of any patient lies at '{image}' under cohort.root; correct cohort.scans")
     return pd.DataFrame(rows)
+
+
+def made(spec: ModalitySpec, what: str, keys: Mapping[str, str]) -> str:
+    """Name of what `mtl extract` makes for this modality: `radiomics`, `volumes` or `deep`, by the group `scans` or by
+    the preset that the modality names.
+
+    `keys` has them as `radiomics` and `radiomics@PRESET`. Raises `Absent` where no network for deep features is chosen
+    and UsageFault on a preset that is not among the keys.
+    """
+    preset = spec.options.get("scans")
+    if what == "deep" and keys and not any(key.startswith("deep") for key in keys):
+        raise Absent(
+            f"modality '{spec.name}' needs a frozen network: set deep=resnet50_25d, squeezenet_25d or resnet_3d"
+        )
+    if preset and keys and f"{what}@{preset}" not in keys:
+        raise UsageFault(
+            f"cohort.modalities.{spec.name} names the preset '{preset}' of scans, but the model was trained "
+            "with others: name one of those, for its features are the ones that the model knows"
+        )
+    return keys.get(f"{what}@{preset}" if preset else what, "")

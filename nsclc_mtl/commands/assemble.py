@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.resume import written
 from nsclc_mtl.config import build
 from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec
 
@@ -82,7 +83,8 @@ def save_fitted(
         for n, s in specs.items()
     }
     state = {"fitted": fitted.state(), "tasks": tasks, "modalities": {n: dict(m) for n, m in modalities.items()}}
-    (folder / "fitted.json").write_text(json.dumps(state) + "\n")
+    with written(folder / "fitted.json") as aside:
+        aside.write_text(json.dumps(state) + "\n")
 
 
 SEAL = "manifest.sha256"
@@ -93,7 +95,8 @@ def seal(folder: Path) -> None:
     from nsclc_mtl.tables.read import sha256
 
     files = [folder / "fitted.json", *sorted(folder.glob("model*.ckpt"))]
-    (folder / SEAL).write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
+    with written(folder / SEAL) as aside:
+        aside.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
 
 
 def unbroken(folder: Path) -> None:

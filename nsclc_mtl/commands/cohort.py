@@ -32,8 +32,12 @@ def derived(cfg: Mapping[str, Any]) -> dict[str, str]:
     """Names of the derived folders under `paths.out` that these settings lead to."""
     from nsclc_mtl.commands import scans
     from nsclc_mtl.features.backbones import feature_key
+    from nsclc_mtl.features.slide_encoders import slide_key
 
-    return {"features": feature_key(cfg["slides"], cfg["backbone"], cfg.get("stain")), **scans.keys(cfg)}
+    features = feature_key(cfg["slides"], cfg["backbone"], cfg.get("stain"))
+    encoder = cfg.get("slide_encoder") or {}
+    slides = slide_key(features, encoder) if encoder.get("name") else ""
+    return {"features": features, "slides": slides, **scans.keys(cfg)}
 
 
 def phantom_root(cohort: Mapping[str, Any], paths: Mapping[str, Any]) -> Path:

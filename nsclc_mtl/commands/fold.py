@@ -4,33 +4,61 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec
+from nsclc_mtl.records import Manifest, TaskSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from nsclc_mtl.bags.datamodule import FoldData
+    from nsclc_mtl.commands.resume import Progress
     from nsclc_mtl.learner import Learner
 
 
 def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
-    """Trains one fold of the run at `path`: `fold<k>/` with fitted.json, model<m>.ckpt, log and predictions.csv."""
+    """Trains one fold of the run at `path`: `fold<k>/` with fitted.json, model<m>.ckpt, log and predictions.csv.
+
+    Goes on where an earlier start left it. Raises TryAgain where the folder cannot be written.
+    """
     import pandas as pd
 
-    from nsclc_mtl.commands import assemble, resume
+    splits = pd.read_csv(path / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
+    with _threads(settings["folds"]["threads"], splits["fold"].nunique()):
+        _train_fold(settings, splits[splits["fold"] == fold], path / f"fold{fold}")
+
+
+@contextmanager
+def _threads(wanted: int | None, folds: int) -> Iterator[None]:
+    """So many threads, whatever number of folds is trained at a time: another number adds up in another order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or max(1, before // folds))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -> None:
+    import pandas as pd
+
+    from nsclc_mtl.commands import assemble, confidence, resume
     from nsclc_mtl.commands.cohort import open_cohort
 
-    manifest = open_cohort(settings)
-    splits = pd.read_csv(path / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
-    rows = splits[splits["fold"] == fold]
-    folder = path / f"fold{fold}"
-    folder.mkdir(exist_ok=True)
-    members, data = train_members(settings, manifest, rows, folder)
+    fold, manifest = int(rows["fold"].iloc[0]), open_cohort(settings)
+    made_from = resume.account(settings, manifest, rows)
+    members, data = train_members(settings, manifest, rows, resume.begin(folder, made_from))
+    if set_aside := data.parts.get("calibration"):
+        data.fitted.trust = confidence.fit(
+            predict(members, manifest, set_aside, data), manifest, float(settings["trust"]["miss"])
+        )
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
     assemble.seal(folder)
     held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"])}
@@ -41,20 +69,23 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     frame = pd.concat(predicted)
     # of the training part only the risk is kept: what cut-offs are fitted on
     frame = frame[(frame["part"] != "train") | (frame["output"] == "risk")]
-    frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
+    with resume.written(folder / "predictions.csv") as aside:
+        frame.to_csv(aside, index=False, lineterminator="\n", float_format="%.7g")
     if settings["audit"]:
-        spoiled(members, manifest, held["test"], data, fold, settings).to_parquet(folder / "audit.parquet", index=False)
-    resume.finish(folder, resume.account(settings, manifest, rows))
+        table = spoiled(members, manifest, held["test"], data, fold, settings)
+        with resume.written(folder / "audit.parquet") as aside:
+            table.to_parquet(aside, index=False)
+    resume.finish(folder, made_from)
 
 
 def train_members(
-    settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, folder: Path
+    settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, progress: Progress
 ) -> tuple[list[Learner], FoldData]:
     """The trained members of a fold's ensemble (same data, other seeds) and the data they were trained on."""
     import pytorch_lightning as pl
 
     from nsclc_mtl.bags.datamodule import FoldData
-    from nsclc_mtl.commands import assemble
+    from nsclc_mtl.commands import assemble, checkpoint
 
     fold, seed = int(rows["fold"].iloc[0]), int(settings["seed"])
     chosen = assemble.options(settings, manifest)
@@ -65,23 +96,38 @@ def train_members(
     data.fitted.tasks = assemble.fit_tasks(settings, manifest, data.parts["train"])
     members = []
     for member in range(int(settings["members"])):
+        path = progress.folder / f"model{member}.ckpt"
         with _quiet():
             pl.seed_everything(seed * 10_007 + fold * 101 + member, verbose=False)
-            data.seed = seed + member
+            data.seed, data.epoch = seed + member, 0
             learner = assemble.learner(settings, manifest.tasks, chosen, data.fitted)
-            trainer = _trainer(settings, folder / f"log{member}", steps_an_epoch=len(data.train_dataloader()))
-            trainer.fit(learner, datamodule=data)
+            if path.name in progress.members:  # trained by an earlier start
+                learner.load_state_dict(checkpoint.read(path)["state_dict"])
+                members.append(learner.eval())
+                continue
+            trainer = _trainer(settings, progress, member, steps_an_epoch=len(data.train_dataloader()))
+            trainer.fit(learner, datamodule=data, ckpt_path=progress.point, weights_only=True)
         learner.eval()
         _baselines(learner, manifest, data)
-        save(trainer, folder / f"model{member}.ckpt")
+        trainer.save_checkpoint(path)
+        progress.trained(path)
         members.append(learner)
     return members, data
 
 
-def _trainer(settings: Mapping[str, Any], folder: Path, steps_an_epoch: int) -> Any:
+def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, steps_an_epoch: int) -> Any:
+    from nsclc_mtl.commands import checkpoint
     from nsclc_mtl.config import build
 
-    loggers = [build(node, save_dir=str(folder), name="") for node in (settings.get("logger") or {}).values()]
+    folder, point = progress.folder / f"log{member}", progress.point
+    if point is None:
+        shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed in its first epoch
+    nodes = list((settings.get("logger") or {}).values())
+    versions = checkpoint.log_versions(point) or [None] * len(nodes)
+    loggers = [
+        build(node, save_dir=str(folder), name="", **({} if version is None else {"version": version}))
+        for node, version in zip(nodes, versions, strict=True)
+    ]
     callbacks = [build(node) for node in (settings.get("callbacks") or {}).values()]
     accelerator, devices = device(settings["device"])
     epochs = max(settings["trainer"]["max_epochs"], math.ceil(settings["optim"]["min_steps"] / steps_an_epoch))
@@ -91,7 +137,8 @@ def _trainer(settings: Mapping[str, Any], folder: Path, steps_an_epoch: int) -> 
         devices=devices,
         precision=settings["precision"],
         logger=loggers or False,
-        callbacks=callbacks,
+        callbacks=[checkpoint.Resumable(progress, member, settings["checkpoint_s"]), *callbacks],
+        plugins=[*(settings["trainer"].get("plugins") or []), checkpoint.WholeFiles()],
         default_root_dir=str(folder),
     )
 
@@ -107,17 +154,6 @@ def device(word: str) -> tuple[str, int]:
     if word == "cuda" and not torch.cuda.is_available():
         raise UsageFault("device=cuda, but this machine has no usable GPU; set device=cpu or device=auto")
     return ("cuda" if word != "cpu" and torch.cuda.is_available() else "cpu"), 1
-
-
-def save(trainer: Any, path: Path) -> None:
-    """A checkpoint of plain types, verified by reading it back. Raises IntegrityFault where it did not arrive."""
-    import torch
-
-    trainer.save_checkpoint(path)
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is absent, cut short or not plain: all mean that nothing was saved
-        raise IntegrityFault(f"the checkpoint '{path.name}' did not read back as written; is the disk full?") from error
 
 
 def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
@@ -138,13 +174,14 @@ def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], 
     """Outputs of each task, mean over the members: a frame by patient_id with columns `p:..`, `risk`, `surv:..`.
 
     `data` has the `fitted` and the `cache` to read with. It is done where the members are. Survival curves and
-    probabilities are averaged as such.
+    probabilities are averaged as such; the fold's temperature is applied where it has one.
     """
     import numpy as np
     import pandas as pd
     import torch
 
     from nsclc_mtl.bags.datamodule import loader, moved
+    from nsclc_mtl.commands import confidence
 
     sums: dict[str, dict[str, list[np.ndarray]]] = {}
     with torch.no_grad():
@@ -155,12 +192,11 @@ def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], 
                 for output in made[0][task]:
                     mean = torch.stack([m[task][output] for m in made]).mean(0)
                     sums.setdefault(task, {}).setdefault(output, []).append(mean.cpu().numpy())
-    return {
-        task: pd.DataFrame(
-            {o: np.concatenate(v) for o, v in outputs.items()}, index=pd.Index(list(ids), name="patient_id")
-        )
-        for task, outputs in sums.items()
+    outputs = {
+        task: pd.DataFrame({o: np.concatenate(v) for o, v in of.items()}, index=pd.Index(list(ids), name="patient_id"))
+        for task, of in sums.items()
     }
+    return confidence.scaled(outputs, manifest, data.fitted.trust)
 
 
 def spoiled(
@@ -228,6 +264,7 @@ class _quiet:
         for message in (
             "does not have many workers",
             "GPU available but not used",
+            "Experiment logs directory",
             "`isinstance\\(treespec",
             "treespec, LeafSpec",
         ):

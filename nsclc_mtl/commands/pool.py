@@ -15,10 +15,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands.lease import Watch, heal, holder_of
+from nsclc_mtl import signals
 from nsclc_mtl.commands.slides import Job, Outcome
 from nsclc_mtl.commands.staging import Stage
-from nsclc_mtl.config import signals
+from nsclc_mtl.lease import Watch, heal, holder_of
 from nsclc_mtl.records import ItemFault, ItemSkip
 
 if TYPE_CHECKING:

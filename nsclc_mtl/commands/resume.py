@@ -1,19 +1,27 @@
-"""Which folds of a run are finished, so that `--resume` keeps them and trains the others."""
+"""What `--resume` finds: folds that are finished, folds that can go on where they were, and folds to train anew."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import IntegrityFault, Manifest
+from nsclc_mtl.records import IntegrityFault, Manifest, TryAgain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = "finished.json"
+BEGUN = "begun.json"
+_FOLD = re.compile(r"fold\d+")
+_POINT = re.compile(r"resume-(\d+)-(\d+)-([0-9a-f]{16})\.ckpt")  # member, epochs finished, digest of the content
 
 
 def account(settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame) -> dict[str, str]:
@@ -30,13 +38,28 @@ def account(settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame)
     }
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Finished folds
+# ---------------------------------------------------------------------------------------------------------------------
+
+
 def finish(folder: Path, made_from: Mapping[str, str]) -> None:
-    """`finished.json`, the last file of a fold: what it was made from, and the digests of what was predicted."""
-    from nsclc_mtl.config.run import write_atomic
+    """`finished.json`, the last file of a fold: what it was made from, and the digests of what was predicted.
+
+    What the fold could have gone on from is removed.
+    """
     from nsclc_mtl.tables.read import sha256
 
     files = {name: sha256(folder / name) for name in ("predictions.csv", "audit.parquet") if (folder / name).is_file()}
-    write_atomic(folder / FINISHED, json.dumps({"made_from": dict(made_from), "files": files}, indent=1) + "\n")
+    with written(folder / FINISHED) as aside:
+        aside.write_text(json.dumps({"made_from": dict(made_from), "files": files}, indent=1) + "\n")
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Removes what only an unfinished fold needs."""
+    for path in (folder / BEGUN, *folder.glob("resume-*.ckpt"), *folder.glob("*.tmp")):
+        path.unlink(missing_ok=True)
 
 
 def unfinished(folder: Path, made_from: Mapping[str, str]) -> str:
@@ -49,9 +72,8 @@ def unfinished(folder: Path, made_from: Mapping[str, str]) -> str:
         before, files = dict(told["made_from"]), dict(told["files"])
     except (OSError, KeyError, TypeError, ValueError):
         return "its training did not finish"
-    for what, digest in made_from.items():
-        if before.get(what) != digest:
-            return f"{what} {'has' if what.endswith('configuration') else 'have'} changed"
+    if why := _changed(before, made_from):
+        return why
     try:
         unbroken(folder)
     except IntegrityFault as fault:
@@ -60,3 +82,132 @@ def unfinished(folder: Path, made_from: Mapping[str, str]) -> str:
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             return f"'{folder.name}/{name}' is not the file that the training wrote (sha256 differs)"
     return "" if "predictions.csv" in files else "it has no predictions"
+
+
+def _changed(before: Mapping[str, str], made_from: Mapping[str, str]) -> str:
+    for what, digest in made_from.items():
+        if before.get(what) != digest:
+            return f"{what} {'has' if what.endswith('configuration') else 'have'} changed"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folds in work
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Progress:
+    """How far a fold has come: members that are finished, and where the one in training can go on."""
+
+    folder: Path
+    made_from: dict[str, str]
+    members: dict[str, str] = field(default_factory=dict)  # model<m>.ckpt -> sha256
+    point: Path | None = None  # the checkpoint to go on from
+    member: int = 0
+    epoch: int = 0  # epochs that the member in training has finished
+
+    def reached(self, member: int, epoch: int, raw: bytes, write: Callable[[bytes, Path], None]) -> None:
+        """Keeps the state of a member after an epoch, under a name that tells whether it is whole, and no older one."""
+        name = f"resume-{member}-{epoch}-{hashlib.sha256(raw).hexdigest()[:16]}.ckpt"
+        write(raw, self.folder / name)
+        for path in self.folder.glob("resume-*.ckpt"):
+            if path.name != name:
+                path.unlink()
+
+    def trained(self, path: Path) -> None:
+        """Notes a member that is finished."""
+        from nsclc_mtl.tables.read import sha256
+
+        self.members[path.name] = sha256(path)
+        self._note()
+        for old in self.folder.glob("resume-*.ckpt"):
+            old.unlink()
+        self.point = None
+
+    def _note(self) -> None:
+        with written(self.folder / BEGUN) as aside:
+            aside.write_text(json.dumps({"made_from": self.made_from, "members": self.members}, indent=1) + "\n")
+
+
+def begin(folder: Path, made_from: Mapping[str, str]) -> Progress:
+    """How far the fold has come; one that has not begun, or cannot go on, begins here in an empty folder.
+
+    Raises TryAgain where the folder cannot be written: nobody should learn that after the training.
+    """
+    found = begun(folder, made_from)
+    if isinstance(found, str):
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir()
+        except OSError as error:
+            raise TryAgain(_unwritable(folder, error.strerror)) from error
+        found = Progress(folder, _with_versions(made_from))
+    for remnant in folder.glob("*.tmp"):  # of a process that was killed
+        remnant.unlink(missing_ok=True)
+    found._note()
+    return found
+
+
+def begun(folder: Path, made_from: Mapping[str, str]) -> Progress | str:
+    """How far a fold has come that was left unfinished; why it cannot go on otherwise, empty where it has not begun."""
+    from nsclc_mtl.tables.read import sha256
+
+    try:
+        told = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
+        before, members = dict(told["made_from"]), dict(told["members"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return ""
+    if why := _changed(before, _with_versions(made_from)):
+        return why
+    for name, digest in members.items():
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
+            return f"'{folder.name}/{name}' is not the file that the training wrote (sha256 differs)"
+    found = Progress(folder, before, members, member=len(members))
+    points = [(int(m[1]), int(m[2]), m[3], m.string) for m in map(_POINT.fullmatch, _names(folder)) if m]
+    for member, epoch, digest, name in sorted(points, reverse=True):
+        if member != len(members):
+            continue
+        if not sha256(folder / name).startswith(digest):
+            return f"its checkpoint '{folder.name}/{name}' is not the file that the training wrote (sha256 differs)"
+        found.point, found.epoch = folder / name, epoch
+        return found
+    return found if members else ""
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("resume-*.ckpt"))
+
+
+def _with_versions(made_from: Mapping[str, str]) -> dict[str, str]:
+    """Also what the numbers of a half-trained fold depend on: its two halves are to be made by the same code."""
+    from nsclc_mtl.config.machine import versions
+
+    return {**made_from, "the versions of the libraries": json.dumps(versions(), sort_keys=True)}
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A file of a fold to be written beside its final name, which it gets when it is whole; or nothing is left.
+
+    Raises TryAgain where it cannot be written.
+    """
+    from nsclc_mtl.features.store import published
+
+    try:
+        with published(path) as aside:
+            yield aside
+    except TryAgain as fault:
+        full = isinstance(fault.__cause__, OSError)
+        raise TryAgain(_unwritable(path, os.strerror(28) if full else str(fault))) from fault
+    except OSError as error:
+        raise TryAgain(_unwritable(path, error.strerror)) from error
+
+
+def _unwritable(path: Path, why: str | None) -> str:
+    run = next(above for above in path.parents if not _FOLD.fullmatch(above.name))
+    return (
+        f"'{path.relative_to(run)}' cannot be written ({why}): make room, or let it be written to, then repeat the "
+        f"command with name={run.name} --resume"
+    )

@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.resume import written
 from nsclc_mtl.records import DataFault, Manifest, TryAgain, UsageFault
 
 if TYPE_CHECKING:
@@ -39,17 +40,18 @@ def body(cfg: DictConfig, run: Run) -> None:
     folds = sorted(splits["fold"].unique()) if settings["fold"] == "all" else [settings["fold"]]
     if not set(folds) <= set(splits["fold"]):
         raise UsageFault(f"fold={settings['fold']} is none of {sorted(map(int, splits['fold'].unique()))}; or fold=all")
-    splits.to_csv(run.path / "splits.csv", index=False)
+    with written(run.path / "splits.csv") as aside:
+        splits.to_csv(aside, index=False)
     describe(manifest, run.path)
     kept = keep(settings, manifest, splits, run)
     for fold, seconds in _train(settings, [int(f) for f in folds if int(f) not in kept], run):
         run.done.append(f"fold{fold}")
         run.say(f"fold {fold} trained in {seconds:.0f} s")
     run.done.sort(key=lambda item: int(item[4:]))
-    gather(run.path)
+    gather(run.path, run.done)
     measure(manifest, run)
     if settings["audit"]:
-        audit(manifest, run.path, int(settings["seed"]))
+        audit(manifest, run.path, run.done, int(settings["seed"]))
     run.say(f"next: mtl evaluate ckpt={os.path.relpath(run.path)}")
 
 
@@ -62,22 +64,45 @@ def available(device: str) -> None:
 
 
 def keep(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, run: Run) -> set[int]:
-    """The folds that an earlier start of the run has finished; what it left of the others is removed, and said."""
-    from nsclc_mtl.commands.resume import account, unfinished
+    """The folds that an earlier start of the run has finished. Those that can go on stay as they are.
+
+    What it left of the others is removed, and said.
+    """
+    from nsclc_mtl.commands.resume import account, begun, tidy, unfinished
 
     kept = set()
     for folder in sorted(run.path.glob("fold*"), key=lambda path: int(path.name[4:])):
         fold = int(folder.name[4:])
-        why = unfinished(folder, account(settings, manifest, splits[splits["fold"] == fold]))
-        if why:
-            again = settings["fold"] in ("all", fold)
-            run.say(f"fold {fold} is {'trained again' if again else 'removed'}: {why}")
-            shutil.rmtree(folder)
-        else:
+        made_from, again = (
+            account(settings, manifest, splits[splits["fold"] == fold]),
+            settings["fold"] in ("all", fold),
+        )
+        why = unfinished(folder, made_from)
+        if not why:
+            tidy(folder)
             run.say(f"fold {fold} is finished and kept")
             run.done.append(folder.name)
             kept.add(fold)
+            continue
+        found = begun(folder, made_from)
+        if not isinstance(found, str):
+            after = f"after epoch {found.epoch}" if found.epoch else "with what is trained"
+            of = f" of member {found.member}" if settings["members"] > 1 else ""
+            run.say(f"fold {fold} {f'goes on {after}{of}' if again else 'is unfinished and left as it is'}")
+        else:
+            run.say(f"fold {fold} is {'trained again' if again else 'removed'}: {found or why}")
+            _remove(folder)
     return kept
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as wrong:
+        raise TryAgain(
+            f"'{folder.name}' cannot be removed ({wrong.strerror}): let it be written to, then repeat the command "
+            f"with name={folder.parent.name} --resume"
+        ) from None
 
 
 def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
@@ -93,12 +118,11 @@ def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
 
-    from nsclc_mtl.commands.pool import end_processes
+    from nsclc_mtl.commands.pool import begin, end_processes
 
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # fork after torch has started its threads can hang
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=begin) as pool:
         jobs = {pool.submit(_timed, train_fold, settings, fold, run.path): fold for fold in folds}
         lost = []
         try:
@@ -117,15 +141,6 @@ def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
             f"a process was killed while it trained (was the memory full?), so that {told} did not finish; the others "
             f"are kept: repeat the command with name={run.path.name} --resume, and folds.workers=1 to need less memory"
         )
-
-
-def _threads(number: int) -> None:
-    import torch
-
-    from nsclc_mtl.commands.pool import begin
-
-    begin()
-    torch.set_num_threads(number)
 
 
 def _timed(work: Any, *args: Any) -> float:
@@ -182,16 +197,18 @@ def describe(manifest: Manifest, folder: Path) -> None:
         "modalities": modalities,
         "notes": manifest.notes,
     }
-    (folder / "cohort.json").write_text(json.dumps(text, indent=1) + "\n")
+    with written(folder / "cohort.json") as aside:
+        aside.write_text(json.dumps(text, indent=1) + "\n")
 
 
-def gather(folder: Path) -> None:
+def gather(folder: Path, folds: Sequence[str]) -> None:
     """`predictions.csv` of the run from those of its folds."""
     import pandas as pd
 
-    parts = sorted(folder.glob("fold*/predictions.csv"), key=lambda path: int(path.parent.name[4:]))
+    parts = [folder / fold / "predictions.csv" for fold in folds]
     frame = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in parts])
-    frame.to_csv(folder / "predictions.csv", index=False, lineterminator="\n")
+    with written(folder / "predictions.csv") as aside:
+        frame.to_csv(aside, index=False, lineterminator="\n")
 
 
 def measure(manifest: Manifest, run: Run) -> None:
@@ -204,18 +221,20 @@ def measure(manifest: Manifest, run: Run) -> None:
 
     results = evaluate_predictions(read_table(run.path / "predictions.csv"), manifest.tasks, None, None, draws=0)
     rows = [row for row in metric_rows(results) if row["metric"] == results[row["task"]].primary]
-    (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with written(run.path / "metrics.json") as aside:
+        aside.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     whole = [row for row in rows if row["fold"] == "all"]
     told = [f"{row['value']:.3f}" if row["value"] is not None else f"- ({row['reason']})" for row in whole]
     run.say("test: " + ", ".join(f"{r['task']} {r['metric']} {t}" for r, t in zip(whole, told, strict=True)))
 
 
-def audit(manifest: Manifest, folder: Path, seed: int, draws: int = 500) -> None:
+def audit(manifest: Manifest, folder: Path, folds: Sequence[str], seed: int, draws: int = 500) -> None:
     """`audit.json`: what each task loses without each modality, from the spoiled scores of all folds."""
     import pandas as pd
 
     from nsclc_mtl.explain.audit import summarise
 
-    spoiled = pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("fold*/audit.parquet"))])
+    spoiled = pd.concat([pd.read_parquet(folder / fold / "audit.parquet") for fold in folds])
     rows = summarise(spoiled, manifest.tasks, manifest.labels, draws, seed)
-    (folder / "audit.json").write_text(json.dumps(rows, indent=1) + "\n")
+    with written(folder / "audit.json") as aside:
+        aside.write_text(json.dumps(rows, indent=1) + "\n")

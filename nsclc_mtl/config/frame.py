@@ -9,16 +9,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from nsclc_mtl import signals
 from nsclc_mtl.records import Fault, TryAgain, UsageFault
 
-from . import signals
 from .allow import check
 from .run import FULL, Log, Run
 from .wiring import compose, to_yaml
@@ -97,10 +97,12 @@ def _run(cfg: DictConfig, run: Run, load: Callable[[], Body], verbose: bool) -> 
                 code = _fault(run, sentence, TryAgain.exit_code, verbose)
             else:
                 code = _unexpected(run, wrong, verbose)
-        except MemoryError:
-            code = _fault(run, "out of memory: take fewer patients a step or fewer tiles", TryAgain.exit_code, verbose)
         except Exception as wrong:
-            code = _unexpected(run, wrong, verbose)
+            if type(wrong).__name__ in ("MemoryError", "OutOfMemoryError"):  # the latter is torch's, of a GPU
+                told = "out of memory: take fewer patients a step or fewer tiles"
+                code = _fault(run, told, TryAgain.exit_code, verbose)
+            else:
+                code = _unexpected(run, wrong, verbose)
         finally:
             if not (unused and run.withdraw()):
                 run.finish(code)
@@ -108,10 +110,12 @@ def _run(cfg: DictConfig, run: Run, load: Callable[[], Body], verbose: bool) -> 
 
 
 def _fault(run: Run, sentence: str, code: int, verbose: bool) -> int:
-    run.note(sentence)
     if verbose:
         traceback.print_exc()
-        run.note(traceback.format_exc())
+    with suppress(OSError):  # a full disk must not hide what is being told
+        run.note(sentence)
+        if verbose:
+            run.note(traceback.format_exc())
     return _tell(sentence.splitlines(), code)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
-import platform
 import re
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,19 +19,17 @@ import yaml
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nsclc_mtl.lease import Lease
 from nsclc_mtl.records import ItemFault, ItemSkip, TryAgain, UsageFault
 
-from .wiring import NO_MODEL, PACKAGE, config_hash, flat, plain, to_yaml
+from .machine import git_commit, peak_rss_mb, versions
+from .wiring import NO_MODEL, config_hash, flat, plain, to_yaml
 
 T = TypeVar("T")
 
-VERSIONS = (
-    "nsclc-mtl", "torch", "pytorch-lightning", "monai", "numpy", "scipy", "pandas", "scikit-learn", "hydra-core",
-    "openslide-python", "tifffile", "h5py", "SimpleITK", "pyradiomics", "pycox",
-)  # fmt: skip
-
 # A run hands its folder to the processes of its own (ranks, folds) through this variable: "verb:path".
 HANDED = "MTL_RUN"
+LEASE = "run.lease"  # held while a process works on the run
 
 
 class Run:
@@ -52,6 +47,7 @@ class Run:
         self.failed: list[dict[str, str]] = []
         self.inputs: list[dict[str, str]] = []
         self._told: dict[str, str] = {}  # why an item was not done, in a sentence
+        self._lease: Lease | None = None
         self.exit_code: int | None = None
         self.config_hash = config_hash(cfg)
         self.seed = plain(cfg).get("seed")
@@ -60,7 +56,8 @@ class Run:
 
     @classmethod
     def open(cls, cfg: Any, verb: str, argv: Sequence[str], resume: bool = False) -> Run:
-        """A run in a folder of its own; UsageFault where the name is taken or the folder cannot be written."""
+        """A run in a folder of its own; UsageFault where the name is taken or the folder cannot be written,
+        TryAgain where another process works on the run that is to go on."""
         verb_of, _, handed = os.environ.get(HANDED, "").partition(":")
         if handed and verb_of == verb:
             return cls(Path(handed), verb, cfg, argv, attached=True)
@@ -70,13 +67,18 @@ class Run:
         if verb == "train":
             _goes_on(path / "config.yaml", content)
         run = cls(path.resolve(), verb, cfg, argv)
-        run.resumed = (path / "run.json").exists()
         try:
+            run._lease = Lease.claim(run.path / LEASE, f"the run in '{path}'")
+            run.resumed = (path / "run.json").exists()
+            for remnant in run.path.glob("*.tmp"):  # of a process that was killed
+                remnant.unlink()
             write_atomic(run.path / "config.yaml", to_yaml(cfg))
             (run.path / "log.txt").touch()
             run._account()
         except OSError as wrong:
-            raise UsageFault(f"the run folder {path} cannot be written: {wrong.strerror}") from None
+            run._leave()
+            kind = TryAgain if wrong.errno in FULL else UsageFault
+            raise kind(f"the run folder {path} cannot be written: {wrong.strerror}") from None
         os.environ[HANDED] = f"{verb}:{run.path}"
         return run
 
@@ -166,8 +168,10 @@ class Run:
         for word, items in (("skipped", self.skipped), ("failed", self.failed)):
             for item in items:
                 self.say(f"{word} {item['id']}: {item['reason']}", style="yellow" if word == "skipped" else "red")
-        self.note(f"exit code {exit_code} after {time.monotonic() - self._began:.1f} s")
-        self._account()
+        with contextlib.suppress(OSError):  # a full disk: the exit code still says so
+            self.note(f"exit code {exit_code} after {time.monotonic() - self._began:.1f} s")
+            self._account()
+        self._leave()
         os.environ.pop(HANDED, None)
         sys.stdout.flush()
         print(f"run: {self.path}", flush=True)
@@ -177,8 +181,9 @@ class Run:
         own = {"config.yaml", "run.json", "log.txt"}
         if self.attached or self.resumed or self.done or self.skipped or self.failed:
             return False
-        if {path.name for path in self.path.iterdir()} - own:
+        if {path.name for path in self.path.iterdir()} - own - {LEASE}:
             return False
+        self._leave()
         for name in own:
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.path, self.path.parent, self.path.parent.parent):
@@ -188,6 +193,11 @@ class Run:
                 break
         os.environ.pop(HANDED, None)
         return True
+
+    def _leave(self) -> None:
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
 
     def _account(self) -> None:
         if self.attached:
@@ -287,35 +297,3 @@ def write_atomic(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that a result depends on, without importing them."""
-    found = {"python": platform.python_version()}
-    for package in VERSIONS:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that the package runs from; None for an installed wheel."""
-    root = PACKAGE.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        out = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return out.stdout.strip() or None
-
-
-def peak_rss_mb() -> float:
-    """The largest resident memory of this process or of one of its children so far, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return round(max(peaks) * unit / 1e6, 1)

@@ -28,7 +28,7 @@ from .names import check_group, check_key, nearest
 # Groups of these names exist, but on the command line the words mean "which of the cohort's": plain values.
 PLAIN = ("tasks", "modalities")
 # What says which folds are trained and how many at a time, and nothing about a fold itself.
-NO_MODEL = ("name", "fold", "folds.workers")
+NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 

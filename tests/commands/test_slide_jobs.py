@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from nsclc_mtl.commands.lease import _here
 from nsclc_mtl.commands.pool import work_through
 from nsclc_mtl.commands.slides import Outcome
 from nsclc_mtl.commands.staging import Stage
 from nsclc_mtl.config.frame import execute
 from nsclc_mtl.features import store
 from nsclc_mtl.features.backbones import feature_key
+from nsclc_mtl.lease import _here
 from nsclc_mtl.phantom.slides import write_pyramid
 from nsclc_mtl.slides import geojson
 
@@ -37,10 +38,11 @@ def tissue_image(px: int = 768, seed: int = 0) -> np.ndarray:
     return (image + rng.integers(-3, 4, (px, px, 1))).clip(0, 255).astype(np.uint8)
 
 
-def mtl(verb: str, *words: str) -> tuple[int, dict]:
+def mtl(verb: str, *words: str, conf_dirs: Sequence[Path] = ()) -> tuple[int, dict]:
     """Exit code and run.json of a command run in the current folder."""
     seen = set(Path("runs").rglob("run.json"))
-    code = execute(verb, list(words), lambda: importlib.import_module(f"nsclc_mtl.commands.{verb}").body)
+    body = f"nsclc_mtl.commands.{verb}"
+    code = execute(verb, list(words), lambda: importlib.import_module(body).body, conf_dirs=list(conf_dirs))
     new = set(Path("runs").rglob("run.json")) - seen
     return code, json.loads(new.pop().read_text()) if new else {}
 
@@ -118,27 +120,27 @@ def test_extract_writes_what_train_looks_for_and_a_rerun_keeps_it(bench: Path) -
     assert path.read_bytes() != before
 
 
+def mtl_of_a_cohort(bench: Path, *words: str) -> tuple[int, dict]:
+    """`mtl tile` on the slides that `slides.csv` lists, declared as a cohort of one's own."""
+    (bench / "patients.csv").write_text("patient_id\n001\n")
+    (bench / "conf" / "cohort").mkdir(parents=True, exist_ok=True)
+    (bench / "conf" / "cohort" / "mine.yaml").write_text(
+        "name: mine\nroot: .\npatients: {file: patients.csv, id: patient_id}\n"
+        "tasks: {}\nmodalities: {wsi: {kind: bag, table: slides.csv}}\n"
+    )
+    return mtl("tile", "cohort=mine", *words, conf_dirs=[bench / "conf"])
+
+
 def test_a_cohort_says_which_slides_and_at_which_scale(bench: Path) -> None:
     shutil.copy(bench / "slides" / "a b" / "Schnitt ä.tiff", bench / "good.tiff")
     tifffile.imwrite(bench / "bare.tiff", tissue_image(), photometric="rgb", tile=(256, 256), metadata=None)
-    (bench / "patients.csv").write_text("patient_id\n001\n")
     rows = [
         "slide_id,patient_id,path,mpp", "good,001,good.tiff,", "bare,001,bare.tiff,", "stated,001,bare.tiff,0.5",
         "words,001,bare.tiff,about 1", "gone,001,gone.svs,", "ready,001,ready.h5,",
     ]  # fmt: skip
     (bench / "slides.csv").write_text("\n".join(rows) + "\n")
-    conf = bench / "conf" / "cohort"
-    conf.mkdir(parents=True)
-    (conf / "mine.yaml").write_text(
-        "name: mine\nroot: .\npatients: {file: patients.csv, id: patient_id}\n"
-        "tasks: {}\nmodalities: {wsi: {kind: bag, table: slides.csv}}\n"
-    )
-    code = execute(
-        "tile", ["cohort=mine", *QUICK], lambda: importlib.import_module("nsclc_mtl.commands.tile").body,
-        conf_dirs=[bench / "conf"],
-    )  # fmt: skip
+    code, account = mtl_of_a_cohort(bench, *QUICK)
     assert code == 4
-    account = json.loads(next(Path("runs").rglob("run.json")).read_text())
     assert account["done"] == ["good", "stated"]
     assert reasons(account["skipped"]) == {"ready": "features_given"}
     assert reasons(account["failed"]) == {"bare": "mpp_missing", "words": "mpp_implausible", "gone": "absent"}
@@ -217,6 +219,42 @@ def test_regions_drawn_in_qupath_restrict_the_tiling(bench: Path) -> None:
     assert set(reasons(account["failed"]).values()) == {"roi_invalid"}
 
 
+def test_the_column_roi_comes_before_the_folder(bench: Path) -> None:
+    whole = (bench / "slides" / "a b" / "Schnitt ä.tiff").read_bytes()
+    for name in ("own", "folder", "gone", "neither"):
+        (bench / "slides" / f"{name}.tiff").write_bytes(whole)
+    drawn(bench / "drawn by hand" / "own regions.geojson", (256, 256, 128))
+    for name in ("own", "folder", "gone"):
+        drawn(bench / "roi" / f"{name}.geojson", (512, 512, 128))
+    rows = ["own,drawn by hand/own regions.geojson", "folder,", "gone,drawn by hand/gone.geojson", "neither,NA"]
+    told = [f"{row.split(',')[0]},001,slides/{row.split(',')[0]}.tiff,{row.split(',')[1]}" for row in rows]
+    (bench / "slides.csv").write_text("\n".join(["slide_id,patient_id,path,roi", *told]) + "\n")
+    code, account = mtl_of_a_cohort(bench, *QUICK[:1], "slides.tile_um=32", "slides.roi=roi")
+    assert code == 4
+    assert account["done"] == ["own", "folder"]
+    assert reasons(account["skipped"]) == {"neither": "no_roi"}
+    assert reasons(account["failed"]) == {"gone": "roi_absent"}
+    (at,) = (bench / "out" / "tiles").iterdir()
+    own, folder = (store.read_tiles(at / f"{name}.h5") for name in ("own", "folder"))
+    for tiles, corner in ((own, 256), (folder, 512)):
+        assert len(tiles) > 0
+        assert (tiles.coords > corner - 64).all()
+        assert (tiles.coords < corner + 128).all()
+
+    code, account = mtl_of_a_cohort(bench, *QUICK[:1], "slides.tile_um=32")  # no folder: the rest is tiled whole
+    assert account["done"] == ["own", "folder", "neither"]
+    assert reasons(account["failed"]) == {"gone": "roi_absent"}
+    places = {path.stem: len(store.read_tiles(path)) for path in bench.glob("out/tiles/*/*.h5")}
+    assert places["neither"] > 10 * places["own"]
+
+    before = own.attrs["roi_hash"]
+    drawn(bench / "drawn by hand" / "own regions.geojson", (256, 256, 256))
+    mtl_of_a_cohort(bench, *QUICK[:1], "slides.tile_um=32", "slides.roi=roi")
+    again = store.read_tiles(at / "own.h5")  # the file was drawn anew, so the slide is tiled anew
+    assert again.attrs["roi_hash"] != before
+    assert len(again) > len(own)
+
+
 def test_a_sample_and_the_segmenter_have_tiles_of_their_own(bench: Path) -> None:
     for words in ([], ["slides.sample=5"], ["slides.sample=5", "slides.sample_seed=1"], ["segmenter.closing_um=40"]):
         assert mtl("tile", "slides", *QUICK, *words)[0] == 0
@@ -284,3 +322,26 @@ def test_a_run_that_is_ended_leaves_no_lease_of_its_dead_processes(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         work_through([], lambda job: Outcome(), 1, Told(), "tile", [tmp_path], Stage(None, 1, lambda job: True))  # type: ignore[arg-type]
     assert not lease.exists()
+
+
+@pytest.mark.slow
+def test_weights_of_the_hub_are_read_once_and_their_content_is_the_key(
+    bench: Path, hub_cache: Callable[..., Path]
+) -> None:
+    from monai.networks.nets.resnet import resnet50
+    from safetensors.torch import save
+
+    from nsclc_mtl.commands.cohort import derived
+    from nsclc_mtl.config import compose, plain
+
+    net = resnet50(spatial_dims=2, n_input_channels=3, shortcut_type="B", bias_downsample=False, conv1_t_stride=2)
+    hub_cache(save(net.state_dict()))
+    words = ["backbone=resnet50", "backbone.hub=some/where", "backbone.tile_px=64", *QUICK]
+    code, account = mtl("extract", "slides.dir=slides", *words)
+    assert (code, account["done"]) == (0, ["a b__Schnitt ä"])
+    (folder,) = (bench / "out" / "features").iterdir()
+    settings = plain(compose("train", words))
+    assert derived(settings)["features"] == folder.name  # training finds it without asking the hub
+    hub_cache(b"other weights")
+    assert derived(settings)["features"] != folder.name
+    assert mtl("extract", "slides.dir=slides", *words, "backbone.weights_sha256=" + "0" * 64)[0] == 5

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 from test_slide_jobs import mtl, reasons, tissue_image
 
-from nsclc_mtl.commands import lease, pool, staging
+from nsclc_mtl import lease
+from nsclc_mtl.commands import pool, staging
 from nsclc_mtl.commands import slides as jobs
-from nsclc_mtl.commands.lease import Lease
 from nsclc_mtl.features import keys
+from nsclc_mtl.lease import Lease
 from nsclc_mtl.phantom.slides import write_pyramid
 
 WORDS = ["slides.dir=slides", "slides.tile_um=64", "backbone.tile_px=64"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import h5py
@@ -78,4 +79,16 @@ def test_a_gpu_that_is_not_there_ends_the_run(slides: Path, monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, _ = mtl("extract", "slides.dir=slides", "device=cuda", *QUICK)
     assert code == 2
+    assert not Path("out").exists()
+
+
+def test_weights_with_a_flipped_byte_end_the_run_before_any_tile(slides: Path) -> None:
+    raw = bytearray(b"weights" * 1000)
+    Path("w.pth").write_bytes(raw)
+    words = ["slides.dir=slides", "backbone=squeezenet", "backbone.weights=w.pth", *QUICK]
+    known = f"backbone.weights_sha256={hashlib.sha256(raw).hexdigest()}"
+    assert mtl("extract", *words, known)[0] == 3  # the bytes that were meant, which are no weights
+    raw[3500] ^= 1
+    Path("w.pth").write_bytes(raw)
+    assert mtl("extract", *words, known)[0] == 5
     assert not Path("out").exists()

@@ -108,6 +108,26 @@ def test_a_full_disk_is_try_again(conf: Path, capsys: pytest.CaptureFixture[str]
     assert "the disk is full (out/x.h5)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.")])
+def test_out_of_memory_says_what_to_do(conf: Path, capsys: pytest.CaptureFixture[str], wrong: Exception) -> None:
+    assert run_toy(fails(wrong)) == 75
+    assert capsys.readouterr().err == "mtl: out of memory: take fewer patients a step or fewer tiles\n"
+
+
+def test_a_run_in_work_is_not_gone_on_with(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes = []
+
+    def meanwhile(cfg: Any, run: Run) -> None:
+        os.environ.pop("MTL_RUN")  # as from another shell
+        codes.append(run_toy(done, "name=r", resume=True))
+
+    assert run_toy(meanwhile, "name=r") == 0
+    assert codes == [75]
+    assert f"process {os.getpid()} on " in capsys.readouterr().err
+    assert not Path("runs/toy/r/run.lease").exists()
+    assert run_toy(done, "name=r", resume=True) == 0
+
+
 def test_an_unexpected_fault_never_quotes_the_data(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_toy(fails(KeyError("Jane Doe, 1961")), "name=r") == 1
     err = capsys.readouterr().err

@@ -32,6 +32,7 @@ def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[
 
     from nsclc_mtl.commands.cohort import open_cohort, phantom_root, split
     from nsclc_mtl.commands.fold import predict, spoiled, train_members
+    from nsclc_mtl.commands.resume import begin
     from nsclc_mtl.config import compose, plain
     from nsclc_mtl.explain.audit import summarise
 
@@ -52,7 +53,7 @@ def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[
     audits: list[pd.DataFrame] = []
     for fold, rows in splits.groupby("fold"):
         with tempfile.TemporaryDirectory() as folder:
-            members, data = train_members(settings, manifest, rows, Path(folder))
+            members, data = train_members(settings, manifest, rows, begin(Path(folder), {}))
         ids = list(rows.loc[rows["part"] == "test", "patient_id"])
         said = predict(members, manifest, ids, data)
         for task in TASKS:

@@ -94,6 +94,9 @@ def test_a_device_that_is_not_there_and_a_scale_that_is_another(monkeypatch: pyt
     assert frozen(expected_mpp=0.52)
     with pytest.raises(UsageFault, match=r"trained at 0\.25 um/px.*set slides\.tile_um=4"):
         frozen(expected_mpp=0.25)
+    assert frozen(expected_mpp=[0.25, 0.5])
+    with pytest.raises(UsageFault, match=r"trained at 0\.25 or 2 um/px.*set slides\.tile_um=4"):
+        frozen(expected_mpp=[0.25, 2.0])
 
 
 @pytest.mark.parametrize("make", [frozen, lambda: Texture(tile_px=64)], ids=["network", "filters"])
@@ -163,7 +166,8 @@ def layers() -> dict[str, np.ndarray]:
     for name, part in Convolutions().named_modules():
         if isinstance(part, nn.Conv2d):
             cell = np.empty((1, 2), object)
-            cell[0, 0] = part.weight.detach().numpy().transpose(2, 3, 1, 0)
+            kernel = part.weight.detach().numpy().transpose(2, 3, 1, 0)
+            cell[0, 0] = kernel[:, :, ::-1] if name == "conv1" else kernel  # the file takes B, G, R
             cell[0, 1] = part.bias.detach().numpy()[None]
             found[name.replace(".squeeze", "/squeeze1x1").replace(".expand", "/expand")] = cell
     return found

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 import tifffile
 from PIL import Image
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit
+from toy_dicom import dicom
 
 from nsclc_mtl.records import ItemFault, UsageFault
 from nsclc_mtl.slides.reader import TileBatches, content_hash, one_a_series, open_slide
-from nsclc_mtl.slides.reader.dicom import WHOLE_SLIDE
+from nsclc_mtl.slides.reader.dicom import shortened
 
 Maker = Callable[..., Path]
 
@@ -32,39 +29,6 @@ def reason(path: Path, **options: object) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # DICOM
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def dicom(path: Path, image: np.ndarray, mpp: float, series: str, number: int, flavour: str = "VOLUME") -> Path:
-    """One level of a DICOM slide: full tiles of 256 px as JPEG frames (PS3.3, A.32.8)."""
-    height, width, tile = *image.shape[:2], 256
-    down, across = -(-height // tile), -(-width // tile)
-    padded = np.pad(image, ((0, down * tile - height), (0, across * tile - width), (0, 0)), mode="edge")
-    blocks = padded.reshape(down, tile, across, tile, 3).transpose(0, 2, 1, 3, 4).reshape(-1, tile, tile, 3)
-    frames = [imagecodecs.jpeg8_encode(np.ascontiguousarray(block), level=90) for block in blocks]
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = WHOLE_SLIDE, JPEGBaseline8Bit
-    meta.MediaStorageSOPInstanceUID = f"{series}.{number}"
-    file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    measures, groups, light = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = [mpp / 1000, mpp / 1000], 0.001
-    groups.PixelMeasuresSequence = [measures]
-    light.OpticalPathIdentifier, light.ObjectiveLensPower = "0", 20
-    for word, value in {
-        "SOPClassUID": WHOLE_SLIDE, "SOPInstanceUID": f"{series}.{number}", "SeriesInstanceUID": series,
-        "StudyInstanceUID": f"{series}.0", "FrameOfReferenceUID": f"{series}.99", "Modality": "SM",
-        "ImageType": ["ORIGINAL", "PRIMARY", flavour, "NONE"], "InstanceNumber": number, "SamplesPerPixel": 3,
-        "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0, "Rows": tile, "Columns": tile,
-        "NumberOfFrames": len(frames), "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
-        "TotalPixelMatrixColumns": width, "TotalPixelMatrixRows": height, "TotalPixelMatrixFocalPlanes": 1,
-        "ImagedVolumeWidth": width * mpp / 1000, "ImagedVolumeHeight": height * mpp / 1000, "ImagedVolumeDepth": 0.001,
-        "DimensionOrganizationType": "TILED_FULL", "NumberOfOpticalPaths": 1, "OpticalPathSequence": [light],
-        "SharedFunctionalGroupsSequence": [groups], "PixelData": encapsulate(frames),
-    }.items():  # fmt: skip
-        setattr(file, word, value)
-    file["PixelData"].VR = "OB"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file.save_as(path, enforce_file_format=True)
-    return path
 
 
 def test_a_dicom_slide_is_one_slide_of_several_files(tmp_path: Path, drawn: np.ndarray) -> None:
@@ -88,6 +52,20 @@ def test_a_dicom_slide_is_one_slide_of_several_files(tmp_path: Path, drawn: np.n
             assert np.abs(slide.read(300, 200, 256, 256) - drawn[200:456, 300:556].astype(int)).mean() < 4
     files[2].unlink()
     assert content_hash(files[1]) != before  # the other levels count
+
+
+def test_a_dicom_slide_may_lose_some_frames_where_the_user_lets_it(tmp_path: Path, drawn: np.ndarray) -> None:
+    path = dicom(tmp_path / "level0.dcm", np.tile(drawn, (3, 3, 1)), 0.5, "1.2.3.4", 1)  # 9 x 11 frames
+    whole = path.read_bytes()
+    assert shortened(path) == {}
+    path.write_bytes(whole[:-200])  # the last frame, and the mark of the end
+    assert shortened(path) == {"level0.dcm": (1, 99)}
+    assert reason(path) == "corrupt"
+    with open_slide(path, max_unreadable=0.05) as slide:
+        assert slide.unreadable == pytest.approx(1 / 99)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ItemFault, match=r"'level0\.dcm' is truncated, \d+ of its 99 stored tiles are lost"):
+        open_slide(path, max_unreadable=0.05)
 
 
 def test_a_dicom_series_with_only_a_label_is_no_slide(tmp_path: Path, drawn: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,60 @@ def test_bubbles_edges_of_coverslips_and_black_ink_are_no_tissue() -> None:
     assert found.fractions["grey"] > 0.02
 
 
+def dyed(image: np.ndarray, where: np.ndarray, dye: tuple[float, float, float]) -> np.ndarray:
+    """The picture with more optical density in R, G, B at some places: what lies below shows through."""
+    return (image * 10.0 ** -(where[..., None] * np.array(dye))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("ink", [(0.03, 0.35, 0.33), (0.02, 0.30, 0.27)])
+def test_red_ink_that_ends_inside_the_tissue_is_found_and_vessels_stay(ink: tuple[float, float, float]) -> None:
+    image, piece = tissue_like(1.0)
+    y, x = np.ogrid[:200, :240]
+    stroke = (np.abs(x - 120) < 12) & (y > 70) & (y < 130)
+    vessels = (y - 100) ** 2 + (x - 80) ** 2 < 16  # 64 um wide
+    found = examine(dyed(dyed(image, stroke, ink), vessels, ink), 8.0)
+    assert not found.mask[75:125, 112:128].any()
+    assert found.mask[97:104, 77:84].all()
+    kept = piece & ~ndimage.binary_dilation(stroke, iterations=8)
+    assert found.mask[kept].mean() > 0.95
+    assert 0.05 < found.fractions["pen"] < 0.25
+
+
+def test_a_red_stroke_on_glass_is_followed_into_the_tissue() -> None:
+    image, piece = tissue_like(1.0)
+    stroke = np.zeros(piece.shape, bool)
+    stroke[96:104, 5:120] = True
+    found = examine(dyed(image, stroke, (0.03, 0.8, 0.7)), 8.0)
+    assert not found.mask[97:103, 5:110].any()
+    assert found.mask[piece & ~ndimage.binary_dilation(stroke, iterations=8)].mean() > 0.95
+
+
+@pytest.mark.parametrize("dye", [(0.27, 0.57, 0.78), (0.10, 0.60, 0.50)])
+def test_a_brown_or_red_stain_is_no_ink(dye: tuple[float, float, float]) -> None:
+    """DAB has a hue of its own; a red chromogen or trichrome is known by how much of the tissue has it."""
+    image, piece = tissue_like(0.6)
+    y, x = np.ogrid[:200, :240]
+    stained = piece & ((x + y) % 100 < 60)
+    found = examine(dyed(image, stained, tuple(0.5 * d for d in dye)), 8.0)
+    assert found.fractions["pen"] == 0.0
+    assert found.mask[piece].mean() > 0.95
+
+
+def test_blue_and_brown_cells_side_by_side_are_tissue_though_grey_on_average() -> None:
+    rng = np.random.default_rng(4)
+    y, x = np.ogrid[:200, :240]
+    pale = (y - 100) ** 2 + (x - 150) ** 2 < 45**2
+    core = (y - 100) ** 2 + (x - 105) ** 2 < 20**2
+    cells = ndimage.zoom(rng.integers(0, 3, (100, 120)), 2, order=0)
+    blue, brown = np.array([0.16, 0.13, 0.05]), np.array([0.03, 0.06, 0.15])
+    density = (pale * (cells == 1))[..., None] * blue + (pale * (cells == 2))[..., None] * brown
+    density += core[..., None] * np.array([0.10, 0.28, 0.12])
+    light = 244 * 10.0**-density + rng.normal(0, 1.5, (200, 240, 1))
+    found = examine(light.clip(0, 255).astype(np.uint8), 8.0)
+    assert found.mask[pale].mean() > 0.95
+    assert found.mask[~ndimage.binary_dilation(pale | core, iterations=6)].mean() == 0.0
+
+
 def test_tissue_that_lies_double_is_recorded_and_cut_out_when_asked() -> None:
     image, piece = tissue_like(1.0)
     band = piece & (np.abs(np.arange(240) - 120) < 10)[None]
@@ -145,24 +200,41 @@ def test_rules_are_in_square_micrometres() -> None:
         examine(image.astype(float), 8.0)
 
 
+def shares(folder: Path, name: str) -> tuple[float, float]:
+    """Tissue, and ink among what looked like it, of a tile taken for a thumbnail."""
+    found = examine(np.asarray(Image.open(folder / f"{name}.png").convert("RGB")), 8.0, min_area_um2=32000)
+    return float(found.mask.mean()), found.fractions["pen"]
+
+
 @pytest.mark.realdata
 def test_labelled_tiles(real_data: Path) -> None:
     """Tiles of known content: tissue is kept, empty glass and a green stroke are not."""
-    folder = real_data / "wsi" / "histolab_tiles"
-
-    def share(name: str) -> tuple[float, float]:
-        found = examine(np.asarray(Image.open(folder / f"{name}.png").convert("RGB")), 8.0, min_area_um2=32000)
-        return float(found.mask.mean()), found.fractions["pen"]
-
-    for name in ("almost-white-1", "almost-white-2", "almost-white-ihc", "no-tissue", "no-tissue2", "no-tissue-line"):
+    share = partial(shares, real_data / "wsi" / "histolab_tiles")
+    for name in ("almost-white-1", "almost-white-ihc", "no-tissue", "no-tissue2", "no-tissue-line"):
         assert share(name)[0] < 0.03, name
+    assert 0.02 < share("almost-white-2")[0] < 0.06  # a corner of loose tissue
     for name in ("high-nuclei-score-level0", "medium-nuclei-score-level0", "tissue-level2-3000-7666-7096-11763"):
         kept, ink = share(name)
         assert kept > 0.7, name
         assert ink < 0.02, name
     assert share("no-tissue-green-pen") == (0.0, 1.0)
     assert share("very-low-nuclei-score-red-pen-level1")[1] > 0.5
-    assert share("medium-nuclei-score-green-pen-level1")[1] > 0.3
+    kept, ink = share("no-tissue-red-pen")
+    assert kept < 0.04
+    assert ink > 0.9
+    assert 0.08 < share("high-nuclei-score-red-pen-level1")[1] < 0.2  # over dense tissue
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_tiles_without_pen_marks_have_none(real_data: Path) -> None:
+    folder = real_data / "wsi" / "histolab_tiles"
+    found = {path.stem: shares(folder, path.stem)[1] for path in sorted(folder.glob("*.png")) if "pen" not in path.stem}
+    assert len(found) == 29
+    assert max(found.values()) < 0.02
+    sections = [name for name in found if name.startswith("tissue-level2")]
+    assert len(sections) == 4
+    assert not any(found[name] for name in sections)  # vessels full of blood are no ink
 
 
 @given(st.lists(st.floats(0.05, 1.0), min_size=2, max_size=2))

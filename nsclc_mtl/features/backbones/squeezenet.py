@@ -20,7 +20,7 @@ POOLED_BEFORE = (2, 4, 6)
 SEEN = (3, 5, 7, 9)  # the last fire of each stage
 # Places of the fire modules in torch's own `features` list, which state dicts of the usual checkpoints follow.
 PLACES = {2: 3, 3: 4, 4: 6, 5: 7, 6: 9, 7: 10, 8: 11, 9: 12}
-MEAN = (122.679, 116.669, 104.006)  # R, G, B of the training pictures, as the published weights subtract it
+MEAN = (122.679, 116.669, 104.006)  # R, G, B of the training pictures, which the published weights want subtracted
 
 
 class Fire(nn.Module):
@@ -95,7 +95,10 @@ class Squeezenet(Frozen):
 
 
 def _from_mat(path: Path) -> dict[str, Tensor]:
-    """State dict of a MATLAB file: a cell of kernel (y, x, in, out) and bias a layer."""
+    """State dict of a MATLAB file: a cell of kernel (y, x, in, out) and bias a layer.
+
+    The published file comes from Caffe and takes B, G, R; its first kernel is turned here, so that R, G, B can enter.
+    """
     from scipy.io import loadmat
 
     try:
@@ -103,7 +106,8 @@ def _from_mat(path: Path) -> dict[str, Tensor]:
         state = {}
         for name, ((kernel, bias),) in layers.items():
             own = name.replace("/", ".").replace("squeeze1x1", "squeeze")
-            kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), np.float32)
+            kernel = kernel.transpose(3, 2, 0, 1)
+            kernel = np.ascontiguousarray(kernel[:, ::-1] if own == "conv1" else kernel, np.float32)
             state[f"{own}.weight"] = torch.from_numpy(kernel)
             state[f"{own}.bias"] = torch.from_numpy(np.array(bias, np.float32).ravel())
     except Exception as error:  # scipy raises many types for bytes that are no MATLAB file

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage (DICOM PS3.4)
 
@@ -27,6 +29,51 @@ def only_a_label(path: Path) -> bool:
     """True for a whole-slide file of DICOM without the slide's pixels: a label, an overview, a thumbnail."""
     kind = _flavour(path)
     return kind is not None and not kind[1]
+
+
+def shortened(path: Path) -> dict[str, tuple[int, int]]:
+    """Files of a slide's series whose pixels end before they should: {name: (frames lost, frames)}.
+
+    Levels that are not read would hide it: OpenSlide opens such a series, and stops at the first frame that is gone.
+    """
+    kind = _flavour(path)
+    found = {}
+    for file in sorted(path.parent.glob("*.dcm")) if kind else []:
+        if _flavour(file) == kind:
+            there, total = _frames(file)
+            if there < total:
+                found[file.name] = (total - there, total)
+    return found
+
+
+def _frames(path: Path) -> tuple[int, int]:
+    """Frames that lie whole in a file, and how many it states; walks over them without reading any."""
+    import pydicom
+
+    with path.open("rb") as file:
+        head: Any = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["NumberOfFrames"])
+        total, size = int(head.get("NumberOfFrames", 1) or 1), path.stat().st_size
+        # PS3.5, 7.1.2 and A.4: tag, kind, two bytes, length; unknown where the frames are items, after one of offsets.
+        element = file.read(12)
+        if len(element) < 12 or not element.startswith(b"\xe0\x7f\x10\x00"):
+            return 0, total
+        length = struct.unpack("<I", element[8:])[0]
+        if length != 0xFFFFFFFF:
+            return int(total * min(1.0, (size - file.tell()) / max(1, length))), total
+        return min(total, _items(file, size) - 1), total
+
+
+def _items(file: BinaryIO, size: int) -> int:
+    """Items that lie whole in the rest of a file; many more than can be where their end is marked."""
+    count = 0
+    while len(item := file.read(8)) == 8:
+        tag, length = struct.unpack("<II", item)
+        if tag == 0xE0DDFFFE:
+            return 1 << 40  # all of them: a frame may have several items, or none of its own
+        if tag != 0xE000FFFE or file.seek(length, 1) > size:
+            break
+        count += 1
+    return count
 
 
 def _flavour(path: Path) -> tuple[str, bool] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from nsclc_mtl.records import ItemFault, UsageFault
-from nsclc_mtl.slides.reader.dicom import only_a_label
+from nsclc_mtl.slides.reader.dicom import only_a_label, shortened
 
 SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
@@ -69,11 +69,18 @@ def fault_of(path: Path) -> ItemFault:
 def beyond_the_end(path: Path, most: float = 0.0) -> float:
     """Share of stored tiles that lie beyond the file's end, of the level that lost most; 0 where that cannot be known.
 
-    A truncated TIFF opens and looks fine; the places of its tiles tell, without decoding any. Raises ItemFault
-    `corrupt` where more than `most` is lost, UsageFault where `most` is beyond what is sensible.
+    A truncated TIFF or DICOM file opens and looks fine; the places of its tiles tell, without decoding any. Raises
+    ItemFault `corrupt` where more than `most` is lost, UsageFault where `most` is beyond what is sensible.
     """
     if not 0 <= most <= MOST_UNREADABLE:
         raise UsageFault(f"slides.max_unreadable={most} is outside 0-{MOST_UNREADABLE}; what lost more is no slide")
+    if path.suffix.lower() == ".dcm":
+        cut = shortened(path)
+        for name, (gone, total) in cut.items():
+            if gone > most * total:
+                sentence = f"slide '{path.name}': '{name}' is truncated, {gone} of its {total} stored tiles are lost"
+                raise ItemFault("corrupt", f"{sentence}; copy it again")
+        return max((gone / total for gone, total in cut.values()), default=0.0)
     try:
         size = path.stat().st_size
         with tifffile.TiffFile(path) as tiff:

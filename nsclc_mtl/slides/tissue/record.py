@@ -83,6 +83,14 @@ def without_small(mask: np.ndarray, min_px: float, keep_border: bool = False) ->
     return keep[labels]
 
 
+def touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The connected pieces of a mask that hold a seed; seeds lie in the mask."""
+    labels, count = ndimage.label(mask, ALL)
+    keep = np.zeros(count + 1, bool)
+    keep[labels[seeds]] = True
+    return keep[labels]
+
+
 def disk(radius: float) -> np.ndarray:
     """bool [2r+1, 2r+1]: a disk, at least one pixel in radius."""
     r = max(1, round(radius))

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from nsclc_mtl.commands import lease
-from nsclc_mtl.commands.lease import Lease, Taken, Watch, heal, holder_of, holding
-from nsclc_mtl.config import signals
+from nsclc_mtl import lease, signals
+from nsclc_mtl.lease import Lease, Taken, Watch, heal, holder_of, holding
+from nsclc_mtl.records import TryAgain
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from nsclc_mtl.commands.lease import Lease
+from nsclc_mtl.lease import Lease
 assert Lease.take(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
@@ -214,3 +214,34 @@ def test_a_lease_that_cannot_be_written_is_a_fault_and_leaves_no_file(
     with pytest.raises(OSError, match="No space"):
         Lease.take(path)
     assert not path.exists()
+
+
+def test_who_claims_a_lease_that_is_held_is_told_by_whom(path: Path, other: subprocess.Popen[str]) -> None:
+    with pytest.raises(TryAgain, match=f"process {other.pid} on .* works on the run 'a'"):
+        Lease.claim(path, "the run 'a'")
+    other.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+    Lease.claim(path, "the run 'a'").release()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_lease_of_another_machine_is_watched_before_it_is_claimed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, beats = [0.0], [True]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if beats[0] and now[0] > 10:
+            os.utime(path, (1, 1))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    foreign(path)
+    with pytest.raises(TryAgain, match="on far works on it"):
+        Lease.claim(path, "it")
+    assert now[0] < 12
+    beats[0] = False
+    Lease.claim(path, "it").release()
+    assert now[0] > lease.PATIENCE_S
+    assert "looking for up to" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Leases: a slide is worked on by the process that holds its lease file, and no process that died keeps it.
+"""Leases: a slide or a run is worked on by the process that holds its lease file, and no process that died keeps it.
 
 Several processes, on one machine or on many that share a folder, take leases by creating a file (O_EXCL) that says who
 they are, and touch it while they live. Clocks of two machines are never compared: a holder on this machine is alive if
@@ -21,8 +21,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from nsclc_mtl.config.signals import Given, disturbed, undisturbed
+from nsclc_mtl.records import TryAgain
+from nsclc_mtl.signals import Given, disturbed, undisturbed
 
+POLL_S = 0.5  # how often a lease that is watched is looked at
 BEAT_S = 10.0  # how often a holder touches its lease
 PATIENCE_S = 90.0  # a lease unchanged for so long is stale; network file systems show changes up to 60 s late
 
@@ -71,6 +73,26 @@ class Lease:
             path.unlink(missing_ok=True)
             os.close(handle)
             raise
+
+    @classmethod
+    def claim(cls, path: Path, what: str) -> Lease:
+        """The lease at `path`. Raises TryAgain, which says that another process works on `what`, and which one.
+
+        A lease of another machine is watched until it has been touched, or has not been for `PATIENCE_S`.
+        """
+        watch, first, told = Watch(), _look(path), False
+        while (lease := cls.take(path)) is None:
+            found = _look(path)
+            if found and (found != first or (found[0] and found[0].alive())):
+                raise TryAgain(f"{holder_of(path)} works on {what}: wait until it has ended, or end it")
+            if not told:
+                told = True
+                print(
+                    f"looking for up to {PATIENCE_S:.0f} s whether {holder_of(path)} still works on {what}", flush=True
+                )
+            if not watch.is_free(path):
+                time.sleep(POLL_S)
+        return lease
 
     def release(self) -> None:
         """Gives the lease back; no file is left, unless another process took it over meanwhile."""
