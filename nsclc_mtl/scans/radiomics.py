@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from nsclc_mtl.records import ItemFault, UsageFault, Volume
-from nsclc_mtl.scans.volume import to_sitk
+from nsclc_mtl.scans.grid import to_sitk
+from nsclc_mtl.scans.volume import READING
 
 RECIPE = (
     "pyradiomics is not installed: pip install -U 'setuptools>=77' wheel && "
     "pip install --no-build-isolation pyradiomics==3.0.1 (after numpy), or run `make setup`"
 )
-READING = ("modality", "label", "on_mismatch", "min_voxels")
-"""The options that decide what is read; they belong to the key of everything that is made from a scan."""
+READERS = ("volume", "files", "grid", "dicom", "pet", "multiframe", "masks", "rtstruct", "regions", "network")
+READERS += ("align", "bias")
+"""The modules that decide what is read from files; what is made from a scan depends on all of them."""
 
 
 def features(volume: Volume, params: Mapping[str, Any]) -> dict[str, float]:
@@ -63,7 +65,7 @@ def digest(file: str) -> str:
     """The content of the code that makes a feature, together with the code that reads the scan."""
     room = Path(file).parent
     return hashlib.sha256(
-        b"".join((room / name).read_bytes() for name in (Path(file).name, "volume.py", "dicom.py"))
+        b"".join((room / name).read_bytes() for name in (Path(file).name, *(f"{module}.py" for module in READERS)))
     ).hexdigest()
 
 
