@@ -29,8 +29,8 @@ def carried(
         if difference:
             raise ItemFault(
                 "not_registered",
-                f"the mask of {name} was drawn on a sequence with another grid ({difference}); set scans.register=rigid, "
-                "or draw on this one",
+                f"the mask of {name} was drawn on a sequence with another grid ({difference}); set "
+                "scans.register=rigid, or draw on this one",
             )
         return lesion, ["mask drawn on another sequence on the same grid, not registered"]
     transform, note = rigid(scan, drawn_on, lesion, name)
@@ -80,11 +80,12 @@ def rigid(fixed: sitk.Image, moving: sitk.Image, lesion: sitk.Image, name: str) 
     if after > before or farthest > FARTHEST_MM:
         raise ItemFault(
             "register_failed",
-            f"registering {name} moved the lesion by {farthest:.1f} mm (mutual information {-before:.3f} -> {-after:.3f}); "
-            "draw the mask on it",
+            f"registering {name} moved the lesion by {farthest:.1f} mm (mutual information {-before:.3f} -> "
+            f"{-after:.3f}); draw the mask on it",
         )
     return found, (
-        f"rigid registration, mutual information {-before:.3f} -> {-after:.3f}, lesion moved by at most {farthest:.2f} mm"
+        f"rigid registration, mutual information {-before:.3f} -> {-after:.3f}, "
+        f"lesion moved by at most {farthest:.2f} mm"
     )
 
 

@@ -1,4 +1,4 @@
-"""N4 bias-field correction of MR (Tustison et al., IEEE TMI 29 (2010) 1310), estimated inside the body, by SimpleITK."""
+"""N4 bias-field correction of MR (Tustison et al., IEEE TMI 29 (2010) 1310) inside the body, by SimpleITK."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def corrected(scan: sitk.Image, options: Mapping[str, Any], name: str) -> tuple[
     low, high = np.exp(np.percentile(field[where], [1, 99]))
     return made, (
         f"N4 bias correction inside the body ({100 * where.mean():.0f} % of the scan), shrunk by "
-        f"{'x'.join(map(str, factors))}, at most {'/'.join(map(str, iterations))} iterations; field {low:.2f} to {high:.2f}"
+        f"{'x'.join(map(str, factors))}, at most {'/'.join(map(str, iterations))} iterations; "
+        f"field {low:.2f} to {high:.2f}"
     )
 
 

@@ -54,7 +54,7 @@ def read_series(path: Path, max_bytes: int, modality: str | None = None) -> tupl
 
 
 def headers(path: Path) -> list[Slice]:
-    """Files and headers (without pixels) of the images in a folder, or of one file; those of a DICOMDIR if it names them.
+    """Files and headers (without pixels) of the images in a folder, or of one file; a DICOMDIR is followed.
 
     Raises `ItemFault` (`outside_root`) where a DICOMDIR refers to a file outside its folder, `corrupt` where a file
     that calls itself DICOM is none.
@@ -98,7 +98,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def frame_of_reference(path: Path) -> str:
-    """The frame of reference of the series at a path; empty where it has none or is not DICOM. Never shown to anyone."""
+    """The frame of reference of the series at a path, never to be shown; empty where it has none or is not DICOM."""
     if not is_dicom(path):
         return ""
     found = headers(path)
@@ -143,7 +143,7 @@ def _stack(path: Path, slices: list[Slice]) -> tuple[list[Slice], float, list[st
     except (AttributeError, TypeError, ValueError) as error:
         kind = type(error).__name__
         raise ItemFault(
-            "corrupt", f"{path.name} has slices without position, orientation or pixel spacing ({kind}); export it again"
+            "corrupt", f"{path.name} has slices without position, orientation or pixel spacing ({kind}); export them"
         ) from None
     if len(sizes) > 1 or np.ptp(planes, axis=0).max() > 1e-3 or np.ptp(grids, axis=0).max() > 1e-3 * grids.min():
         raise ItemFault(

@@ -23,7 +23,7 @@ def read(path: Path, max_bytes: int = MAX_BYTES, modality: str | None = None) ->
     """The three-dimensional image in a file or DICOM folder, as it is stored, and notes on how it was read."""
     if not path.exists():
         raise ItemFault("absent", f"{path} does not exist; correct the path in scans.csv")
-    if path.is_dir() or path.stat().st_size and dicom.is_dicom(path):
+    if path.is_dir() or (path.stat().st_size and dicom.is_dicom(path)):
         return dicom.read_series(path, max_bytes, modality)
     if not path.name.lower().endswith(_SUFFIXES):
         raise ItemFault("unsupported", f"{path.name} is none of {', '.join(_SUFFIXES)}; for DICOM name the folder")
@@ -74,12 +74,12 @@ def _read_nifti(path: Path, max_bytes: int) -> sitk.Image:
 
 
 def detached(path: Path) -> list[Path]:
-    """The data file that an NRRD or MetaImage header names; empty for other files and where the data follow the header."""
+    """The data file that an NRRD or MetaImage header names; empty where the data follow the header, as in most files."""
     if not path.name.lower().endswith((".nrrd", ".nhdr", ".mha", ".mhd")):
         return []
     with path.open("rb") as file:
         text = file.read(2**16).split(b"\n\n")[0].decode("latin-1")
-    named = re.search(r"^\s*(?:data ?file\s*:|ElementDataFile\s*=)[ \t]*(.+?)[ \t]*\r?$", text, re.MULTILINE | re.IGNORECASE)
+    named = re.search(r"(?im)^\s*(?:data ?file\s*:|ElementDataFile\s*=)[ \t]*(.+?)[ \t]*\r?$", text)
     if named is None or named[1] == "LOCAL":
         return []
     if named[1].split()[0] == "LIST" or "%" in named[1]:

@@ -28,7 +28,7 @@ def to_sitk(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
 
 
 def from_axes(array: np.ndarray, axes: np.ndarray, origin: Sequence[float]) -> sitk.Image:
-    """The image of an array [z, y, x] whose voxel steps are the columns of `axes` [3, 3], in mm of ITK's space (LPS)."""
+    """The image of an array [z, y, x] whose voxel steps are the columns of `axes` [3, 3], mm in ITK's space (LPS)."""
     spacing = np.linalg.norm(axes, axis=0)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
     image.SetSpacing(spacing.tolist())

@@ -37,8 +37,8 @@ def read(
     """The lesion as 0 and 1 on the grid of `image`, which was read from `scan`, and notes on how it came there.
 
     `roi` names a region, or several that are united: of an RTSTRUCT or DICOM-SEG by their own names, of a label map by
-    `labels` (name -> label) or by the names in the header of a Slicer segmentation. `label` picks one of several labels,
-    or the one with the most voxels ("largest").
+    `labels` (name -> label) or by the names in the header of a Slicer segmentation. `label` picks one of several
+    labels, or the one with the most voxels ("largest").
 
     Raises `ItemFault`: absent, unsupported, corrupt, not_3d, too_large, not_a_mask, several_labels, label_absent,
     empty_roi, geometry_mismatch, outside_image, and those of `rtstruct.rasterise`.

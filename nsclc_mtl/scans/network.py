@@ -52,6 +52,7 @@ def segment(scan: sitk.Image, options: Mapping[str, Any], name: str) -> tuple[si
             given, tile, 1, model, overlap=float(options.get("overlap", 0.25)), mode="gaussian",
             sw_device=str(options.get("device", "cpu")), device="cpu",
         )  # fmt: skip
+    assert isinstance(logits, torch.Tensor)  # our networks have one output
     answer = (logits[0, 0] > 0) if logits.shape[1] == 1 else (logits[0].argmax(0) == int(options.get("label", 1)))
     found = to_sitk(answer.numpy().astype(np.uint8).transpose(2, 1, 0), affine)
     if not answer.any():
@@ -96,7 +97,8 @@ def _loaded(network: str, args: str, weights: str, device: str) -> tuple[Any, st
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        state = next((state[name] for name in _NAMES if isinstance(state.get(name), dict)), state)
+        inner: list[Any] = [state[name] for name in _NAMES if isinstance(state.get(name), dict)]
+        state = inner[0] if inner else state
         model.load_state_dict(state)
     except Exception as error:  # unpickling, shapes, names: each library has its own, and all end here
         told = " ".join(str(error).split())[:200]

@@ -8,6 +8,7 @@ and DICOM PS3.3 C.8.9.4.1.5 where the time of the series was changed after the s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -74,7 +75,7 @@ def _dose(headers: Sequence[Any], name: str) -> tuple[float, str]:
     if correction == "ADMIN":
         return dose, "decay-corrected to the injection"
     if correction != "START":
-        raise ItemFault("not_suv", f"{name} is not corrected for decay (DecayCorrection {correction}); reconstruct it so")
+        raise ItemFault("not_suv", f"{name} is not corrected for decay (DecayCorrection {correction}); reconstruct it")
     half_life = _number(injection, "RadionuclideHalfLife", name)
     scan, how = _scan_start(headers, half_life, name)
     started = _injected(injection, scan, first, name)
@@ -91,8 +92,8 @@ def _dose(headers: Sequence[Any], name: str) -> tuple[float, str]:
 def _scan_start(headers: Sequence[Any], half_life: float, name: str) -> tuple[datetime, str]:
     """The time to which decay is corrected, and its name.
 
-    It is the time of the series, unless a workstation has overwritten that with the time at which it made a new series:
-    then it lies after the first acquisition, and GE's private time, or the time of a frame less its offset, replaces it.
+    It is the time of the series, unless a workstation has overwritten that with the time at which it made a copy: then
+    it lies after the first acquisition, and GE's private time, or the time of a frame less its offset, replaces it.
     """
     first = headers[0]
     series = _moment(first, "Series", name)
@@ -121,7 +122,8 @@ def _scan_start(headers: Sequence[Any], half_life: float, name: str) -> tuple[da
 def _injected(injection: Any, scan: datetime, first: Any, name: str) -> datetime:
     whole = injection.get("RadiopharmaceuticalStartDateTime")
     if whole:
-        return _datetime(str(whole), "RadiopharmaceuticalStartDateTime", name, str(first.get("TimezoneOffsetFromUTC", "")))
+        zone = str(first.get("TimezoneOffsetFromUTC", "") or "")
+        return _datetime(str(whole), "RadiopharmaceuticalStartDateTime", name, zone)
     time = injection.get("RadiopharmaceuticalStartTime")
     if not time:
         raise ItemFault(
@@ -141,15 +143,24 @@ def _moment(header: Any, which: str, name: str) -> datetime:
 
 def _datetime(text: str, tag: str, name: str, zone: str = "") -> datetime:
     """A DICOM date and time on the clock of the scanner, whose offset from UTC is `zone` where it is known."""
-    from pydicom.valuerep import DT
-
+    parts = re.fullmatch(r"(\d{8})(\d{4})(\d\d)?(\.\d{1,6})?([+-]\d{4})?", text.strip())
     try:
-        moment = DT(text.strip())
-        if moment is not None and moment.tzinfo is not None and zone:
-            moment = moment.astimezone(DT(f"20000101000000{zone.strip()}").tzinfo)
-        return datetime(*moment.timetuple()[:6], moment.microsecond)
-    except (ValueError, TypeError, AttributeError):
-        raise ItemFault("not_suv", f"the {tag} of {name} is no DICOM time; correct the tag") from None
+        if parts is None:
+            raise ValueError(text)
+        moment = datetime.strptime(f"{parts[1]}{parts[2]}{parts[3] or '00'}", "%Y%m%d%H%M%S")
+        offset = timedelta(seconds=float(parts[4] or 0))
+        if parts[5] and zone.strip():
+            offset += _utc_offset(zone.strip()) - _utc_offset(parts[5])
+        return moment + offset
+    except ValueError:
+        raise ItemFault("not_suv", f"the {tag} of {name} is no DICOM date and time; correct the tag") from None
+
+
+def _utc_offset(text: str) -> timedelta:
+    parts = re.fullmatch(r"([+-])(\d\d)(\d\d)", text)
+    if parts is None:
+        raise ValueError(text)
+    return timedelta(hours=int(parts[2]), minutes=int(parts[3])) * (-1 if parts[1] == "-" else 1)
 
 
 def _number(header: Any, tag: str, name: str) -> float:

@@ -22,8 +22,9 @@ RECIPE = (
     "pyradiomics is not installed: pip install -U 'setuptools>=77' wheel && "
     "pip install --no-build-isolation pyradiomics==3.0.1 (after numpy), or run `make setup`"
 )
-READERS = ("volume", "files", "grid", "dicom", "pet", "multiframe", "masks", "rtstruct", "regions", "network")
-READERS += ("align", "bias")
+READERS = (
+    "volume", "files", "grid", "dicom", "pet", "multiframe", "masks", "rtstruct", "regions", "network", "align", "bias",
+)  # fmt: skip
 """The modules that decide what is read from files; what is made from a scan depends on all of them."""
 
 

@@ -1,4 +1,4 @@
-"""The region of a scan whose lesion nobody drew: a stated box, the lungs of a CT, or what a network of the user's finds.
+"""The region of a scan whose lesion nobody drew: a box, the lungs of a CT, or what a network of the user's finds.
 
 None of them is a drawn lesion, and each says so in the history of the record.
 """
@@ -132,7 +132,7 @@ def point_of(row: Mapping[str, Any]) -> tuple[float, float, float] | None:
     try:
         x, y, z = (float(word) for word in words)
     except ValueError:
-        raise ItemFault("no_point", f"x_mm, y_mm, z_mm are {', '.join(map(repr, words))}; write three numbers") from None
+        raise ItemFault("no_point", f"x_mm, y_mm, z_mm are {', '.join(map(repr, words))}; write numbers") from None
     if not np.isfinite([x, y, z]).all():
         raise ItemFault("no_point", "x_mm, y_mm and z_mm must all be filled with numbers")
     return x, y, z

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def _planes(planes: np.ndarray, image: sitk.Image, file: Path) -> tuple[float, f
     off = np.abs((planes - planes[0]) / usual - ((planes - planes[0]) / usual).round()).max()
     if off > _OFF:
         raise ItemFault(
-            "oblique_contours", f"the planes of the contours in {file.name} are unevenly spaced; export the mask as voxels"
+            "oblique_contours", f"the planes of the contours in {file.name} are unevenly spaced; export voxels"
         )
     return float(planes[0]), usual
 

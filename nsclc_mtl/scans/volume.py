@@ -24,8 +24,10 @@ MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR", "T1": "MR", "T1C": "MR", "T2"
 MODALITIES |= {"ADC": "MR", "PT": "PT", "PET": "PT"}
 """What a table may say, and the DICOM word for it."""
 
-READING = ("modality", "label", "labels", "roi", "component", "on_mismatch", "register", "min_voxels", "no_mask")
-READING += ("box", "lung", "segmenter", "n4")
+READING = (
+    "modality", "label", "labels", "roi", "component", "on_mismatch", "register", "min_voxels", "no_mask", "box", "lung",
+    "segmenter", "n4",
+)  # fmt: skip
 """The options that decide what is read; they belong to the key of everything that is made from a scan."""
 
 _OF = {"bundle": "segmenter"}  # where the options of a way to do without a mask stand
