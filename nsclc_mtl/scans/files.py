@@ -74,7 +74,7 @@ def _read_nifti(path: Path, max_bytes: int) -> sitk.Image:
 
 
 def detached(path: Path) -> list[Path]:
-    """The data file that an NRRD or MetaImage header names; empty where the data follow the header, as in most files."""
+    """The data file that an NRRD or MetaImage header names; empty where the data follow the header, as mostly."""
     if not path.name.lower().endswith((".nrrd", ".nhdr", ".mha", ".mhd")):
         return []
     with path.open("rb") as file:

@@ -25,8 +25,8 @@ MODALITIES |= {"ADC": "MR", "PT": "PT", "PET": "PT"}
 """What a table may say, and the DICOM word for it."""
 
 READING = (
-    "modality", "label", "labels", "roi", "component", "on_mismatch", "register", "min_voxels", "no_mask", "box", "lung",
-    "segmenter", "n4",
+    "modality", "label", "labels", "roi", "component", "on_mismatch", "register", "min_voxels", "no_mask", "box",
+    "lung", "segmenter", "n4",
 )  # fmt: skip
 """The options that decide what is read; they belong to the key of everything that is made from a scan."""
 
@@ -70,7 +70,7 @@ def load(
     size, spacing = scan.GetSize(), scan.GetSpacing()
     history.insert(0, f"read {'x'.join(map(str, size))} voxels of {'x'.join(f'{s:.4g}' for s in spacing)} mm")
     _refuse_meaningless(scan, kind, Path(image).name)
-    if n4 and kind == "MR":
+    if n4 is not None and kind == "MR":
         from nsclc_mtl.scans import bias
 
         scan, note = bias.corrected(scan, n4, Path(image).name)

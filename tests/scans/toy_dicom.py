@@ -52,7 +52,7 @@ def series(
     name: Callable[[int], str] = "{}.dcm".format,
     change: Change = lambda slice_, z: None,
 ) -> Path:
-    """A series of `array` [z, y, x], slices of 2 mm and pixels of 1 mm; `change` may alter each slice before it is saved."""
+    """A series of `array` [z, y, x], slices of 2 mm and pixels of 1 mm; `change` may alter each slice before saving."""
     folder.mkdir(exist_ok=True, parents=True)
     slopes = np.broadcast_to(slope, len(array))
     for z in sorted(set(range(len(array))) - set(leave_out)):
