@@ -40,7 +40,8 @@ def from_axes(array: np.ndarray, axes: np.ndarray, origin: Sequence[float]) -> s
 def geometry_difference(image: sitk.Image, mask: sitk.Image) -> str:
     """How the two grids differ, in words; empty where they agree.
 
-    Spacing and origin may differ by a hundredth of a voxel, direction cosines by 1e-4: what file formats round away.
+    Spacing may differ by a thousandth, the origin by a hundredth of a voxel, direction cosines by 1e-4: what formats
+    round away.
     """
     if image.GetSize() != mask.GetSize():
         return f"size {image.GetSize()} against {mask.GetSize()}"

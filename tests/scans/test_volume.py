@@ -208,7 +208,8 @@ def test_packed_data_unpack_no_further_than_announced(pair: tuple[Path, Path], t
     script = (
         "import resource, sys; from pathlib import Path; from nsclc_mtl.scans import files\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "folder = Path(sys.argv[1]); files.read(folder / 'ct.nii.gz'); files.read(folder / 'ct.nrrd'); before = peak()\n"
+        "folder = Path(sys.argv[1])\n"
+        "files.read(folder / 'ct.nii.gz'); files.read(folder / 'ct.nrrd'); before = peak()\n"
         "print(files.read(folder / 'a.nii.gz')[0].GetSize(), files.read(folder / 'a.nrrd')[0].GetSize())\n"
         "print(peak() - before)"
     )
