@@ -44,8 +44,8 @@ def rigid(fixed: sitk.Image, moving: sitk.Image, lesion: sitk.Image, name: str) 
     """The rigid transform from points of `fixed` to points of `moving`, and a note with metric and displacement.
 
     Mattes' mutual information (IEEE TMI 22 (2003) 120) over three resolutions, starting where the scanner put both.
-    The displacement is the largest among the voxels of the lesion, in mm. Mutual information of small fields of view, and
-    of unlike modalities, has other maxima than the truth, which is why a far one is not believed.
+    The displacement is the largest among the voxels of the lesion, in mm. In small fields of view, and between unlike
+    modalities, the metric has other maxima than the truth, which is why a far one is not believed.
 
     Raises `ItemFault` (`register_failed`) where the metric became no better, or the lesion would move too far.
     """
