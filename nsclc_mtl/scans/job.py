@@ -116,7 +116,7 @@ def _one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: P
     if not _text(row.get("image")):
         raise ItemFault("absent", "the column image is empty in scans.csv")
     image, mask = root / str(row["image"]), root / str(row["mask"])
-    source = _content(image) + _content(mask)
+    source = content(image) + content(mask)
     stamp = {"source": hashlib.sha256(source.encode()).hexdigest(), "patient_id": patient_id}
     cube = crop.volume_folder(out, cfg) / f"{scan_id}.h5"
     picture = out / "scans" / "qc" / f"{scan_id}-{crop.volume_key(cfg)}.png"
@@ -205,7 +205,7 @@ def _text(value: object) -> str:
     return "" if value is None or value != value else str(value).strip()
 
 
-def _content(path: Path) -> str:
+def content(path: Path) -> str:
     """SHA-256 of a file, or of all files of a DICOM folder; "absent" is an answer for the reader to explain."""
     if not path.exists():
         return "absent"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -242,11 +242,3 @@ def _extractor(params: str) -> Any:
     except Exception as error:  # pykwalify's schema errors have no common root in the standard library
         told = " ".join(str(error).split())[:300]
         raise UsageFault(f"PyRadiomics refuses the settings in scans.radiomics: {told}") from None
-
-
-def names_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns of a table of results: those of the first, then what others add, sorted (as PyRadiomics' batch)."""
-    if not rows:
-        return []
-    added = {name for row in rows[1:] for name in row} - set(rows[0])
-    return [*rows[0], *sorted(added)]
