@@ -56,7 +56,10 @@ def signed_distance(mask: np.ndarray, spacing_mm: tuple[float, float, float]) ->
     lesion = mask[near]
     whole = np.full(mask.shape, np.inf)
     inside, outside = _depth(lesion, spacing_mm), _depth(~lesion, spacing_mm)
-    smooth = ndimage.gaussian_filter(outside - inside, _SMOOTH, mode="nearest")
+    stairs = outside - inside
+    smooth = ndimage.gaussian_filter(stairs, _SMOOTH, mode="nearest")
+    near_surface = np.exp(-np.square(stairs / (2 * np.prod(spacing_mm) ** (1 / 3))))
+    smooth = near_surface * smooth + (1 - near_surface) * stairs  # the middle of a small lesion stays as deep as it is
     count = int(lesion.sum())
     if count < lesion.size:
         below, above = np.partition(smooth.ravel(), [count - 1, count])[[count - 1, count]]

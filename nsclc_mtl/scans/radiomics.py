@@ -86,16 +86,16 @@ def open_lesion(
 ) -> Opened:
     """The lesion read, normalised, resampled and filtered by PyRadiomics, with its shape (and `diagnostics_*`) known.
 
-    `image` and `mask` are SimpleITK images or paths of files. Without diagnostics, which describe the whole image,
-    resampling sees only the surroundings of the lesion: the values are the same, a large scan costs less.
+    `image` and `mask` are SimpleITK images or paths of files. Without diagnostics, which describe the whole image, the
+    B-spline is fitted to the surroundings of the lesion alone: the values are the same, a large scan costs less.
     """
     plain = {group: dict(params.get(group) or {}) for group in GROUPS}
     extractor = _extractor(json.dumps({group: value for group, value in plain.items() if value}))
     told = extractor.settings
     if not diagnostics:
         told = {**told, "additionalInfo": False}
-        resampled = told.get("interpolator") is not None and told.get("resampledPixelSpacing") is not None
-        if resampled and not told.get("normalize") and isinstance(image, sitk.Image):
+        spline = told.get("interpolator") == "sitkBSpline" and told.get("resampledPixelSpacing") is not None
+        if spline and not told.get("normalize") and isinstance(image, sitk.Image):
             image = _surroundings(image, mask, told)
     try:
         known, parts = extractor.opened(image, mask, label, label_channel, told)
@@ -170,10 +170,10 @@ def _image(volume: Volume) -> Any:
 
 
 def _surroundings(image: Any, mask: Any, settings: Mapping[str, Any]) -> Any:
-    """The image as far as resampling around the lesion can see it; the mask keeps its grid, which leads the sampling.
+    """The image as far as a B-spline around the lesion can see it; the mask keeps its grid, which leads the sampling.
 
-    The image alone is cut, so the library samples the same points; the last place of the B-spline's coefficients in
-    float64 is all that could change, and the result is float32 or whole numbers.
+    The image alone is cut, so the library samples the same points. What changes is rounding in float64, far below a
+    float32 and below the halves at which whole numbers turn (a linear interpolation of whole numbers meets those).
     """
     box = sitk.LabelShapeStatisticsImageFilter()
     box.Execute(sitk.Cast(mask, sitk.sitkUInt32))
