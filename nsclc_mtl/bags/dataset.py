@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from nsclc_mtl.features import store
 from nsclc_mtl.records import Bag, Batch, DataFault, IntegrityFault, Manifest, Target
 from nsclc_mtl.tables.encode import TableEncoder
+from nsclc_mtl.tables.robust import robust_features
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Fitted:
     """Everything that was fitted on the training patients of a fold, as plain JSON types can hold it."""
 
     tables: dict[str, TableEncoder] = field(default_factory=dict)
+    robust: dict[str, dict[str, Any]] = field(default_factory=dict)  # modality -> ICC of its features, and those kept
     bags: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # modality -> {mean, sd} per feature
     volumes: dict[str, list[int]] = field(default_factory=dict)  # modality -> shape [z, y, x]
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled by the tasks: bins, cut-offs
@@ -88,13 +90,14 @@ class Fitted:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
         plain = {"bags": self.bags, "volumes": self.volumes, "tasks": self.tasks, "patterns": self.patterns}
-        return {"tables": tables, **plain}
+        return {"tables": tables, "robust": self.robust, **plain}
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
         """What `state()` came from."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
-        return cls(tables, dict(state["bags"]), dict(state["volumes"]), dict(state["tasks"]), list(state["patterns"]))
+        robust, bags, volumes = dict(state.get("robust") or {}), dict(state["bags"]), dict(state["volumes"])
+        return cls(tables, robust, bags, volumes, dict(state["tasks"]), list(state["patterns"]))
 
     def dims(self) -> dict[str, Any]:
         """Input size of each modality: columns of a table, features of a tile, shape of a volume."""
@@ -122,9 +125,14 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
     for name, table in manifest.tables.items():
         rows = table.loc[[p for p in train if p in table.index]]
         spec, chosen = manifest.modalities[name], options.get(name, {})
+        columns = spec.options.get("columns")
+        if name in manifest.repeated:
+            judged = robust_features(rows, manifest.repeated[name], train, name)
+            made.robust[name], rows = judged.state(), rows[judged.kept]
+            columns = columns and {c: kind for c, kind in columns.items() if c in judged.kept}
         made.tables[name] = TableEncoder.fit(
             rows,
-            spec.options.get("columns"),
+            columns,
             top_variance=chosen.get("top_variance"),
             components=chosen.get("components"),
             clip=chosen.get("clip", 5.0),

@@ -6,25 +6,19 @@ is not done again.
 
 from __future__ import annotations
 
-import json
-import math
-import os
+import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
 from nsclc_mtl.records import DataFault, ItemFault
-from nsclc_mtl.scans import acquisition, crop, radiomics, sources, volume
+from nsclc_mtl.scans import acquisition, crop, measuring, pool, radiomics, sources, volume
+from nsclc_mtl.scans.params import resolved
 
 T = TypeVar("T")
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
 class Log(Protocol):
@@ -66,7 +60,11 @@ def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: 
     of_modality = [row for row in rows if why[row["scan_id"]] != "other_modality"]
     todo = [row for row in rows if not why[row["scan_id"]]]
     results: dict[str, dict[str, Any]] = {}
-    work = _each(todo, Path(root), cfg, Path(out))
+    cfg = resolved(cfg)
+    measuring.check(cfg)
+    start = functools.partial(one_scan, Path(root), cfg=cfg, out=Path(out))
+    workers = int(cfg.get("workers", 2)) if len(todo) > 1 or measuring.many(cfg) else 1
+    work = pool.work_through([(row["scan_id"], row) for row in todo], start, measuring.finish, workers)
     for scan_id, result in run.track(work, "scans", total=len(todo)):
         results[scan_id] = result
         if "reason" in result:
@@ -84,13 +82,9 @@ def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: 
 
 
 def one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """What became of one scan: {features, kept} when it is complete on disk, {reason, sentence} when it failed."""
-    try:
-        return _one_scan(root, row, cfg, out)
-    except ItemFault as fault:
-        return {"reason": fault.reason, "sentence": str(fault)}
-    except MemoryError:
-        return {"reason": "memory", "sentence": "not enough memory for this scan; lower scans.workers or crop it"}
+    """What became of one scan: {values, kept} when it is complete on disk, {pending} while its lesion is still to be
+    measured, {reason, sentence} when it failed."""
+    return pool.guarded(lambda: _one_scan(root, row, cfg, out))
 
 
 def first_scans(scans: pd.DataFrame, usable: Collection[str] | None = None) -> pd.DataFrame:
@@ -113,14 +107,14 @@ def _one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: P
         raise ItemFault("bad_id", f"scan_id {scan_id!r} cannot be a file name; use letters, digits, - and _")
     source = sources.of(row, root, cfg)
     stamp = {"source": source.digest(), "patient_id": patient_id}
-    table = radiomics.radiomics_table(out, cfg).with_suffix("") / f"{scan_id}.json"
     cube = crop.volume_folder(out, cfg) / f"{scan_id}.h5"
     picture = out / "scans" / "qc" / f"{scan_id}-{crop.volume_key(cfg)}.png"
-    values = _cached(table, stamp) if cfg.get("radiomics") else {}
+    values = measuring.cached(out, cfg, scan_id, stamp)
+    measured = measuring.complete(values, cfg)
     cropped = not cfg.get("crop") or crop.is_complete(cube, **stamp)
     pictured = not cfg.get("qc") or picture.is_file()
-    if values is not None and cropped and pictured:
-        return {"features": values, "kept": 1}
+    if measured and cropped and pictured:
+        return {"values": values, "kept": 1}
     scan = volume.load(source.image, source.mask, str(row["modality"]), **source.options)
     if not cropped:
         made = crop.lesion_volume(scan, **_crop_options(cfg))
@@ -134,11 +128,10 @@ def _one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: P
             lambda part: quality_picture(scan, part, scan_id, **options),
             lambda part: part.stat().st_size > 0,
         )
-    if values is None:
-        values = radiomics.features(scan, cfg["radiomics"])
-        told = {**stamp, "scan_id": scan_id, "history": scan.history, "features": values, "complete": 1}
-        crop.publish(table, lambda part: _write_json(part, told), lambda part: _cached(part, stamp) is not None)
-    return {"features": values, "kept": 0}
+    if measured:
+        return {"values": values, "kept": 0}
+    told = {"scan_id": scan_id, "stamp": stamp, "out": out, "cfg": cfg}
+    return {"pending": measuring.open_scan(scan, cfg, values, told)}
 
 
 def _crop_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,44 +142,6 @@ def _crop_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
         "spacing_mm": float(options["spacing_mm"]),
         "window": None if window is None else (float(window[0]), float(window[1])),
     }
-
-
-def _each(
-    todo: list[dict[str, Any]], root: Path, cfg: Mapping[str, Any], out: Path
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Results as they come. A pool pays only where its start (seconds) is less than the work."""
-    workers = min(int(cfg.get("workers", 2)), len(todo))
-    if workers < 2:
-        yield from ((row["scan_id"], one_scan(root, row, cfg, out)) for row in todo)
-        return
-    with _single_threaded(), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(one_scan, root, row, dict(cfg), out): row["scan_id"] for row in todo}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], _result(future)
-        except BaseException:  # a full disk or a signal ends the job: what has not begun must not begin
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        told = "a worker was killed, perhaps for memory; lower scans.workers and run again, finished scans are kept"
-        return {"reason": "worker_died", "sentence": told}
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Children that start inside use one thread each: two libraries of eight threads a worker would only queue."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _write_tables(
@@ -214,13 +169,10 @@ def _write_tables(
         path = crop.volume_folder(out, cfg).with_suffix(".csv")
         crop.publish(path, lambda part: chosen.to_csv(part, index=False), lambda part: part.stat().st_size > 0)
     if cfg.get("radiomics"):
-        index = pd.Index(first["patient_id"].astype(str), name="patient_id")
-        table = pd.DataFrame([results[scan]["features"] for scan in first["scan_id"]], index=index, dtype=float)
-        if cfg.get("no_mask", "skip") != "skip":
-            table[sources.ORIGIN] = [sources.origin(row, cfg) for row in _rows(first)]
-        path = radiomics.radiomics_table(out, cfg)
-        crop.publish(path, table.to_parquet, lambda part: len(pd.read_parquet(part)) == len(table))
-        run.say(f"radiomics: {table.shape[1]} features of {len(table)} patients in {path}")
+        values = {scan: results[scan]["values"] for scan in first["scan_id"]}
+        origins = {row["scan_id"]: sources.origin(row, cfg) for row in _rows(first)}
+        for sentence in measuring.write_tables(first, values, origins, cfg, out):
+            run.say(sentence)
 
 
 def _rows(scans: pd.DataFrame) -> list[dict[str, Any]]:
@@ -241,20 +193,3 @@ def _timepoints(scans: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 def _natural(word: str) -> list[Any]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", word))]
-
-
-def _write_json(path: Path, told: Mapping[str, Any]) -> None:
-    # NaN is written as null, which every JSON reader takes
-    features = {name: value if math.isfinite(value) else None for name, value in told["features"].items()}
-    path.write_text(json.dumps({**told, "features": features}, indent=1))
-
-
-def _cached(path: Path, stamp: Mapping[str, str]) -> dict[str, float] | None:
-    """The features in a complete file made from these very images; None where there is none."""
-    try:
-        told = json.loads(path.read_text())
-        if told["complete"] != 1 or any(told[name] != value for name, value in stamp.items()):
-            return None
-        return {name: math.nan if value is None else float(value) for name, value in told["features"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -16,7 +16,7 @@ from toy_dicom import contours_of, rtstruct, series
 from toy_scan import ball, chest
 
 from nsclc_mtl.records import DataFault, UsageFault
-from nsclc_mtl.scans import crop, job, radiomics, sources
+from nsclc_mtl.scans import crop, job, measuring, radiomics, sources
 
 CFG: dict[str, Any] = {
     "modality": "CT",
@@ -155,12 +155,12 @@ def test_only_crops_or_only_radiomics(tmp_path: Path, cohort: Callable[..., pd.D
 
 def test_undefined_features_stay_undefined(tmp_path: Path) -> None:
     stamp = {"source": "s", "patient_id": "P"}
-    job._write_json(tmp_path / "a.json", {**stamp, "complete": 1, "features": {"a": float("nan"), "b": 2.0}})
+    measuring.write_json(tmp_path / "a.json", {**stamp, "complete": 1, "features": {"a": float("nan"), "b": 2.0}})
     assert json.loads((tmp_path / "a.json").read_text())["features"] == {"a": None, "b": 2.0}
-    found = job._cached(tmp_path / "a.json", stamp)
+    found = measuring.read_json(tmp_path / "a.json", stamp)
     assert found is not None
     assert np.isnan(found["a"])
-    assert job._cached(tmp_path / "a.json", {**stamp, "source": "t"}) is None
+    assert measuring.read_json(tmp_path / "a.json", {**stamp, "source": "t"}) is None
 
 
 @pytest.mark.parametrize(
