@@ -156,6 +156,14 @@ class ModalitySpec:
 
 
 @dataclass
+class Repeated:
+    """The features of a table measured again under perturbed masks, for the folds to judge their robustness by."""
+
+    table: pd.DataFrame  # indexed by (patient_id, perturbation)
+    lower: float  # features are kept whose ICC has a lower 95 % bound of at least this
+
+
+@dataclass
 class Manifest:
     """Who has what: patients, their labels, and where the data of each modality lies.
 
@@ -172,6 +180,7 @@ class Manifest:
     labels: dict[str, pd.DataFrame]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     bags: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    repeated: dict[str, Repeated] = field(default_factory=dict)  # modality -> the same features under perturbed masks
     volumes: dict[str, dict[str, str]] = field(default_factory=dict)
     inputs: list[dict[str, str]] = field(default_factory=list)  # [{path, sha256}] of the tables that were read
     notes: list[str] = field(default_factory=list)  # what was left out and why, for the log and the report

@@ -12,7 +12,7 @@ import pandas as pd
 from nsclc_mtl.cohort import names
 from nsclc_mtl.cohort.folder import Absent, Folder
 from nsclc_mtl.features import store, vectors
-from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
+from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, Repeated, TaskSpec, UsageFault
 from nsclc_mtl.tables import outcomes, read
 
 KINDS = ("bag", "clinical", "omics", "radiomics", "vector", "volume")
@@ -25,26 +25,28 @@ def load(
     tasks: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
     keys: Mapping[str, str] | None = None,
+    icc_lower: float = 0.75,
 ) -> Manifest:
     """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`); derived files lie under `out`.
 
     `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
-    are left out with a note. `keys` names the folders of derived files (`features`, `slides`, `radiomics`, `volumes`).
-    Raises DataFault on invalid tables and UsageFault on an unknown task or modality.
+    are left out with a note. `keys` names the folders of derived files (`features`, `slides`, `radiomics`, `volumes`,
+    and `perturbed` where radiomics are to be judged by `icc_lower`). Raises DataFault on invalid tables and UsageFault on
+    an unknown task or modality.
     """
-    return _Loader(cohort, Path(out), dict(keys or {})).load(tasks, modalities)
+    return _Loader(cohort, Path(out), dict(keys or {}), icc_lower).load(tasks, modalities)
 
 
 def text_only(cohort: Mapping[str, Any]) -> pd.DataFrame:
     """The patients table as written, indexed by patient id."""
-    return _Loader(cohort, Path(), {}).patients
+    return _Loader(cohort, Path(), {}, 0.75).patients
 
 
 class _Loader:
     """What the declaration makes of the cohort's own tables (`folder`) and of the derived files (below `out`)."""
 
-    def __init__(self, cohort: Mapping[str, Any], out: Path, keys: dict[str, str]) -> None:
-        self.cohort, self.out, self.keys = cohort, out, keys
+    def __init__(self, cohort: Mapping[str, Any], out: Path, keys: dict[str, str], icc_lower: float) -> None:
+        self.cohort, self.out, self.keys, self.icc_lower = cohort, out, keys, icc_lower
         self.name = str(cohort.get("name") or "cohort")
         self.folder = Folder(self.name, cohort.get("root"), str(cohort["patients"].get("id", "patient_id")))
         self.notes = self.folder.notes
@@ -139,6 +141,8 @@ class _Loader:
             table = self.folder.vectors(options["file"] if options.get("file") else self._encoded(spec))
         elif spec.kind == "radiomics" and not (options.get("file") and (self.folder.root / options["file"]).is_file()):
             table = self._extracted_radiomics()
+            if self.keys.get("perturbed"):
+                manifest.repeated[spec.name] = Repeated(self._perturbed(table), self.icc_lower)
         else:
             table = self.folder.table(options["file"], options.get("id"), options.get("duplicates", "refuse"))
         self.folder.matched(table.index, manifest.patients.index, str(options.get("file", spec.name)))
@@ -199,6 +203,14 @@ class _Loader:
         table = pd.read_parquet(path)
         table.index = table.index.astype(str)
         return table.select_dtypes("number").astype(float)
+
+    def _perturbed(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The measurements under perturbed masks; empty where there are none, which only a training minds."""
+        path = self.out / "scans" / f"{self.keys['perturbed']}.parquet"
+        if path.is_file():
+            return pd.read_parquet(path)
+        none = pd.MultiIndex.from_arrays([[], []], names=["patient_id", "perturbation"])
+        return pd.DataFrame(columns=table.columns, index=none, dtype=float)
 
     def _bags(self, manifest: Manifest, spec: ModalitySpec) -> dict[str, list[str]]:
         file = spec.options.get("table", "slides.csv")

@@ -19,7 +19,9 @@ def open_cohort(cfg: Mapping[str, Any]) -> Manifest:
     cohort, out = dict(cfg["cohort"]), Path(cfg["paths"]["out"])
     if "level" in cohort:
         cohort["root"] = str(phantom_root(cohort, cfg["paths"]))
-    return manifest.load(cohort, out, tasks=cfg.get("tasks"), modalities=cfg.get("modalities"), keys=derived(cfg))
+    lower = float((cfg["scans"].get("robustness") or {}).get("lower", 0.75))
+    wanted = {"tasks": cfg.get("tasks"), "modalities": cfg.get("modalities")}
+    return manifest.load(cohort, out, **wanted, keys=derived(cfg), icc_lower=lower)
 
 
 def cohort_root(cfg: Mapping[str, Any]) -> Path:
@@ -33,14 +35,17 @@ def derived(cfg: Mapping[str, Any]) -> dict[str, str]:
     from nsclc_mtl.features.backbones import feature_key
     from nsclc_mtl.features.slide_encoders import slide_key
     from nsclc_mtl.scans.crop import volume_key
+    from nsclc_mtl.scans.measuring import perturbed_key
     from nsclc_mtl.scans.radiomics import radiomics_key
 
     features = feature_key(cfg["slides"], cfg["backbone"], cfg.get("stain"))
     encoder = cfg.get("slide_encoder") or {}
+    again = perturbed_key(cfg["scans"])
     return {
         "features": features,
         "slides": slide_key(features, encoder) if encoder.get("name") else "",
         "radiomics": f"radiomics-{radiomics_key(cfg['scans'])}",
+        **({"perturbed": f"perturbed-{again}"} if again else {}),
         "volumes": f"volumes-{volume_key(cfg['scans'])}",
     }
 

@@ -27,6 +27,11 @@ def body(cfg: DictConfig, run: Run) -> None:
 
     settings = plain(cfg)
     available(settings["device"])
+    if settings["scans"].get("batch"):  # PyRadiomics' own table: no cohort is needed
+        from nsclc_mtl.scans.batch import extract_batch
+
+        extract_batch(Path(settings["scans"]["batch"]), settings["scans"], Path(settings["paths"]["out"]), run)
+        return
     given, stain, out = settings["slides"], settings["stain"], Path(settings["paths"]["out"])
     backbone = settings["backbone"] | {"device": settings["device"]}
     from_folder = bool(given.get("dir"))

@@ -1,7 +1,9 @@
 """PyRadiomics through our record: the features of a lesion under the library's own names.
 
-The settings are the three groups of PyRadiomics' own parameter file (`setting`, `imageType`, `featureClass`), so a
-published file can be pasted into `conf/scans/`. The library is an extra and imported only when it is used.
+The settings are the groups of PyRadiomics' own parameter file (`setting`, `imageType`, `featureClass`), so a published
+file can be pasted into `conf/scans/` or named by `scans.params`. The library runs its own steps up to the filtered
+images; what is measured in them is cut into parts that any process can take, in any order, with the same values. The
+library is an extra and imported only when it is used.
 """
 
 from __future__ import annotations
@@ -9,20 +11,53 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nsclc_mtl.records import ItemFault, UsageFault, Volume
-from nsclc_mtl.scans.volume import to_sitk
+import numpy as np
+import SimpleITK as sitk
 
-RECIPE = (
-    "pyradiomics is not installed: pip install -U 'setuptools>=77' wheel && "
-    "pip install --no-build-isolation pyradiomics==3.0.1 (after numpy), or run `make setup`"
-)
-READING = ("modality", "label", "on_mismatch", "min_voxels")
-"""The options that decide what is read; they belong to the key of everything that is made from a scan."""
+from nsclc_mtl.records import ItemFault, UsageFault, Volume
+from nsclc_mtl.scans.grid import to_sitk
+from nsclc_mtl.scans.params import GROUPS, RECIPE, resolved
+from nsclc_mtl.scans.volume import READING
+
+READERS = (
+    "volume", "files", "grid", "dicom", "pet", "multiframe", "masks", "rtstruct", "regions", "network", "align", "bias",
+)  # fmt: skip
+"""The modules that decide what is read from files; what is made from a scan depends on all of them."""
+_REFUSALS = (ValueError, RuntimeError, AssertionError, ZeroDivisionError, IndexError)
+_FEW = 4  # images: below that a lesion is cut by feature class too, so that a single large one keeps every core busy
+_TAIL = 32  # voxels: the pole of the cubic B-spline's filter, .268, leaves 1e-18 of a border that far away
+
+
+@dataclass
+class Part:
+    """One image of a lesion, filtered and cut to its bounding box, with the feature classes to measure in it."""
+
+    image: Any  # SimpleITK images, which travel between processes
+    mask: Any
+    name: str  # of the image: original, log-sigma-1-0-mm-3D, wavelet-LLH, ...
+    settings: dict[str, Any]
+    classes: dict[str, list[str] | None]
+
+
+@dataclass
+class Opened:
+    """A lesion whose images are made: what is known already (diagnostics, shape) and what is still to be measured."""
+
+    known: dict[str, Any]
+    parts: list[Part]
+
+    def closed(self, measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """All features in the library's order, from what `measure` gave for each part."""
+        whole = dict(self.known)
+        for values in measured:
+            whole.update(values)
+        return whole
 
 
 def features(volume: Volume, params: Mapping[str, Any]) -> dict[str, float]:
@@ -34,19 +69,66 @@ def features(volume: Volume, params: Mapping[str, Any]) -> dict[str, float]:
     Raises `UsageFault` where the library is absent or the settings are wrong, `ItemFault` (`radiomics`) where the
     lesion cannot be measured with them.
     """
-    plain = {group: dict(params.get(group) or {}) for group in ("setting", "imageType", "featureClass")}
+    opened = open_volume(volume, params)
+    return numbers(opened.closed(measure(part) for part in opened.parts))
+
+
+def open_volume(volume: Volume, params: Mapping[str, Any]) -> Opened:
+    """The lesion of a record, opened without diagnostics; see `features`."""
+    return open_lesion(_image(volume), to_sitk(volume.mask, volume.affine), params)
+
+
+def open_lesion(
+    image: Any,
+    mask: Any,
+    params: Mapping[str, Any],
+    label: int | None = 1,
+    label_channel: int | None = None,
+    *,
+    diagnostics: bool = False,
+) -> Opened:
+    """The lesion read, normalised, resampled and filtered by PyRadiomics, with its shape (and `diagnostics_*`) known.
+
+    `image` and `mask` are SimpleITK images or paths of files. Without diagnostics, which describe the whole image, the
+    B-spline is fitted to the surroundings of the lesion alone: the values are the same, a large scan costs less.
+    """
+    plain = {group: dict(params.get(group) or {}) for group in GROUPS}
     extractor = _extractor(json.dumps({group: value for group, value in plain.items() if value}))
-    image, mask = to_sitk(volume.array, volume.affine), to_sitk(volume.mask, volume.affine)
+    told = extractor.settings
+    if not diagnostics:
+        told = {**told, "additionalInfo": False}
+        spline = told.get("interpolator") == "sitkBSpline" and told.get("resampledPixelSpacing") is not None
+        if spline and not told.get("normalize") and isinstance(image, sitk.Image):
+            image = _surroundings(image, mask, told)
     try:
-        result = extractor.execute(image, mask, label=1)
-    except (ValueError, RuntimeError, AssertionError, ZeroDivisionError, IndexError) as error:
-        raise ItemFault("radiomics", f"PyRadiomics cannot measure the lesion ({error}); check its size") from None
+        known, parts = extractor.opened(image, mask, label, label_channel, told)
+    except _REFUSALS as error:
+        raise _refused(error) from None
+    if len(parts) < _FEW:
+        parts = [Part(p.image, p.mask, p.name, p.settings, {c: n}) for p in parts for c, n in p.classes.items()]
+    return Opened(known, parts)
+
+
+def measure(part: Part) -> dict[str, Any]:
+    """The features of one part by their full names; the order of parts and the process change nothing."""
+    bare = _bare()
+    bare.enabledFeatures = part.classes
+    try:
+        return dict(bare.computeFeatures(part.image, part.mask, part.name, **part.settings))
+    except _REFUSALS as error:
+        raise _refused(error) from None
+
+
+def numbers(result: Mapping[str, Any]) -> dict[str, float]:
+    """The features of a result as floats, without its diagnostics."""
     return {name: float(value) for name, value in result.items() if not name.startswith("diagnostics_")}
 
 
 def radiomics_key(cfg: Mapping[str, Any]) -> str:
     """Eight hex digits that change with everything that changes a feature: reading, settings and the code itself."""
-    return key8({k: cfg.get(k) for k in READING}, dict(cfg.get("radiomics") or {}), digest(__file__))
+    cfg = resolved(cfg)
+    wanted = {"radiomics": dict(cfg.get("radiomics") or {}), "suv": dict(cfg.get("suv") or {})}
+    return key8({k: cfg.get(k) for k in READING}, wanted, digest(__file__, "suv.py"))
 
 
 def radiomics_table(out: Path, cfg: Mapping[str, Any]) -> Path:
@@ -54,22 +136,66 @@ def radiomics_table(out: Path, cfg: Mapping[str, Any]) -> Path:
     return Path(out) / "scans" / f"radiomics-{radiomics_key(cfg)}.parquet"
 
 
+def version() -> str:
+    """The version of the library."""
+    from importlib.metadata import version
+
+    return version("pyradiomics")
+
+
 def key8(*parts: object) -> str:
     """Eight hex digits of plain values, the same in every process and on every machine."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def digest(file: str) -> str:
+def digest(file: str, *beside: str) -> str:
     """The content of the code that makes a feature, together with the code that reads the scan."""
     room = Path(file).parent
     return hashlib.sha256(
-        b"".join((room / name).read_bytes() for name in (Path(file).name, "volume.py", "dicom.py"))
+        b"".join((room / name).read_bytes() for name in (Path(file).name, *beside, *(f"{r}.py" for r in READERS)))
     ).hexdigest()
 
 
-@lru_cache(maxsize=4)
-def _extractor(params: str) -> Any:
-    """The library's extractor; validating the settings costs more than a small lesion, so it is kept."""
+def _image(volume: Volume) -> Any:
+    """The scan for the library: whole-numbered where all its values are, as CT is stored.
+
+    The library interpolates an image in its own type. So HU stay whole after resampling, as IBSI asks of CT (reference
+    manual, section 2.5, rounding), whatever the container of the scan.
+    """
+    array = volume.array
+    with np.errstate(invalid="ignore"):
+        whole = array.astype(np.int32)
+    if np.abs(array).max(initial=0) < 2**24 and np.array_equal(whole, array):  # float32 is exact below 2^24
+        small = np.iinfo(np.int16)
+        fits = array.min() >= small.min and array.max() <= small.max
+        array = whole.astype(np.int16) if fits else whole
+    return to_sitk(array, volume.affine)
+
+
+def _surroundings(image: Any, mask: Any, settings: Mapping[str, Any]) -> Any:
+    """The image as far as a B-spline around the lesion can see it; the mask keeps its grid, which leads the sampling.
+
+    The image alone is cut, so the library samples the same points. What changes is rounding in float64, far below a
+    float32 and below the halves at which whole numbers turn (a linear interpolation of whole numbers meets those).
+    """
+    box = sitk.LabelShapeStatisticsImageFilter()
+    box.Execute(sitk.Cast(mask, sitk.sitkUInt32))
+    if not box.HasLabel(1) or image.GetSize() != mask.GetSize():
+        return image  # for the library to refuse
+    lower, size = np.reshape(box.GetBoundingBox(1), (2, 3))
+    ours, wanted = np.asarray(image.GetSpacing()), np.asarray(settings["resampledPixelSpacing"], float)
+    pad = (int(settings.get("padDistance", 5)) + 2) * np.maximum(wanted, ours) / ours
+    reach = np.ceil(pad).astype(int) + _TAIL
+    first = np.maximum(lower - reach, 0).tolist()
+    last = np.minimum(lower + size + reach, image.GetSize()).tolist()
+    return image[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
+
+
+def _refused(error: Exception) -> ItemFault:
+    return ItemFault("radiomics", f"PyRadiomics cannot measure the lesion ({error}); check its size")
+
+
+def _library() -> Any:
     for name in ("radiomics", "pykwalify"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -77,8 +203,45 @@ def _extractor(params: str) -> Any:
     except ImportError:
         raise UsageFault(RECIPE) from None
     logging.getLogger("radiomics").setLevel(logging.ERROR)
+    return featureextractor
+
+
+@lru_cache(maxsize=1)
+def _bare() -> Any:
+    """An extractor that measures what it is told; it validates nothing, so that it costs nothing."""
+    return _library().RadiomicsFeatureExtractor()
+
+
+@lru_cache(maxsize=4)
+def _extractor(params: str) -> Any:
+    """The library's extractor; validating the settings costs more than a small lesion, so it is kept."""
+    library = _library()
+
+    class Opener(library.RadiomicsFeatureExtractor):  # type: ignore[name-defined]
+        """Runs the library's own steps; where it would measure a filtered image, it keeps it as a part."""
+
+        settings: dict[str, Any]
+        parts: list[Part]
+
+        def opened(
+            self, image: Any, mask: Any, label: int | None, channel: int | None, told: Mapping[str, Any]
+        ) -> tuple[dict[str, Any], list[Part]]:
+            kept, self.settings, self.parts = self.settings, dict(told), []
+            try:
+                known = dict(self.execute(image, mask, label, channel))
+                return known, self.parts
+            finally:
+                self.settings, self.parts = kept, []
+
+        def computeFeatures(self, image: Any, mask: Any, imageTypeName: str, **settings: Any) -> dict[str, Any]:
+            classes = {name: list(n) if n else None for name, n in self.enabledFeatures.items()}
+            textures = {name: n for name, n in classes.items() if not name.startswith("shape")}
+            if textures:
+                self.parts.append(Part(image, mask, imageTypeName, settings, textures))
+            return {}
+
     try:
-        return featureextractor.RadiomicsFeatureExtractor(json.loads(params))
+        return Opener(json.loads(params))
     except Exception as error:  # pykwalify's schema errors have no common root in the standard library
         told = " ".join(str(error).split())[:300]
         raise UsageFault(f"PyRadiomics refuses the settings in scans.radiomics: {told}") from None
