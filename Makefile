@@ -22,7 +22,7 @@ setup: $(VENV)/.installed  ## create .venv and install everything, pinned by con
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make setup PYTHON=python3.12" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[dev,hub,onnx]' 'setuptools>=77' wheel
+	$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[dev,hub,onnx,timm]' 'setuptools>=77' wheel
 	PYTHONPATH=tools/old_configparser $(PIP) install $(PIP_FLAGS) -c constraints.txt --no-build-isolation 'pyradiomics==3.0.1'
 	@touch $@
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,3 +26,25 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder.name!r}: set MTL_REAL_DATA to the folder that holds wsi/, tcga/, ...")
     return folder
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A hub's cache as `huggingface_hub` lays it, with no way to the hub; returns what puts a file into it."""
+    huggingface_hub = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
+    constants = importlib.import_module("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert huggingface_hub.constants is constants
+
+    def put(content: bytes, file: str = "model.safetensors", repository: str = "some/where") -> Path:
+        root = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+        commit = hashlib.sha1(content).hexdigest()
+        snapshot = root / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (root / "refs").mkdir(exist_ok=True)
+        (root / "refs" / "main").write_text(commit)
+        (snapshot / file).write_bytes(content)
+        return snapshot / file
+
+    return put

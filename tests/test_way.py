@@ -243,3 +243,20 @@ def test_a_file_that_was_tampered_with_ends_with_exit_5(
     assert "fold1/" in capsys.readouterr().err
     assert not Path("exploded").exists()
     assert not (way.folder("predict", f"tampered-{how}") / "predictions.csv").exists()
+
+
+def test_calibration_patients_give_temperatures_and_prediction_sets(way: Way) -> None:
+    assert way.train("sure", "folds.calibration=0.4", "trust.miss=0.3", "audit=0") == 0
+    folder = way.folder(name="sure")
+    fitted = [json.loads((folder / f"fold{k}" / "fitted.json").read_text())["fitted"]["trust"] for k in (0, 1)]
+    assert set(fitted[0]) == {"grade", "stage", "response"}  # tasks with classes
+    assert all(0 < of["threshold"] <= 1 and of["n"] >= 3 for each in fitted for of in each.values())
+    assert way.predict("sure", ckpt=folder) == 0
+    patients = pd.read_csv(way.folder("predict", "sure") / "patients.csv", dtype=str, keep_default_na=False)
+    said = wide(way.table("predict", "sure"))
+    pd.testing.assert_series_equal(said, wide(way.table("train", "sure").query("part == 'test'")), check_like=True)
+    splits = pd.read_csv(folder / "splits.csv", dtype=str).query("part == 'test'").set_index("patient_id")["fold"]
+    for patient, words in patients.set_index("patient_id")["set:grade"].items():
+        of = said[patient, "grade"].filter(like="p:")
+        at = fitted[int(splits[patient])]["grade"]["threshold"]
+        assert set(words.split("|")) == {c[2:] for c in of.index if 1 - of[c] <= at + 1e-6 or of[c] == of.max()}

@@ -83,18 +83,20 @@ class Fitted:
     volumes: dict[str, list[int]] = field(default_factory=dict)  # modality -> shape [z, y, x]
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled by the tasks: bins, cut-offs
     patterns: list[list[str]] = field(default_factory=list)  # combinations of modalities that were trained
+    trust: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> temperature and sets, from calibration
 
     def state(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
-        plain = {"bags": self.bags, "volumes": self.volumes, "tasks": self.tasks, "patterns": self.patterns}
+        plain = {name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust")}
         return {"tables": tables, **plain}
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
         """What `state()` came from."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
-        return cls(tables, dict(state["bags"]), dict(state["volumes"]), dict(state["tasks"]), list(state["patterns"]))
+        kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list, "trust": dict}
+        return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()})
 
     def dims(self) -> dict[str, Any]:
         """Input size of each modality: columns of a table, features of a tile, shape of a volume."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nsclc_mtl.cohort import names
 from nsclc_mtl.cohort.folder import Absent, Folder
-from nsclc_mtl.features import store
+from nsclc_mtl.features import store, vectors
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
 from nsclc_mtl.tables import outcomes, read
 
@@ -29,8 +29,8 @@ def load(
     """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`); derived files lie under `out`.
 
     `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
-    are left out with a note. `keys` names the folders of derived files (`features`, `radiomics`, `volumes`). Raises
-    DataFault on invalid tables and UsageFault on an unknown task or modality.
+    are left out with a note. `keys` names the folders of derived files (`features`, `slides`, `radiomics`, `volumes`).
+    Raises DataFault on invalid tables and UsageFault on an unknown task or modality.
     """
     return _Loader(cohort, Path(out), dict(keys or {})).load(tasks, modalities)
 
@@ -107,9 +107,10 @@ class _Loader:
 
     @staticmethod
     def _maker(spec: ModalitySpec) -> str:
+        extracted = spec.kind == "vector" and not spec.options.get("file")
         return (
             "`mtl extract`"
-            if spec.kind in ("bag", "volume", "radiomics")
+            if extracted or spec.kind in ("bag", "volume", "radiomics")
             else "nothing: its table is empty; correct it"
         )
 
@@ -135,7 +136,7 @@ class _Loader:
     def _table(self, manifest: Manifest, spec: ModalitySpec, forbidden: set[str]) -> pd.DataFrame:
         options = spec.options
         if spec.kind == "vector":
-            table = self.folder.vectors(options["file"])
+            table = self.folder.vectors(options["file"] if options.get("file") else self._encoded(spec))
         elif spec.kind == "radiomics" and not (options.get("file") and (self.folder.root / options["file"]).is_file()):
             table = self._extracted_radiomics()
         else:
@@ -177,6 +178,19 @@ class _Loader:
         if len(strange):
             listed = ", ".join(f"'{value}' ({count} rows)" for value, count in strange.value_counts().head(5).items())
             self.notes.append(f"{name}: column '{column.name}' holds {listed}, outside its order: taken as missing")
+
+    def _encoded(self, spec: ModalitySpec) -> str:
+        """The `.npz` of patients that a slide encoder made of this cohort's slides."""
+        if not self.keys.get("slides"):
+            raise Absent(
+                f"cohort.modalities.{spec.name} names no file, so it is what a slide encoder makes of the slides: set "
+                "slide_encoder=NAME as for `mtl extract`, or name an .npz of patient_id -> vector"
+            )
+        name = vectors.patients_file(self.name, spec.options.get("table", "slides.csv"))
+        path = (self.out / "slides" / self.keys["slides"] / name).resolve()
+        if not path.is_file():
+            raise Absent(f"no slide vectors at '{path}'; run `mtl extract` with the same slide_encoder")
+        return str(path)
 
     def _extracted_radiomics(self) -> pd.DataFrame:
         path = self.out / "scans" / f"{self.keys.get('radiomics', '')}.parquet"

@@ -31,11 +31,15 @@ def cohort_root(cfg: Mapping[str, Any]) -> Path:
 def derived(cfg: Mapping[str, Any]) -> dict[str, str]:
     """Names of the derived folders under `paths.out` that these settings lead to."""
     from nsclc_mtl.features.backbones import feature_key
+    from nsclc_mtl.features.slide_encoders import slide_key
     from nsclc_mtl.scans.crop import volume_key
     from nsclc_mtl.scans.radiomics import radiomics_key
 
+    features = feature_key(cfg["slides"], cfg["backbone"], cfg.get("stain"))
+    encoder = cfg.get("slide_encoder") or {}
     return {
-        "features": feature_key(cfg["slides"], cfg["backbone"], cfg.get("stain")),
+        "features": features,
+        "slides": slide_key(features, encoder) if encoder.get("name") else "",
         "radiomics": f"radiomics-{radiomics_key(cfg['scans'])}",
         "volumes": f"volumes-{volume_key(cfg['scans'])}",
     }

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 def body(cfg: DictConfig, run: Run) -> None:
-    """Feature files under `out/features/<backbone>-<key8>/`, scans under `out/scans/`."""
-    from nsclc_mtl.commands import overview, plan, pool, staging
+    """Features under `out/features/<backbone>-<key8>/`, slide vectors under `out/slides/`, scans under `out/scans/`."""
+    from nsclc_mtl.commands import overview, plan, pool, slide_vectors, staging
     from nsclc_mtl.config import plain
     from nsclc_mtl.features import export
-    from nsclc_mtl.features.backbones import feature_key
+    from nsclc_mtl.features.backbones import feature_key, hub
     from nsclc_mtl.features.keys import tiling_key
+    from nsclc_mtl.features.slide_encoders import slide_key
 
     settings = plain(cfg)
     available(settings["device"])
@@ -32,18 +33,28 @@ def body(cfg: DictConfig, run: Run) -> None:
     kinds = {} if from_folder else _tables(rooted(settings))
     if settings["extract"]["slides"] and (from_folder or "bag" in kinds):
         also = export.check(settings["extract"].get("also") or [])
+        backbone = hub.pinned(backbone)  # one file for all processes, whatever the hub does meanwhile
         key = feature_key(given, backbone, stain)
         slides.segmenter_of(given)
         if "weights" in backbone:  # weights that are absent, damaged or strange end the run before any tile
             slides.load(backbone, float(given["tile_um"]))
+        encoder = settings["slide_encoder"] if settings["slide_encoder"].get("name") else {}
         options = {"slides": given, "backbone": backbone, "out": out, "stain": stain, "also": also}
         work = functools.partial(slides.extract, **options)
         state = functools.partial(plan.to_extract, **options)
         folders = [out / "tiles" / tiling_key(given), out / "features" / key]
-        jobs, stage = jobs_of(settings, run), staging.of(given, state)
+        jobs, stage = jobs_of(settings, run, with_features=bool(encoder)), staging.of(given, state)
+        if encoder:
+            slide_vectors.ready(encoder, backbone, given, jobs)
+            folders.append(out / "slides" / slide_key(key, encoder))
+            work = functools.partial(slide_vectors.extract, encoder=encoder, **options)
         pool.work_through(jobs, work, int(given["workers"]), run, "slides", folders, stage)
-        overview.look_over(jobs, folders[0], run)
+        overview.look_over([job for job in jobs if not job.features], folders[0], run)
         run.say(f"features: {out / 'features' / key}")
+        if encoder:
+            run.say(f"slide vectors: {folders[-1]}")
+        if encoder and not from_folder:
+            slide_vectors.write_patients(rooted(settings), run.done, folders[-1], run)
     if settings["extract"]["scans"] and "scans" in kinds:
         from nsclc_mtl.scans.job import extract_scans
         from nsclc_mtl.tables.read import read_indexed
@@ -58,6 +69,7 @@ def dry_run(cfg: DictConfig) -> int:
     from nsclc_mtl.commands import plan
     from nsclc_mtl.config import plain
     from nsclc_mtl.features import export
+    from nsclc_mtl.features.backbones import hub
 
     settings = plain(cfg)
     given = settings["slides"]
@@ -65,15 +77,18 @@ def dry_run(cfg: DictConfig) -> int:
     if not settings["extract"]["slides"] or not (given.get("dir") or "bag" in _tables(rooted(settings))):
         return listed.slides([], lambda job: "", given)
     also = export.check(settings["extract"].get("also") or [])
-    state = functools.partial(
-        plan.to_extract,
-        slides=given,
-        backbone=settings["backbone"],
-        out=Path(settings["paths"]["out"]),
-        stain=settings["stain"],
-        also=also,
-    )
-    return listed.slides(jobs_of(settings, listed), state, given)
+    encoder = settings["slide_encoder"] if settings["slide_encoder"].get("name") else {}
+    options = {
+        "slides": given,
+        "backbone": hub.pinned(settings["backbone"], fetch=False),
+        "out": Path(settings["paths"]["out"]),
+        "stain": settings["stain"],
+        "also": also,
+    }
+    state = functools.partial(plan.to_extract, **options)
+    if encoder:
+        state = functools.partial(plan.to_encode, encoder=encoder, **options)
+    return listed.slides(jobs_of(settings, listed, with_features=bool(encoder)), state, given)
 
 
 def _tables(cohort: dict[str, Any]) -> dict[str, str]:

@@ -68,16 +68,16 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(where) / name for name in sorted(files) if not name.startswith("."))
 
 
-def of_cohort(cohort: Mapping[str, Any], mpp: float | None, account: Account) -> list[Job]:
-    """The slides that a cohort's bag modalities list (`cohort["root"]` is set); feature files are skipped by name."""
+def of_cohort(cohort: Mapping[str, Any], mpp: float | None, account: Account, with_features: bool = False) -> list[Job]:
+    """The slides that a cohort's bag modalities list (`cohort["root"]` is set).
+
+    Feature files of other tools are skipped by name, or, `with_features`, become jobs that name them.
+    """
     from nsclc_mtl.tables.read import MISSING, read_indexed
 
     jobs: dict[str, Job] = {}
     root = Path(cohort["root"])
-    files = [
-        spec.get("table", "slides.csv") for spec in (cohort.get("modalities") or {}).values() if spec["kind"] == "bag"
-    ]
-    for file in dict.fromkeys(files):
+    for file in tables_of(cohort):
         table = read_indexed(root / file, "slide_id")
         if "path" not in table:
             raise DataFault(f"'{file}' has no column 'path'; it names each slide's file, relative to the cohort's root")
@@ -85,6 +85,10 @@ def of_cohort(cohort: Mapping[str, Any], mpp: float | None, account: Account) ->
             slide_id = str(slide_id)
             if slide_id != Path(slide_id).name or slide_id.startswith("."):
                 raise DataFault(f"'{file}': slide_id '{slide_id}' cannot be a file name; leave out / and leading dots")
+            if with_features and Path(row["path"]).suffix.lower() in FEATURE_FILES:
+                path = str(root / row["path"])
+                jobs[slide_id] = Job(slide_id, path, features=path)
+                continue
             if Path(row["path"]).suffix.lower() in FEATURE_FILES:
                 account.not_done(slide_id, ItemSkip("features_given", f"'{file}' names a feature file for this slide"))
                 continue
@@ -102,3 +106,9 @@ def of_cohort(cohort: Mapping[str, Any], mpp: float | None, account: Account) ->
             path = str(root / row["path"])
             jobs[slide_id] = Job(slide_id, path, mpp if value is None else value, source, roi=roi)
     return list(jobs.values())
+
+
+def tables_of(cohort: Mapping[str, Any]) -> list[str]:
+    """The tables of slides that a cohort's bag modalities name, each once."""
+    modalities = (cohort.get("modalities") or {}).values()
+    return list(dict.fromkeys(spec.get("table", "slides.csv") for spec in modalities if spec["kind"] == "bag"))

@@ -22,7 +22,7 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     """Trains one fold of the run at `path`: `fold<k>/` with fitted.json, model<m>.ckpt, log and predictions.csv."""
     import pandas as pd
 
-    from nsclc_mtl.commands import assemble, resume
+    from nsclc_mtl.commands import assemble, confidence, resume
     from nsclc_mtl.commands.cohort import open_cohort
 
     manifest = open_cohort(settings)
@@ -31,6 +31,10 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     folder = path / f"fold{fold}"
     folder.mkdir(exist_ok=True)
     members, data = train_members(settings, manifest, rows, folder)
+    if set_aside := data.parts.get("calibration"):
+        data.fitted.trust = confidence.fit(
+            predict(members, manifest, set_aside, data), manifest, float(settings["trust"]["miss"])
+        )
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
     assemble.seal(folder)
     held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"])}
@@ -138,13 +142,14 @@ def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], 
     """Outputs of each task, mean over the members: a frame by patient_id with columns `p:..`, `risk`, `surv:..`.
 
     `data` has the `fitted` and the `cache` to read with. It is done where the members are. Survival curves and
-    probabilities are averaged as such.
+    probabilities are averaged as such; the fold's temperature is applied where it has one.
     """
     import numpy as np
     import pandas as pd
     import torch
 
     from nsclc_mtl.bags.datamodule import loader, moved
+    from nsclc_mtl.commands import confidence
 
     sums: dict[str, dict[str, list[np.ndarray]]] = {}
     with torch.no_grad():
@@ -155,12 +160,11 @@ def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], 
                 for output in made[0][task]:
                     mean = torch.stack([m[task][output] for m in made]).mean(0)
                     sums.setdefault(task, {}).setdefault(output, []).append(mean.cpu().numpy())
-    return {
-        task: pd.DataFrame(
-            {o: np.concatenate(v) for o, v in outputs.items()}, index=pd.Index(list(ids), name="patient_id")
-        )
-        for task, outputs in sums.items()
+    outputs = {
+        task: pd.DataFrame({o: np.concatenate(v) for o, v in of.items()}, index=pd.Index(list(ids), name="patient_id"))
+        for task, of in sums.items()
     }
+    return confidence.scaled(outputs, manifest, data.fitted.trust)
 
 
 def spoiled(

@@ -31,15 +31,41 @@ def to_extract(
     stain: Mapping[str, Any] | None = None,
     also: Sequence[str] = (),
 ) -> str:
-    """The same of the features of a slide."""
+    """The same of the features of a slide; those that somebody else made are kept."""
     from nsclc_mtl.features import export, store
     from nsclc_mtl.features.backbones import feature_key
 
+    if job.features:
+        return "kept"
     tiles = to_tile(job, slides, out)
     if tiles in ("empty", "held"):
         return tiles
     path, digest = feature_file(job, feature_key(slides, backbone, stain), tile_file(job, slides, out)[1], out)
     if tiles == "kept" and store.is_complete(path, digest) and all(export.is_complete(kind, path) for kind in also):
+        return "kept"
+    return "held" if holder_of(path.with_suffix(".lease")) else "todo"
+
+
+def to_encode(
+    job: Job,
+    slides: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    out: Path,
+    stain: Mapping[str, Any] | None,
+    also: Sequence[str],
+    encoder: Mapping[str, Any],
+) -> str:
+    """The same of the vector of a slide, and of the features that it is made of."""
+    from nsclc_mtl.commands.slide_vectors import features_of, vector_file
+    from nsclc_mtl.features import store
+    from nsclc_mtl.features.backbones import feature_key
+
+    before = to_extract(job, slides, backbone, out, stain, also)
+    if before != "kept":
+        return before
+    key = feature_key(slides, backbone, stain)
+    path, digest = vector_file(job, key, features_of(job, key, out), encoder, out)
+    if store.is_complete(path, digest):
         return "kept"
     return "held" if holder_of(path.with_suffix(".lease")) else "todo"
 
@@ -61,7 +87,7 @@ class Listing:
         for job in jobs:
             try:
                 found = state(job)
-                if found == "todo":
+                if found == "todo" and not job.features:
                     open_job(job, slides).close()
             except ItemFault as fault:
                 self.not_done(job.slide_id, fault)

@@ -27,7 +27,7 @@ class Predicted:
 
     ids: list[str]
     table: pd.DataFrame  # rows of predictions.csv
-    cautions: pd.DataFrame  # by patient: modalities, missing, caution
+    cautions: pd.DataFrame  # by patient: modalities, missing, caution, and set:<task> where the run has a calibration
     manifest: Manifest
     models: dict[int, Any]  # fold -> (members, what was fitted and the cache)
     tested: dict[str, int]  # patient of the training cohort -> the fold that held it out
@@ -105,7 +105,8 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
         run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
         words = cautions.loc[trained_on, "caution"]
         cautions.loc[trained_on, "caution"] = [f"{w}; {TRAINED_ON}" if w else TRAINED_ON for w in words]
-    outputs = combine(models, manifest, by, tested)
+    outputs, sets = combine(models, manifest, by, tested)
+    cautions = cautions.join(sets)
     table = pd.concat([long_table(wide, manifest, fold, "test") for fold, wide in outputs.items()])
     return Predicted(ids, table, cautions, manifest, models, tested, by, trained_on, read, folder)
 
@@ -281,22 +282,29 @@ def combine(
     manifest: Manifest,
     by: Mapping[str, Sequence[int]],
     tested: Mapping[str, int],
-) -> dict[int, dict[str, pd.DataFrame]]:
-    """Outputs per fold: own patients by the fold that held them out; the others by the mean of theirs, as fold -1."""
+) -> tuple[dict[int, dict[str, pd.DataFrame]], pd.DataFrame]:
+    """Outputs per fold, and prediction sets by patient.
+
+    Own patients are predicted by the fold that held them out; the others by the mean of theirs, as fold -1.
+    """
     import pandas as pd
 
+    from nsclc_mtl.commands import confidence
     from nsclc_mtl.commands.fold import predict
 
-    out = {}
+    out, sets = {}, []
     for fold, (members, data) in models.items():
         here = [p for p in by if tested.get(p) == fold]
         if here:
             out[fold] = predict(members, manifest, here, data)
+            sets.append(confidence.sets([(out[fold], data.fitted.trust)], manifest))
     means: list[dict[str, Any]] = []
     for folds in dict.fromkeys(tuple(by[p]) for p in by if p not in tested):
         alike = [p for p in by if p not in tested and tuple(by[p]) == folds]
         each = [predict(models[fold][0], manifest, alike, models[fold][1]) for fold in folds]
+        trust = [models[fold][1].fitted.trust for fold in folds]
+        sets.append(confidence.sets(list(zip(each, trust, strict=True)), manifest))
         means.append({task: sum(e[task] for e in each) / len(each) for task in each[0]})
     if means:
         out[-1] = {task: pd.concat([mean[task] for mean in means]) for task in means[0]}
-    return out
+    return out, pd.concat(sets)

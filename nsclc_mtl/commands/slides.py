@@ -34,6 +34,7 @@ class Job:
     mpp_source: str = "metadata"
     staged: str = ""  # a copy on a faster disk
     roi: str | None = None  # file of regions that restrict the tiling, stated for this slide
+    features: str = ""  # a file of its features that somebody else made: there is nothing to tile or to extract
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Busy(Exception):
 
 def tile(job: Job, slides: Mapping[str, Any], out: Path) -> Outcome:
     """`out/tiles/<tiling>/<slide_id>.h5`, contours for QuPath and a picture; the .h5 comes last and is the proof."""
-    return _guarded(job, functools.partial(_tile, job, slides, out))
+    return guarded(job, functools.partial(_tile, job, slides, out))
 
 
 def _tile(job: Job, slides: Mapping[str, Any], out: Path) -> Outcome:
@@ -71,7 +72,7 @@ def _tiles(job: Job, slides: Mapping[str, Any], out: Path) -> tuple[Tiles, bool]
     from nsclc_mtl.features import store
 
     path, digest = tile_file(job, slides, out)
-    made = _once(path, lambda: store.is_complete(path, digest, deep=True), lambda: _lay(job, slides, path, digest))
+    made = once(path, lambda: store.is_complete(path, digest, deep=True), lambda: _lay(job, slides, path, digest))
     return (store.read_tiles(path), True) if made is None else (made, False)
 
 
@@ -174,7 +175,7 @@ def extract(
 
     `also` names the layouts of other tools that are written beside it (features/export.py).
     """
-    return _guarded(job, functools.partial(_extract, job, slides, backbone, out, stain or {}, also))
+    return guarded(job, functools.partial(_extract, job, slides, backbone, out, stain or {}, also))
 
 
 def _extract(
@@ -214,7 +215,7 @@ def _extract(
 
     if not path.is_file():  # a backbone that cannot be had ends the run before anything is written
         load(backbone, tiles.tile_um)
-    made = _once(path, complete, make)
+    made = once(path, complete, make)
     return Outcome(store.header(path)[0], kept=True) if made is None else Outcome(len(made))
 
 
@@ -290,7 +291,7 @@ def _backbone(settings: str, um_per_px: float) -> Any:
     return build(json.loads(settings), um_per_px=um_per_px)
 
 
-def _once(path: Path, complete: Callable[[], bool], make: Callable[[], Made]) -> Made | None:
+def once(path: Path, complete: Callable[[], bool], make: Callable[[], Made]) -> Made | None:
     """What `make` makes of `path`, by one process at a time; None where it is complete. Raises Busy."""
     lease = path.with_name(f"{path.stem}.lease")
     if complete():
@@ -303,7 +304,7 @@ def _once(path: Path, complete: Callable[[], bool], make: Callable[[], Made]) ->
         raise Busy(str(lease)) from taken
 
 
-def _guarded(job: Job, work: Callable[[], Outcome]) -> Outcome:
+def guarded(job: Job, work: Callable[[], Outcome]) -> Outcome:
     """What the work gives; a slide that cannot be used becomes an outcome with its reason, so that the others go on."""
     try:
         return work()

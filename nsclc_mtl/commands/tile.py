@@ -44,15 +44,18 @@ def dry_run(cfg: DictConfig) -> int:
     return listed.slides(jobs_of(settings, listed), state, settings["slides"])
 
 
-def jobs_of(settings: dict[str, Any], account: finding.Account) -> list[slides.Job]:
-    """The slides that a run is about: those below `slides.dir`, else those that the cohort lists."""
+def jobs_of(settings: dict[str, Any], account: finding.Account, with_features: bool = False) -> list[slides.Job]:
+    """The slides that a run is about: those below `slides.dir`, else those that the cohort lists.
+
+    `with_features`: also those of which the cohort names a feature file instead.
+    """
     given = settings["slides"]
     if given.get("dir"):
         return finding.in_folder(Path(given["dir"]), given.get("mpp"), account)
     cohort = rooted(settings)
     if not any(spec["kind"] == "bag" for spec in (cohort.get("modalities") or {}).values()):
         raise UsageFault(f"cohort={cohort.get('name')} declares no slides; name their folder: mtl tile DIR")
-    return finding.of_cohort(cohort, given.get("mpp"), account)
+    return finding.of_cohort(cohort, given.get("mpp"), account, with_features)
 
 
 def rooted(settings: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,10 @@ from nsclc_mtl.records import UsageFault
 PACKAGES = ("nsclc_mtl", "torch", "pytorch_lightning", "torchmetrics", "monai", "timm")
 
 # Our own rooms whose public classes may be named, and those whose functions may be too: other functions write files.
-ROOMS = ("encoders", "fusion", "tasks", "bags", "features.backbones", "slides", "scans", "learner", "trust", "explain")
+ROOMS = (
+    "encoders", "fusion", "tasks", "bags", "features.backbones", "features.slide_encoders", "slides", "scans",
+    "learner", "trust", "explain",
+)  # fmt: skip
 FUNCTIONS = ("encoders", "fusion", "tasks", "features.backbones")
 
 # Outside our rooms only subclasses of these.

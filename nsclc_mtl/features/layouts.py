@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from nsclc_mtl.features.keys import file_hash
 from nsclc_mtl.records import DataFault, IntegrityFault
 
 FORMAT = "nsclc_mtl/1"
@@ -66,6 +67,17 @@ def attributes(file: h5py.File) -> dict[str, Any]:
     for key in json.loads(found.pop("json_attrs", "[]")):
         found[key] = json.loads(found[key])
     return {key: value for key, value in found.items() if key not in RECORD or key == "config_hash"}
+
+
+def content_digest(path: Path) -> str:
+    """The digest that a file of ours carries of its own content; the bytes' SHA-256 of a file of another tool."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") == FORMAT:
+                return str(file.attrs["content_sha256"])
+    except (OSError, KeyError):  # no HDF5, or not whole: its reader says so
+        pass
+    return file_hash(path)
 
 
 def _read_hdf5(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:

@@ -38,7 +38,7 @@ GEOMETRY = (
     "name",
 )
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REMNANT = re.compile(r"(?P<item>.+)\.(h5|pt|geojson|jpg|png)(\.[0-9a-f]{8})?\.tmp")
+_REMNANT = re.compile(r"(?P<item>.+)\.(h5|pt|npz|geojson|jpg|png)(\.[0-9a-f]{8})?\.tmp")
 
 
 def write(path: Path, features: Features) -> None:
@@ -69,7 +69,7 @@ def write(path: Path, features: Features) -> None:
                 f"slide '{path.stem}': its views do not belong to its features, or half precision cannot hold them"
             )
         data["views"] = features.views.astype(np.float16)
-    _publish(path, data, features.attrs)
+    publish(path, data, features.attrs)
 
 
 def read(path: Path, mpp: float | None = None) -> Features:
@@ -133,7 +133,7 @@ def is_complete(path: Path, config_hash: str, deep: bool = False) -> bool:
             if not attrs.get("complete", 0) or attrs.get("config_hash", "") != config_hash:
                 return False
             data = [name for name in file if isinstance(file[name], h5py.Dataset)]
-            if "coords" not in data or any(_rows(file[name]) != attrs["rows"] for name in data):
+            if not {"coords", "vector"} & set(data) or any(_rows(file[name]) != attrs["rows"] for name in data):
                 return False
             # HDF5 itself refuses a file cut short; rows that were dropped by a valid edit show in the count.
             return not deep or attrs["content_sha256"] == _digest({name: file[name][()] for name in data}, _noted(file))
@@ -155,7 +155,7 @@ def write_tiles(path: Path, tiles: Tiles) -> None:
         "coords": np.asarray(tiles.coords, np.int64),
         "tissue": np.asarray(tiles.tissue, np.float32),
     }
-    _publish(path, data, attrs)
+    publish(path, data, attrs)
 
 
 def read_tiles(path: Path) -> Tiles:
@@ -176,7 +176,7 @@ def read_tiles(path: Path) -> Tiles:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
+def publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
     """A complete HDF5 file of datasets and attributes. No clock times are kept."""
     with published(path) as aside:
         with h5py.File(aside, "w", track_order=False) as file:
@@ -193,11 +193,11 @@ def _publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any
             )
             for key in sorted(plain):
                 value = json.dumps(plain[key], sort_keys=True, default=str) if key in as_json else plain[key]
-                (file["coords"] if key in GEOMETRY else file).attrs[key] = value
+                (file["coords"] if key in GEOMETRY and "coords" in data else file).attrs[key] = value
             file.attrs["config_hash"] = str(attrs.get("config_hash", ""))
             file.attrs["format"] = layouts.FORMAT
             file.attrs["json_attrs"] = json.dumps(as_json)
-            file.attrs["rows"] = len(data["coords"])
+            file.attrs["rows"] = len(data["coords"] if "coords" in data else data["vector"])
             file.attrs["content_sha256"] = _digest(data, _noted(file))
             file.attrs["complete"] = 1
         _fsync(aside)

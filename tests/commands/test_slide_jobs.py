@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,26 @@ def test_a_run_that_is_ended_leaves_no_lease_of_its_dead_processes(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         work_through([], lambda job: Outcome(), 1, Told(), "tile", [tmp_path], Stage(None, 1, lambda job: True))  # type: ignore[arg-type]
     assert not lease.exists()
+
+
+@pytest.mark.slow
+def test_weights_of_the_hub_are_read_once_and_their_content_is_the_key(
+    bench: Path, hub_cache: Callable[..., Path]
+) -> None:
+    from monai.networks.nets.resnet import resnet50
+    from safetensors.torch import save
+
+    from nsclc_mtl.commands.cohort import derived
+    from nsclc_mtl.config import compose, plain
+
+    net = resnet50(spatial_dims=2, n_input_channels=3, shortcut_type="B", bias_downsample=False, conv1_t_stride=2)
+    hub_cache(save(net.state_dict()))
+    words = ["backbone=resnet50", "backbone.hub=some/where", "backbone.tile_px=64", *QUICK]
+    code, account = mtl("extract", "slides.dir=slides", *words)
+    assert (code, account["done"]) == (0, ["a b__Schnitt ä"])
+    (folder,) = (bench / "out" / "features").iterdir()
+    settings = plain(compose("train", words))
+    assert derived(settings)["features"] == folder.name  # training finds it without asking the hub
+    hub_cache(b"other weights")
+    assert derived(settings)["features"] != folder.name
+    assert mtl("extract", "slides.dir=slides", *words, "backbone.weights_sha256=" + "0" * 64)[0] == 5

@@ -94,6 +94,9 @@ def test_a_device_that_is_not_there_and_a_scale_that_is_another(monkeypatch: pyt
     assert frozen(expected_mpp=0.52)
     with pytest.raises(UsageFault, match=r"trained at 0\.25 um/px.*set slides\.tile_um=4"):
         frozen(expected_mpp=0.25)
+    assert frozen(expected_mpp=[0.25, 0.5])
+    with pytest.raises(UsageFault, match=r"trained at 0\.25 or 2 um/px.*set slides\.tile_um=4"):
+        frozen(expected_mpp=[0.25, 2.0])
 
 
 @pytest.mark.parametrize("make", [frozen, lambda: Texture(tile_px=64)], ids=["network", "filters"])

@@ -11,14 +11,23 @@ import yaml
 
 from nsclc_mtl.config.wiring import conf_root
 from nsclc_mtl.features.backbones import file_hash
+from nsclc_mtl.features.backbones.attention_pool import AttentionPooled
 from nsclc_mtl.features.backbones.timm_models import ConvStem, Timm, from_dinov2
 from nsclc_mtl.records import DataFault, IntegrityFault, UsageFault
 
 timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
 
 FOUNDATION = (
-    "uni", "uni2_h", "conch", "virchow2", "h_optimus_0", "h_optimus_1", "gigapath", "phikon_v2", "ctranspath",
+    "uni", "uni2_h", "conch", "virchow", "virchow2", "h_optimus_0", "h_optimus_1", "gigapath", "phikon_v2",
+    "ctranspath",
 )  # fmt: skip
+# What the sources in each file say that pixels are normalised by; timm's own values for an architecture are others.
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+OTHERS = {
+    "conch": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
+    "h_optimus_0": ([0.707223, 0.578729, 0.703617], [0.211883, 0.230117, 0.177517]),
+    "h_optimus_1": ([0.707223, 0.578729, 0.703617], [0.211883, 0.230117, 0.177517]),
+}
 MODEL, PX = "test_vit", 160
 
 
@@ -63,7 +72,7 @@ def test_what_does_not_fit_is_refused(weights: str, tmp_path: Path) -> None:
     faults = {
         "needs the name of a model": {"model": None},
         "is no model of timm": {"model": "vit_of_nobody"},
-        "none of model, class, class_mean": {"pool": "mean"},
+        "none of model, class, class_mean, attention": {"pool": "mean"},
         "no layer of timm or torch": {"options": {"act_layer": "eval"}},
         r"was trained at 1 um/px.*slides\.tile_um=160": {"mpp": 1.0},
         "cannot be made of these options": {"options": {"wings": 2}},
@@ -125,17 +134,55 @@ def test_a_hub_that_hands_it_out(weights: str, monkeypatch: pytest.MonkeyPatch) 
 def test_every_foundation_model_is_what_its_file_says(name: str) -> None:
     """Made on the meta device, without memory: the options are timm's, and the width is the one that is promised."""
     node = yaml.safe_load((conf_root() / "backbone" / f"{name}.yaml").read_text())
+    pool, px = node.get("pool", "model"), node["tile_px"]
     make = importlib.import_module("nsclc_mtl.features.backbones.timm_models").make
     with torch.device("meta"):
-        net = make(node["model"], node["tile_px"], node["options"])
-        seen = net(torch.zeros(1, 3, node["tile_px"], node["tile_px"]))
-    pooled = {"class_mean": 2}.get(node.get("pool", "model"), 1)
+        net = make(node["model"], px, node["options"], node["dim"] if pool == "attention" else None)
+        seen = net(torch.zeros(1, 3, px, px))
+    pooled = {"class_mean": 2}.get(pool, 1)
     assert seen.shape[-1] * pooled == node["dim"]
     if pooled == 2:
-        assert seen.shape[1] == 1 + node["skipped"] + (node["tile_px"] // 14) ** 2
+        assert seen.shape[1] == 1 + node.get("skipped", 0) + (px // 14) ** 2
     assert node["licence"]
     assert node["gate"]
-    assert node["tile_px"] * node["mpp"] in (112, 224)
+    scales = node["mpp"] if isinstance(node["mpp"], list) else [node["mpp"]]
+    assert round(px * scales[0]) in (112, 128, 224, 256)
+
+
+@pytest.mark.parametrize("name", FOUNDATION)
+def test_every_foundation_model_states_its_own_normalisation(name: str) -> None:
+    node = yaml.safe_load((conf_root() / "backbone" / f"{name}.yaml").read_text())
+    assert (node["mean"], node["spread"]) == OTHERS.get(name, IMAGENET)
+
+
+def test_conch_is_pooled_by_its_query(tmp_path: Path) -> None:
+    """The names of CONCH's checkpoint, a text tower beside; the answer is attention, written out."""
+    torch.manual_seed(0)
+    trunk = timm.create_model(MODEL, num_classes=0, global_pool="")
+    net = AttentionPooled(trunk, 16, heads=8)
+    state = {f"visual.{key}": value for key, value in net.state_dict().items()}
+    state |= {
+        "text.cls_emb": torch.zeros(3),
+        "visual.proj_contrast": torch.zeros(16, 16),
+        "logit_scale": torch.ones(()),
+    }
+    torch.save(state, tmp_path / "conch.bin")
+    options = {"options": {"global_pool": ""}, "pool": "attention", "prefix": "visual.", "mean": [0.5] * 3}
+    found = eye(str(tmp_path / "conch.bin"), dim=16, spread=[0.5] * 3, unused=["proj_contrast"], **options)
+    assert found.dim == 16
+    with torch.inference_mode():
+        tokens = net.eval().trunk((tiles().permute(0, 3, 1, 2) / 255 - 0.5) / 0.5)
+        pool = net.attn_pool_contrast
+        seen, attn = pool.ln_k(tokens), pool.attn
+        in_q, in_k, in_v = attn.in_proj_bias.chunk(3)
+        q = (pool.ln_q(pool.query) @ attn.q_proj_weight.T + in_q).reshape(8, 1, 2)
+        k = (seen @ attn.k_proj_weight.T + in_k).reshape(2, -1, 8, 2).transpose(1, 2)
+        v = (seen @ attn.v_proj_weight.T + in_v).reshape(2, -1, 8, 2).transpose(1, 2)
+        answer = ((q @ k.transpose(2, 3) / 2**0.5).softmax(-1) @ v).reshape(2, 16)
+        told = net.ln_contrast(attn.out_proj(answer))
+    torch.testing.assert_close(found(tiles()), told, atol=1e-4, rtol=1e-4)
+    with pytest.raises(UsageFault, match=r"needs backbone\.dim"):
+        eye(str(tmp_path / "conch.bin"), **options)
 
 
 def test_names_of_dinov2_and_of_old_swin() -> None:
@@ -163,3 +210,25 @@ def test_names_of_dinov2_and_of_old_swin() -> None:
     stem = ConvStem(embed_dim=96)
     assert stem(torch.zeros(1, 3, 32, 32)).shape == (1, 8, 8, 96)
     assert [name for name, _ in stem.proj.named_children() if name in "036"] == ["0", "3", "6"]
+
+
+def test_ctranspath_takes_its_own_checkpoint(tmp_path: Path) -> None:
+    """The published file is of an old timm: the downsampling stands one stage earlier, masks among the parameters."""
+    node = yaml.safe_load((conf_root() / "backbone" / "ctranspath.yaml").read_text())
+    torch.manual_seed(0)
+    net = importlib.import_module("nsclc_mtl.features.backbones.timm_models").make(node["model"], 224, node["options"])
+    old: dict[str, torch.Tensor] = {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}
+    for key, value in net.state_dict().items():
+        words = key.split(".")
+        if words[:1] == ["layers"] and words[2] == "downsample":
+            words[1] = str(int(words[1]) - 1)
+        old[".".join(words)] = value
+    torch.save({"model": old}, tmp_path / "ctranspath.pth")
+    options = {key: node[key] for key in ("model", "options", "mpp", "dim", "mean", "spread", "tile_px")}
+    found = eye(str(tmp_path / "ctranspath.pth"), um_per_px=256 / 224, **options)
+    light = (torch.zeros(1, 3, 224, 224) - torch.tensor(node["mean"]).view(3, 1, 1)) / torch.tensor(
+        node["spread"]
+    ).view(3, 1, 1)
+    with torch.inference_mode():
+        told = net.eval()(light)
+    torch.testing.assert_close(found(torch.zeros(1, 224, 224, 3, dtype=torch.uint8)), told, atol=1e-3, rtol=1e-3)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_file import field, port, tensor
 from scipy import ndimage
 
 from nsclc_mtl.records import IntegrityFault, ItemFault, UsageFault
@@ -16,31 +17,6 @@ from nsclc_mtl.slides.roi import Regions
 from nsclc_mtl.slides.tissue import Classic, Onnx, Tissue, focus, survey
 
 RULES = {"min_area_um2": 10_000, "max_hole_um2": 40_000, "least_sharpness": 0.3}
-
-
-# ONNX is protocol buffers: a field is its number and kind, then its content. This is enough for a small network.
-def field(number: int, content: bytes | str | int) -> bytes:
-    if isinstance(content, int):
-        return varint(number << 3) + varint(content)
-    content = content.encode() if isinstance(content, str) else content
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value > 127:
-        out, value = out + bytes([value & 127 | 128]), value >> 7
-    return out + bytes([value])
-
-
-def tensor(name: str, values: np.ndarray) -> bytes:
-    dims = b"".join(field(1, size) for size in values.shape)
-    return field(5, dims + field(2, 1) + field(8, name) + field(9, values.astype("<f4").tobytes()))
-
-
-def port(number: int, name: str, shape: tuple[int | str, ...]) -> bytes:
-    dims = b"".join(field(1, field(1, size) if isinstance(size, int) else field(2, size)) for size in shape)
-    return field(number, field(1, name) + field(2, field(1, field(1, 1) + field(2, dims))))
 
 
 def network(

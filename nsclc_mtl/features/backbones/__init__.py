@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nsclc_mtl.features.backbones import hub
 from nsclc_mtl.features.keys import code_digest, config_hash, tiling_key
 from nsclc_mtl.features.keys import file_hash as digest_of
 from nsclc_mtl.records import UsageFault
@@ -38,11 +39,11 @@ def feature_key(
     """`<backbone>-<key8>`: folder of the features that these settings give.
 
     The key is a digest of tiling, backbone, content of the weights, stain, and the code that reads, tiles and computes:
-    a change of any of them never meets old files.
+    a change of any of them never meets old files. Of weights on the hub it is the content of the local copy
+    (hub.py). Raises UsageFault where the weights are not on this machine.
     """
     name = str(backbone_cfg.get("name") or "backbone")
     settings = {key: value for key, value in backbone_cfg.items() if key not in INCIDENTAL}
-    weights = backbone_cfg.get("weights")
     changed = stain is not None and (stain.get("method", "none") != "none" or int(stain.get("views", 0)) > 0)
     restained = {"stain": dict(stain or {}), "restain": code_digest("slides/stain.py", "slides/restain.py")}
     digest = config_hash(
@@ -50,11 +51,21 @@ def feature_key(
             **(restained if changed else {}),
             "tiling": tiling_key(slides_cfg),
             "backbone": settings,
-            "weights": file_hash(Path(weights)) if weights else "none",
+            "weights": _content(backbone_cfg),
             "code": code_digest("features/backbones", "slides/reader"),
         }
     )
     return f"{name}-{digest[:8]}"
+
+
+def _content(backbone_cfg: Mapping[str, Any]) -> str:
+    """SHA-256 of the weights; the promised one counts, because extraction ends where the file is another."""
+    if backbone_cfg.get("weights"):
+        return file_hash(Path(backbone_cfg["weights"]))
+    if not backbone_cfg.get("hub"):
+        return "none"
+    promised = str(backbone_cfg.get("weights_sha256") or "").removeprefix("sha256:")
+    return promised or digest_of(hub.copy_of(backbone_cfg))
 
 
 def file_hash(path: Path) -> str:

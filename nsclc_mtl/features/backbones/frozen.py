@@ -27,7 +27,8 @@ class Frozen(nn.Module):
 
     `device` is auto, cpu or cuda; `precision` is auto, 32 or bf16; the attributes of the same names say what was taken.
     `mean` and `spread` are per channel, of pixels from 0 to 1. `expected_mpp` is the um/px that the network was trained
-    at (None: any). Raises UsageFault where device or precision is not there, or where tiles come at another scale.
+    at, the best first where there are several (None: any). Raises UsageFault where device or precision is not there, or
+    where tiles come at another scale.
     """
 
     mean: Tensor
@@ -46,7 +47,7 @@ class Frozen(nn.Module):
         spread: Sequence[float] = SPREAD,
         precision: str | int = "auto",
         device: str = "auto",
-        expected_mpp: float | None = None,
+        expected_mpp: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.name, self.tile_px, self.batch, self.um_per_px = name, tile_px, batch, um_per_px
@@ -99,13 +100,15 @@ def place(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def at_scale(name: str, tile_px: int, um_per_px: float, expected: float | None) -> None:
+def at_scale(name: str, tile_px: int, um_per_px: float, expected: float | Sequence[float] | None) -> None:
     """Raises UsageFault where tiles come at another scale than the network learned from."""
-    if expected is None or abs(um_per_px / expected - 1.0) <= SCALE_TOLERANCE:
+    learned = [expected] if isinstance(expected, int | float) else list(expected or ())
+    if not learned or any(abs(um_per_px / one - 1.0) <= SCALE_TOLERANCE for one in learned):
         return
     raise UsageFault(
-        f"backbone={name} was trained at {expected:g} um/px, but tiles of {um_per_px * tile_px:g} um in {tile_px} px "
-        f"have {um_per_px:.3g}; set slides.tile_um={tile_px * expected:g}, or backbone.mpp=null to go on at this scale"
+        f"backbone={name} was trained at {' or '.join(f'{one:g}' for one in learned)} um/px, but tiles of "
+        f"{um_per_px * tile_px:g} um in {tile_px} px have {um_per_px:.3g}; set slides.tile_um="
+        f"{tile_px * learned[0]:.4g}, or backbone.mpp=null to go on at this scale"
     )
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nsclc_mtl.features.backbones.attention_pool import AttentionPooled
 from nsclc_mtl.features.backbones.frozen import MEAN, SPREAD, Frozen
 from nsclc_mtl.features.backbones.weights import fill, found, state_of
 from nsclc_mtl.records import DataFault, IntegrityFault, UsageFault
 
-POOLS = ("model", "class", "class_mean")
+POOLS = ("model", "class", "class_mean", "attention")
 
 
 class Timm(Frozen):
@@ -26,9 +27,10 @@ class Timm(Frozen):
 
     `weights` is a local state dict, else `file` of the repository `hub`. `options` go to timm's maker; layers in them
     are named (`SwiGLUPacked`, `SiLU`). `pool`: `model` takes what the model gives; of models that give tokens, `class`
-    takes the first and `class_mean` joins it with the mean of those after the `skipped` register tokens. `mean` and
-    `spread` default to the model's own. `mpp` is the um/px that the model was trained at. `prefix` and `unused` name
-    what stands before the parameters, and those that are left over (a text tower, a head).
+    takes the first, `class_mean` joins it with the mean of those after the `skipped` register tokens, and `attention`
+    asks a learned query of `dim` (attention_pool.py). `mean` and `spread` default to those of timm's own weights, which
+    are not always those of somebody else's. `mpp` is the um/px that the model was trained at, or several. `prefix` and
+    `unused` name what stands before the parameters, and those that are left over (a text tower, a head).
 
     Raises UsageFault without timm, for unknown names, tiles of another size or scale; IntegrityFault where the
     weights' digest or the dimension is another.
@@ -45,7 +47,7 @@ class Timm(Frozen):
         tile_px: int = 224,
         batch: int = 32,
         um_per_px: float = 0.5,
-        mpp: float | None = None,
+        mpp: float | Sequence[float] | None = None,
         dim: int | None = None,
         mean: Sequence[float] | None = None,
         spread: Sequence[float] | None = None,
@@ -63,7 +65,9 @@ class Timm(Frozen):
             raise UsageFault("backbone=timm needs the name of a model: set backbone.model=NAME")
         if pool not in POOLS:
             raise UsageFault(f"backbone.pool={pool!r} is none of {', '.join(POOLS)}")
-        net = make(model, tile_px, options or {})
+        if pool == "attention" and not dim:
+            raise UsageFault("backbone.pool=attention needs backbone.dim, the length of the learned query")
+        net = make(model, tile_px, options or {}, dim if pool == "attention" else None)
         about = "; ".join(filter(None, (f"licence {licence}" if licence else "", gate)))
         path, digest = found(name, weights, hub, file, weights_sha256, about)
         state = {key.removeprefix(prefix): value for key, value in state_of(path).items() if key.startswith(prefix)}
@@ -89,7 +93,7 @@ class Timm(Frozen):
     def pooled(self, seen: Tensor) -> Tensor:
         """float32 [tile, dim] of what the model gives: vectors, or tokens [tile, token, dim]."""
         seen = seen.float()
-        if self.pool == "model":
+        if self.pool in ("model", "attention"):
             return seen.flatten(1) if seen.ndim != 3 else seen[:, 0]
         first = seen[:, 0]
         return first if self.pool == "class" else torch.cat([first, seen[:, 1 + self.skipped :].mean(1)], dim=1)
@@ -105,8 +109,11 @@ class Timm(Frozen):
             ) from error
 
 
-def make(model: str, tile_px: int, options: Mapping[str, Any]) -> nn.Module:
-    """The model without its head and without weights. Raises UsageFault without timm, or where it cannot be made."""
+def make(model: str, tile_px: int, options: Mapping[str, Any], query_dim: int | None = None) -> nn.Module:
+    """The model without its head and without weights; with `query_dim`, its tokens pooled by a learned query.
+
+    Raises UsageFault without timm, or where it cannot be made.
+    """
     timm = imported()
     if model not in timm.list_models():
         near = timm.list_models(f"*{model.split('_')[0]}*")[:3]
@@ -124,7 +131,7 @@ def make(model: str, tile_px: int, options: Mapping[str, Any]) -> nn.Module:
             continue
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UsageFault(f"backbone.model={model} cannot be made of these options ({error})") from error
-        return net
+        return AttentionPooled(net, query_dim) if query_dim else net
     raise UsageFault(f"backbone.model={model} cannot be made of these options ({wrong})")
 
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nsclc_mtl.features.backbones import file_hash
+from nsclc_mtl.features.backbones.hub import FILES, fetched
 from nsclc_mtl.records import DataFault, IntegrityFault, UsageFault
-
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order where no file is named
 
 
 def found(
@@ -25,7 +24,7 @@ def found(
     `about` says what the hub asks for (licence, gate) where it does not hand the file out. Raises UsageFault where
     there are no weights, IntegrityFault where `sha256` is given and differs.
     """
-    path = Path(weights) if weights else _from_hub(name, hub, (file,) if file else HUB_FILES, about)
+    path = Path(weights) if weights else _from_hub(name, hub, (file,) if file else FILES, about)
     digest = file_hash(path)
     if sha256 and digest != sha256.removeprefix("sha256:"):
         raise IntegrityFault(
@@ -82,29 +81,4 @@ def _from_hub(name: str, hub: str | None, files: tuple[str, ...], about: str) ->
             f"backbone={name} needs weights: set backbone.weights=PATH to a local file, or take backbone=texture, "
             f"which needs none{f' ({about})' if about else ''}"
         )
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise UsageFault(
-            "backbone.hub needs the extra `hub`: pip install 'nsclc-mtl[hub]', or set backbone.weights=PATH"
-        ) from None
-    for file in files:
-        try:
-            return Path(hf_hub_download(hub, file))
-        except Exception as error:  # offline, gated, absent: many types, one thing to do
-            wrong = error
-            if "EntryNotFound" not in type(error).__name__:
-                break
-    raise UsageFault(
-        f"no weights '{file}' from the hub '{hub}' ({_told(wrong)}{f'; {about}' if about else ''}); download the "
-        "file and set backbone.weights=PATH"
-    ) from wrong
-
-
-def _told(error: Exception) -> str:
-    kind = type(error).__name__
-    if "Gated" in kind:
-        return f"{kind}: it is gated, ask for access there and log in"
-    if kind == "RepositoryNotFoundError" or "EntryNotFound" in kind:
-        return f"{kind}: there is no such repository or file, or you are not logged in"
-    return f"{kind}: offline?"
+    return fetched(hub, files, about)

@@ -1,0 +1,65 @@
+"""Prediction sets: classes that a patient may have, which miss the true one at a rate that was stated beforehand.
+
+Split conformal prediction holds for patients who are exchangeable with those it was calibrated on, whatever the model;
+it says nothing of a single patient, nor of another hospital.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from nsclc_mtl.records import UsageFault
+
+
+def threshold(proba: ArrayLike, label: ArrayLike, miss: float) -> float:
+    """How improbable (1 - p) a class may be and still belong to the set, from n calibration patients.
+
+    proba: [n, class], label: [n] class numbers; `miss` is the share of patients whose true class a set may lack. It is
+    the ceil((n + 1)(1 - miss))-th smallest of 1 - p(true class), and 1 (every class) where n is too small for `miss`.
+    Sadinle, Lei and Wasserman, "Least ambiguous set-valued classifiers" (JASA, 2019). Raises UsageFault unless
+    0 < miss < 1.
+
+    >>> threshold([[0.9, 0.1]] * 9 + [[0.4, 0.6]], [0] * 10, miss=0.1)
+    0.6
+    """
+    if not 0 < miss < 1:
+        raise UsageFault(f"trust.miss={miss:g} is a share between 0 and 1")
+    p, y = np.asarray(proba, dtype=float), np.asarray(label, dtype=int)
+    rank = math.ceil((len(y) + 1) * (1 - miss) - 1e-9)
+    if rank > len(y):
+        return 1.0
+    return float(np.sort(1 - p[np.arange(len(y)), y])[rank - 1])
+
+
+def sets(proba: ArrayLike, at: float) -> np.ndarray:
+    """Which classes belong to each patient's set, bool [n, class]; the most probable one always does.
+
+    >>> sets([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]], 0.7).tolist()
+    [[True, False, False], [True, True, False]]
+    """
+    p = np.asarray(proba, dtype=float)
+    within = 1 - p <= at + 1e-12
+    within[np.arange(len(p)), p.argmax(axis=1)] = True
+    return within
+
+
+def coverage_band(n_calibration: int, n_test: int, miss: float, level: float = 0.95) -> tuple[float, float]:
+    """Where the share of covered test patients lies with probability `level` if all is well.
+
+    Beta-binomial with n + 1 - l and l, l = floor((n + 1) miss): Angelopoulos and Bates, "A gentle introduction to
+    conformal prediction" (2021), section 3.2. Scores without ties are assumed, with ties coverage is higher.
+
+    >>> low, high = coverage_band(100, 100, 0.1)
+    >>> (round(low, 2), round(high, 2))
+    (0.81, 0.97)
+    """
+    lacking = math.floor((n_calibration + 1) * miss + 1e-9)
+    if lacking == 0:
+        return 1.0, 1.0
+    law = stats.betabinom(n_test, n_calibration + 1 - lacking, lacking)
+    tail = (1 - level) / 2
+    return float(law.ppf(tail)) / n_test, float(law.ppf(1 - tail)) / n_test

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsclc_mtl.records import UsageFault
+from nsclc_mtl.trust import conformal
+
+Draw = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.mark.parametrize("miss", [0.1, 0.25])
+def test_coverage_lies_within_its_band_whatever_the_model(drawn: Draw, miss: float) -> None:
+    inside, covered = 0, []
+    for seed in range(200):
+        p, y = drawn(260, 3, seed)
+        p = p[:, [1, 0, 2]] if seed % 2 else p  # a model that is wrong is covered as well
+        at = conformal.threshold(p[:60], y[:60], miss)
+        hit = conformal.sets(p[60:], at)[np.arange(200), y[60:]].mean()
+        low, high = conformal.coverage_band(60, 200, miss)
+        inside += low <= hit <= high
+        covered.append(hit)
+    assert np.mean(covered) == pytest.approx(1 - miss, abs=0.02)
+    assert inside >= 180  # of 200 at a level of .95: fewer than 180 has P < .001
+
+
+def test_too_few_patients_give_every_class(drawn: Draw) -> None:
+    p, y = drawn(8, 3, 0)
+    assert conformal.threshold(p, y, miss=0.1) == 1.0
+    assert conformal.sets(p, 1.0).all()
+    assert conformal.coverage_band(8, 20, 0.1) == (1.0, 1.0)
+
+
+@given(st.integers(0, 1000), st.floats(0.02, 0.9))
+def test_a_set_is_never_empty_and_grows_with_what_is_promised(drawn: Draw, seed: int, miss: float) -> None:
+    p, y = drawn(50, 4, seed)
+    strict = conformal.sets(p, conformal.threshold(p, y, miss))
+    loose = conformal.sets(p, conformal.threshold(p, y, min(miss * 1.1, 0.95)))
+    assert strict.any(1).all()
+    assert (strict >= loose).all()
+
+
+@pytest.mark.parametrize("miss", [0.0, 1.0, -1.0])
+def test_a_share_that_is_none_is_refused(miss: float) -> None:
+    with pytest.raises(UsageFault, match=r"trust\.miss"):
+        conformal.threshold([[0.5, 0.5]], [0], miss)
