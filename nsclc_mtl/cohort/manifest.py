@@ -31,8 +31,8 @@ def load(
 
     `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
     are left out with a note. `keys` names the folders of derived files (`features`, `slides`, `radiomics`, `volumes`,
-    and `perturbed` where radiomics are to be judged by `icc_lower`). Raises DataFault on invalid tables and UsageFault on
-    an unknown task or modality.
+    and `perturbed` where radiomics are to be judged by `icc_lower`). Raises DataFault on invalid tables and UsageFault
+    on an unknown task or modality.
     """
     return _Loader(cohort, Path(out), dict(keys or {}), icc_lower).load(tasks, modalities)
 

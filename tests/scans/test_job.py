@@ -264,7 +264,11 @@ def test_how_each_scan_was_taken(tmp_path: Path, cohort: Callable[..., pd.DataFr
     assert first["roi_origin"] == "drawn"
     assert taken.loc[1, ["manufacturer", "kvp", "model"]].tolist() == ["Other", "100", ""]
     text = (tmp_path / "out" / "scans").glob("*-acquisition.csv").__next__().read_text()
-    assert not any(word in text for word in ("Nobody", "MRN12345", "1950", "2020", "Hospital", "1.2."))
+    private = ("Nobody", "MRN12345", "1950", "20200301", "Hospital", "1.2.77")
+    assert not any(word in text for word in private)
+    for path in (tmp_path / "out" / "scans").rglob("*.*"):  # histories, attributes of crops, pictures
+        assert not any(word.encode() in path.read_bytes() for word in private), path
+    assert not any(word in line for word in private for line in notes.said)
 
 
 def test_a_lesion_that_nobody_drew_says_so(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
