@@ -100,7 +100,7 @@ def _open(number: int, case: Mapping[str, str], params: Mapping[str, Any], folde
     return {"pending": pool.Pending({"": opened}, {"file": file, "stamp": stamp})}
 
 
-def _finish(pending: pool.Pending, measured: Sequence[tuple[str, Mapping[str, Any]]]) -> pool.Result:
+def _finish(pending: pool.Pending, measured: pool.Measured) -> pool.Result:
     # as text, and in the library's own precision: a float32 maximum of .1 is written .1 and not .10000000149
     values = {name: str(value) for name, value in pending.closed(measured)[""].items()}
     file, stamp = pending.told["file"], pending.told["stamp"]

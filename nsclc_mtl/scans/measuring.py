@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from nsclc_mtl.records import ItemFault, UsageFault, Volume
 from nsclc_mtl.scans import crop, perturb, radiomics, suv
-from nsclc_mtl.scans.pool import Pending
+from nsclc_mtl.scans.pool import Measured, Pending
 
 DRAWN = ""
 """The variant of a lesion that is the mask as drawn; perturbed ones have the names of `perturb`."""
@@ -92,7 +92,7 @@ def open_scan(scan: Volume, cfg: Mapping[str, Any], found: Values, told: dict[st
     return pending
 
 
-def finish(pending: Pending, measured: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+def finish(pending: Pending, measured: Measured) -> dict[str, Any]:
     """Writes what was measured, whole or not at all; the result of the scan."""
     told = pending.told
     out, cfg, scan_id = Path(told["out"]), told["cfg"], str(told["scan_id"])

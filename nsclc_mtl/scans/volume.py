@@ -77,7 +77,8 @@ def load(
         raise ItemFault("roi_too_small", f"the lesion of {_name(mask)} has {voxels} voxels, {min_voxels} are needed")
     spacing = scan.GetSpacing()
     history.insert(0, f"read {'x'.join(map(str, scan.GetSize()))} voxels of {'x'.join(f'{s:.4g}' for s in spacing)} mm")
-    return Volume(array, roi, (spacing[2], spacing[1], spacing[0]), affine_of(scan), kind, history)
+    stored = sitk.GetArrayViewFromImage(scan).dtype.name
+    return Volume(array, roi, (spacing[2], spacing[1], spacing[0]), affine_of(scan), kind, history, stored)
 
 
 def canonical_modality(word: str) -> str:
