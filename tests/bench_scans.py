@@ -21,13 +21,10 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-import yaml
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:  # the processes of the pool import this file again, as they do `mtl`
+    import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = {"CT": "ct_lung_full", "PET": "pet_suv", "MR_T1": "mri_t1"}
@@ -52,6 +49,8 @@ class Quiet:
 
 def settings(modality: str) -> dict[str, Any]:
     """The preset's radiomics, widened to all filters and classes."""
+    import yaml
+
     from nsclc_mtl.config import compose, plain
 
     made = plain(compose("extract", [f"scans={PRESETS[modality]}", "cohort.level=features"]))["scans"]["radiomics"]
@@ -79,6 +78,8 @@ def library(cases: list[tuple[Path, Path]], params: dict[str, Any]) -> list[dict
 
 def ours(cases: list[tuple[Path, Path]], params: dict[str, Any], kind: str, workers: int, out: Path) -> pd.DataFrame:
     """Our way: the job over files, to the table."""
+    import pandas as pd
+
     from nsclc_mtl.scans import job, radiomics
 
     rows = [
@@ -112,6 +113,7 @@ def processor() -> float:
 
 def large(folder: Path, voxels: int) -> tuple[Path, Path]:
     """A CT of `voxels` x `voxels` x `voxels` / 4 with a lesion of 3 cm: image and mask as NIfTI, int16."""
+    import numpy as np
     import SimpleITK as sitk
 
     rng = np.random.Generator(np.random.PCG64(0))
@@ -179,6 +181,10 @@ def main() -> None:
         raise SystemExit("no real data: set MTL_REAL_DATA to the folder that holds radiology/sts_pet_mr_ct")
     params = settings(options.modality)
     import radiomics.featureextractor  # noqa: F401  not timed in either way
+    from rich.console import Console
+    from rich.table import Table
+
+    from nsclc_mtl.scans import job  # noqa: F401
 
     times: dict[str, tuple[float, float]] = {}
 

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from nsclc_mtl.records import DataFault, ItemFault, UsageFault
 from nsclc_mtl.scans import crop, pool, radiomics
 from nsclc_mtl.scans.job import Log, content
@@ -140,6 +138,8 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _write(folder: Path, rows: Sequence[Mapping[str, str]], given: set[str]) -> None:
+    import pandas as pd
+
     columns = _columns(rows)
 
     def as_csv(part: Path) -> None:

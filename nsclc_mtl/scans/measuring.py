@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.records import ItemFault, UsageFault, Volume
 from nsclc_mtl.scans import crop, perturb, radiomics, suv
 from nsclc_mtl.scans.pool import Measured, Pending
+
+if TYPE_CHECKING:  # the processes of the pool import this file, and need no tables
+    import pandas as pd
 
 DRAWN = ""
 """The variant of a lesion that is the mask as drawn; perturbed ones have the names of `perturb`."""
@@ -113,6 +114,8 @@ def finish(pending: Pending, measured: Measured) -> dict[str, Any]:
 
 def write_tables(first: pd.DataFrame, values: Mapping[str, Values], cfg: Mapping[str, Any], out: Path) -> list[str]:
     """The tables of the scans chosen for their patients, and a sentence about each; see `job.extract_scans`."""
+    import pandas as pd
+
     patients = first["patient_id"].astype(str)
     index = pd.Index(patients, name="patient_id")
     table = pd.DataFrame([values[scan][DRAWN] for scan in first["scan_id"]], index=index, dtype=float)
