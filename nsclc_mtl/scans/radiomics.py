@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+from scipy import ndimage
 
 from nsclc_mtl.records import ItemFault, UsageFault, Volume
 from nsclc_mtl.scans.params import GROUPS, RECIPE, resolved
@@ -73,7 +73,7 @@ def features(volume: Volume, params: Mapping[str, Any]) -> dict[str, float]:
 
 def open_volume(volume: Volume, params: Mapping[str, Any]) -> Opened:
     """The lesion of a record, opened without diagnostics; see `features`."""
-    return open_lesion(_image(volume), to_sitk(volume.mask, volume.affine), params)
+    return open_lesion(*_images(volume, dict(params.get("setting") or {})), params)
 
 
 def open_lesion(
@@ -87,17 +87,11 @@ def open_lesion(
 ) -> Opened:
     """The lesion read, normalised, resampled and filtered by PyRadiomics, with its shape (and `diagnostics_*`) known.
 
-    `image` and `mask` are SimpleITK images or paths of files. Without diagnostics, which describe the whole image, the
-    B-spline is fitted to the surroundings of the lesion alone: the values are the same, a large scan costs less.
+    `image` and `mask` are SimpleITK images or paths of files.
     """
     plain = {group: dict(params.get(group) or {}) for group in GROUPS}
     extractor = _extractor(json.dumps({group: value for group, value in plain.items() if value}))
-    told = extractor.settings
-    if not diagnostics:
-        told = {**told, "additionalInfo": False}
-        spline = told.get("interpolator") == "sitkBSpline" and told.get("resampledPixelSpacing") is not None
-        if spline and not told.get("normalize") and isinstance(image, sitk.Image):
-            image = _surroundings(image, mask, told)
+    told = extractor.settings if diagnostics else {**extractor.settings, "additionalInfo": False}
     try:
         known, parts = extractor.opened(image, mask, label, label_channel, told)
     except _REFUSALS as error:
@@ -155,38 +149,35 @@ def digest(file: str, *beside: str) -> str:
     ).hexdigest()
 
 
-def _image(volume: Volume) -> Any:
-    """The scan for the library, in the type in which it was stored.
+def _images(volume: Volume, settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The scan, in the type in which it was stored, and the mask, for the library.
 
     The library interpolates an image in its own type and cuts off the decimals of whole numbers, half a HU on average.
     Values that are to be those of the library on the same file have to do as it does.
+
+    Where a B-spline resamples, the scan is cut to what it can see around the lesion; a large scan costs no more than a
+    small one. The mask leads the sampling from its first voxel on, so it is cut at its far ends alone, and the library
+    samples the same points. What changes is rounding in float64, far below a float32 and below the halves at which
+    whole numbers turn (a linear interpolation of whole numbers would meet those).
     """
-    array, kind = volume.array, np.dtype(volume.stored)
+    array, mask, affine = volume.array, volume.mask, volume.affine
+    spline = settings.get("interpolator", "sitkBSpline") == "sitkBSpline" and settings.get("resampledPixelSpacing")
+    inside = ndimage.find_objects((mask > 0).view(np.uint8))
+    if spline and not settings.get("normalize") and len(spline) == 3 and inside:
+        ours, wanted = np.asarray(volume.spacing_mm), np.asarray(spline, float)[::-1]
+        pad = (int(settings.get("padDistance", 5)) + 2) * np.maximum(wanted, ours) / ours
+        reach = np.ceil(pad).astype(int) + _TAIL
+        near = [slice(max(0, part.start - n), part.stop + n) for part, n in zip(inside[0], reach.tolist(), strict=True)]
+        array, mask = array[tuple(near)], mask[tuple(slice(part.stop) for part in near)]
+        affine = affine.copy()
+        affine[:3, 3] = (affine @ [*(float(part.start) for part in reversed(near)), 1.0])[:3]
+    kind = np.dtype(volume.stored)
     if kind.kind in "iu":
         limits = np.iinfo(kind)
         if limits.min <= array.min() and array.max() <= limits.max:
             whole = array.astype(kind)
             array = whole if np.array_equal(whole, array) else array  # a scan may have been processed since
-    return to_sitk(array, volume.affine)
-
-
-def _surroundings(image: Any, mask: Any, settings: Mapping[str, Any]) -> Any:
-    """The image as far as a B-spline around the lesion can see it; the mask keeps its grid, which leads the sampling.
-
-    The image alone is cut, so the library samples the same points. What changes is rounding in float64, far below a
-    float32 and below the halves at which whole numbers turn (a linear interpolation of whole numbers meets those).
-    """
-    box = sitk.LabelShapeStatisticsImageFilter()
-    box.Execute(sitk.Cast(mask, sitk.sitkUInt32))
-    if not box.HasLabel(1) or image.GetSize() != mask.GetSize():
-        return image  # for the library to refuse
-    lower, size = np.reshape(box.GetBoundingBox(1), (2, 3))
-    ours, wanted = np.asarray(image.GetSpacing()), np.asarray(settings["resampledPixelSpacing"], float)
-    pad = (int(settings.get("padDistance", 5)) + 2) * np.maximum(wanted, ours) / ours
-    reach = np.ceil(pad).astype(int) + _TAIL
-    first = np.maximum(lower - reach, 0).tolist()
-    last = np.minimum(lower + size + reach, image.GetSize()).tolist()
-    return image[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
+    return to_sitk(array, affine), to_sitk(mask, volume.affine)
 
 
 def _refused(error: Exception) -> ItemFault:

@@ -83,8 +83,9 @@ def test_resampling_the_surroundings_is_resampling_the_scan(spacing: list[float]
             "imageType": {"Original": {}, "LoG": {"sigma": [2.0]}},
             "featureClass": {"firstorder": [], "glcm": ["Contrast"]},
         }  # fmt: skip
-        cut = radiomics._surroundings(radiomics._image(volume), to_sitk(large, volume.affine), params["setting"])
+        cut, drawn = radiomics._images(volume, params["setting"])
         assert np.prod(cut.GetSize()) < 0.75 * large.size
+        assert np.prod(drawn.GetSize()) < 0.95 * large.size
         image = to_sitk(array.astype(stored), volume.affine)
         theirs = library(image, to_sitk(large, volume.affine), params)
         for name, value in radiomics.features(volume, params).items():
@@ -110,9 +111,9 @@ def test_the_type_of_the_file_is_kept(tmp_path: Path, write: Any) -> None:
     assert maxima[2] != int(maxima[2])
     processed = scan()
     processed.array[0, 0, 0] = 0.5  # no longer what was stored
-    assert radiomics._image(processed).GetPixelID() == sitk.sitkFloat32
+    assert radiomics._images(processed, {})[0].GetPixelID() == sitk.sitkFloat32
     processed.array[0, 0, 0] = 70_000
-    assert radiomics._image(processed).GetPixelID() == sitk.sitkFloat32
+    assert radiomics._images(processed, {})[0].GetPixelID() == sitk.sitkFloat32
 
 
 @pytest.fixture
