@@ -128,6 +128,7 @@ class Volume:
     affine: np.ndarray  # float64 [4, 4]: voxel (x, y, z) -> patient space in mm, RAS+ as NIfTI has it
     modality: str  # CT, MR, PT
     history: list[str] = field(default_factory=list)
+    stored: str = "float32"  # type of the voxels in the file, as NumPy names it
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -77,6 +77,10 @@ def dry_run(cfg: DictConfig) -> int:
     from nsclc_mtl.features.backbones import hub
 
     settings = plain(cfg)
+    if settings["scans"].get("batch"):
+        from nsclc_mtl.scans import batch
+
+        return batch.listed(Path(settings["scans"]["batch"]), settings["scans"], Path(settings["paths"]["out"]))
     given = settings["slides"]
     listed = plan.Listing("features")
     if not settings["extract"]["slides"] or not (given.get("dir") or "bag" in _tables(rooted(settings))):

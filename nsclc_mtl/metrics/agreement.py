@@ -10,7 +10,7 @@ def icc_consistency(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray
     """ICC(3,1) with the lower and upper bound of its interval, each [feature], of values [feature, subject, rater].
 
     Two-way mixed effects, consistency, single measurement: (MSR - MSE) / (MSR + (k - 1) MSE). Shrout & Fleiss, Psychol
-    Bull 86 (1979) 420, case 3; the interval is that of McGraw & Wong, Psychol Methods 1 (1996) 30, table 7, ICC(C,1).
+    Bull 86 (1979) 420, case 3; the interval is that of McGraw & Wong, Psychol Methods 1 (1996) 30, ICC(C,1).
     A constant offset of one rater (an eroded volume is always smaller) is no disagreement. NaN where a value is
     missing, where there are fewer than 3 subjects or 2 raters, and where nothing varies.
 

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from nsclc_mtl.records import DataFault, ItemFault, UsageFault
 from nsclc_mtl.scans import crop, pool, radiomics
 from nsclc_mtl.scans.job import Log
@@ -31,13 +29,7 @@ def extract_batch(path: Path, cfg: Mapping[str, Any], out: Path, run: Log) -> No
     others, which are carried over. A case that cannot be measured keeps its row without features, as in the library's
     command, and is listed as failed. Raises `UsageFault` where there is no such file, `DataFault` where columns lack.
     """
-    cfg = resolved(cfg)
-    if not cfg.get("radiomics"):
-        raise UsageFault("scans.batch needs settings: give scans.params=FILE or a preset with scans.radiomics")
-    cases = read_cases(path)
-    code = radiomics.digest(radiomics.__file__, Path(__file__).name)
-    table = hashlib.sha256(path.read_bytes()).hexdigest()
-    folder = Path(out) / "scans" / f"batch-{radiomics.key8(cfg['radiomics'], table, code)}"
+    cfg, cases, folder = _plan(path, cfg, out)
     start = functools.partial(_start, params=cfg["radiomics"], folder=folder)
     workers = int(cfg.get("workers", 2))
     found: dict[str, dict[str, Any]] = {}
@@ -56,6 +48,33 @@ def extract_batch(path: Path, cfg: Mapping[str, Any], out: Path, run: Log) -> No
         _write(folder, rows, set(cases[0]))
         wide = len(_columns(rows)) - len(cases[0])
         run.say(f"radiomics: {wide} columns of {len(run.done)} of {len(cases)} cases in {folder / 'features.csv'}")
+
+
+def listed(path: Path, cfg: Mapping[str, Any], out: Path) -> int:
+    """Prints which cases would be measured, kept or refused, and writes nothing; the exit code to expect."""
+    cfg, cases, folder = _plan(path, cfg, out)
+    count = dict.fromkeys(("todo", "kept", "refused"), 0)
+    for number, case in enumerate(cases, 1):
+        why = ""
+        try:
+            found = "todo" if _cached(*_identity(number, case, folder)) is None else "kept"
+        except ItemFault as fault:
+            found, why = "refused", f": {fault.reason}: {fault}"
+        count[found] += 1
+        print(f"{found:8}case {number}{why}")
+    print(f"cases: {', '.join(f'{n} {word}' for word, n in count.items())}; nothing was written")
+    return 0 if not count["refused"] else 4 if count["todo"] + count["kept"] else 3
+
+
+def _plan(path: Path, cfg: Mapping[str, Any], out: Path) -> tuple[dict[str, Any], list[dict[str, str]], Path]:
+    """The settings, the cases, and the folder of what is made of them."""
+    cfg = resolved(cfg)
+    if not cfg.get("radiomics"):
+        raise UsageFault("scans.batch needs settings: give scans.params=FILE or a preset with scans.radiomics")
+    cases = read_cases(path)
+    code = radiomics.digest(radiomics.__file__, Path(__file__).name)
+    table = hashlib.sha256(path.read_bytes()).hexdigest()
+    return cfg, cases, Path(out) / "scans" / f"batch-{radiomics.key8(cfg['radiomics'], table, code)}"
 
 
 def read_cases(path: Path) -> list[dict[str, str]]:
@@ -85,14 +104,19 @@ def _start(task: tuple[int, Mapping[str, str]], params: Mapping[str, Any], folde
     return pool.guarded(lambda: _open(*task, params, folder))
 
 
-def _open(number: int, case: Mapping[str, str], params: Mapping[str, Any], folder: Path) -> pool.Result:
+def _identity(number: int, case: Mapping[str, str], folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Where the result of a case lies, and what it must have been made of. Raises `ItemFault`."""
     for name in ("Image", "Mask"):
         if not Path(case[name]).is_file():
             raise ItemFault("absent", f"its {name.lower()} '{Path(case[name]).name}' does not exist; correct the path")
     chosen = {name: _whole(case, name) for name in ("Label", "Label_channel")}
     stamp = {"source": content(Path(case["Image"])) + content(Path(case["Mask"])), "chosen": chosen}
-    file = folder / "cases" / f"{number}.json"
-    kept = _cached(file, stamp)
+    return folder / "cases" / f"{number}.json", stamp
+
+
+def _open(number: int, case: Mapping[str, str], params: Mapping[str, Any], folder: Path) -> pool.Result:
+    file, stamp = _identity(number, case, folder)
+    chosen, kept = stamp["chosen"], _cached(file, stamp)
     if kept is not None:
         return {"values": kept}
     opened = radiomics.open_lesion(
@@ -101,7 +125,7 @@ def _open(number: int, case: Mapping[str, str], params: Mapping[str, Any], folde
     return {"pending": pool.Pending({"": opened}, {"file": file, "stamp": stamp})}
 
 
-def _finish(pending: pool.Pending, measured: Sequence[tuple[str, Mapping[str, Any]]]) -> pool.Result:
+def _finish(pending: pool.Pending, measured: pool.Measured) -> pool.Result:
     # as text, and in the library's own precision: a float32 maximum of .1 is written .1 and not .10000000149
     values = {name: str(value) for name, value in pending.closed(measured)[""].items()}
     file, stamp = pending.told["file"], pending.told["stamp"]
@@ -141,6 +165,8 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _write(folder: Path, rows: Sequence[Mapping[str, str]], given: set[str]) -> None:
+    import pandas as pd
+
     columns = _columns(rows)
 
     def as_csv(part: Path) -> None:

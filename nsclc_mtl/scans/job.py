@@ -10,13 +10,14 @@ import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nsclc_mtl.records import DataFault, ItemFault
 from nsclc_mtl.scans import acquisition, crop, measuring, pool, radiomics, sources, volume
 from nsclc_mtl.scans.params import resolved
+
+if TYPE_CHECKING:  # the processes of the pool import this file, and need no tables
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -78,6 +79,8 @@ def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: 
     kept = sum(result["kept"] for result in results.values())
     run.say(f"scans: {len(results)} done ({kept} of them complete before), {len(todo) - len(results)} failed")
     if results:
+        import pandas as pd
+
         _write_tables(pd.DataFrame(of_modality), results, cfg, Path(root), Path(out), run)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.records import ItemFault, UsageFault, Volume
 from nsclc_mtl.scans import crop, perturb, radiomics, sources, suv
-from nsclc_mtl.scans.pool import Pending
+from nsclc_mtl.scans.pool import Measured, Pending
+
+if TYPE_CHECKING:  # the processes of the pool import this file, and need no tables
+    import pandas as pd
 
 DRAWN = ""
 """The variant of a lesion that is the mask as drawn; perturbed ones have the names of `perturb`."""
@@ -92,7 +93,7 @@ def open_scan(scan: Volume, cfg: Mapping[str, Any], found: Values, told: dict[st
     return pending
 
 
-def finish(pending: Pending, measured: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+def finish(pending: Pending, measured: Measured) -> dict[str, Any]:
     """Writes what was measured, whole or not at all; the result of the scan."""
     told = pending.told
     out, cfg, scan_id = Path(told["out"]), told["cfg"], str(told["scan_id"])
@@ -118,6 +119,8 @@ def write_tables(
 
     `origins` says of each scan how its lesion came to be (`sources.origin`).
     """
+    import pandas as pd
+
     patients = first["patient_id"].astype(str)
     index = pd.Index(patients, name="patient_id")
     table = pd.DataFrame([values[scan][DRAWN] for scan in first["scan_id"]], index=index, dtype=float)

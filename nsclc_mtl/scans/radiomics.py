@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+from scipy import ndimage
 
 from nsclc_mtl.records import ItemFault, UsageFault, Volume
 from nsclc_mtl.scans.grid import to_sitk
@@ -75,7 +76,7 @@ def features(volume: Volume, params: Mapping[str, Any]) -> dict[str, float]:
 
 def open_volume(volume: Volume, params: Mapping[str, Any]) -> Opened:
     """The lesion of a record, opened without diagnostics; see `features`."""
-    return open_lesion(_image(volume), to_sitk(volume.mask, volume.affine), params)
+    return open_lesion(*_images(volume, dict(params.get("setting") or {})), params)
 
 
 def open_lesion(
@@ -89,17 +90,11 @@ def open_lesion(
 ) -> Opened:
     """The lesion read, normalised, resampled and filtered by PyRadiomics, with its shape (and `diagnostics_*`) known.
 
-    `image` and `mask` are SimpleITK images or paths of files. Without diagnostics, which describe the whole image, the
-    B-spline is fitted to the surroundings of the lesion alone: the values are the same, a large scan costs less.
+    `image` and `mask` are SimpleITK images or paths of files.
     """
     plain = {group: dict(params.get(group) or {}) for group in GROUPS}
     extractor = _extractor(json.dumps({group: value for group, value in plain.items() if value}))
-    told = extractor.settings
-    if not diagnostics:
-        told = {**told, "additionalInfo": False}
-        spline = told.get("interpolator") == "sitkBSpline" and told.get("resampledPixelSpacing") is not None
-        if spline and not told.get("normalize") and isinstance(image, sitk.Image):
-            image = _surroundings(image, mask, told)
+    told = extractor.settings if diagnostics else {**extractor.settings, "additionalInfo": False}
     try:
         known, parts = extractor.opened(image, mask, label, label_channel, told)
     except _REFUSALS as error:
@@ -114,7 +109,8 @@ def measure(part: Part) -> dict[str, Any]:
     bare = _bare()
     bare.enabledFeatures = part.classes
     try:
-        return dict(bare.computeFeatures(part.image, part.mask, part.name, **part.settings))
+        with _binned_once():
+            return dict(bare.computeFeatures(part.image, part.mask, part.name, **part.settings))
     except _REFUSALS as error:
         raise _refused(error) from None
 
@@ -156,39 +152,35 @@ def digest(file: str, *beside: str) -> str:
     ).hexdigest()
 
 
-def _image(volume: Volume) -> Any:
-    """The scan for the library: whole-numbered where all its values are, as CT is stored.
+def _images(volume: Volume, settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The scan, in the type in which it was stored, and the mask, for the library.
 
-    The library interpolates an image in its own type. So HU stay whole after resampling, as IBSI asks of CT (reference
-    manual, section 2.5, rounding), whatever the container of the scan.
+    The library interpolates an image in its own type and cuts off the decimals of whole numbers, half a HU on average.
+    Values that are to be those of the library on the same file have to do as it does.
+
+    Where a B-spline resamples, the scan is cut to what it can see around the lesion; a large scan costs no more than a
+    small one. The mask leads the sampling from its first voxel on, so it is cut at its far ends alone, and the library
+    samples the same points. What changes is rounding in float64, far below a float32 and below the halves at which
+    whole numbers turn (a linear interpolation of whole numbers would meet those).
     """
-    array = volume.array
-    with np.errstate(invalid="ignore"):
-        whole = array.astype(np.int32)
-    if np.abs(array).max(initial=0) < 2**24 and np.array_equal(whole, array):  # float32 is exact below 2^24
-        small = np.iinfo(np.int16)
-        fits = array.min() >= small.min and array.max() <= small.max
-        array = whole.astype(np.int16) if fits else whole
-    return to_sitk(array, volume.affine)
-
-
-def _surroundings(image: Any, mask: Any, settings: Mapping[str, Any]) -> Any:
-    """The image as far as a B-spline around the lesion can see it; the mask keeps its grid, which leads the sampling.
-
-    The image alone is cut, so the library samples the same points. What changes is rounding in float64, far below a
-    float32 and below the halves at which whole numbers turn (a linear interpolation of whole numbers meets those).
-    """
-    box = sitk.LabelShapeStatisticsImageFilter()
-    box.Execute(sitk.Cast(mask, sitk.sitkUInt32))
-    if not box.HasLabel(1) or image.GetSize() != mask.GetSize():
-        return image  # for the library to refuse
-    lower, size = np.reshape(box.GetBoundingBox(1), (2, 3))
-    ours, wanted = np.asarray(image.GetSpacing()), np.asarray(settings["resampledPixelSpacing"], float)
-    pad = (int(settings.get("padDistance", 5)) + 2) * np.maximum(wanted, ours) / ours
-    reach = np.ceil(pad).astype(int) + _TAIL
-    first = np.maximum(lower - reach, 0).tolist()
-    last = np.minimum(lower + size + reach, image.GetSize()).tolist()
-    return image[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
+    array, mask, affine = volume.array, volume.mask, volume.affine
+    spline = settings.get("interpolator", "sitkBSpline") == "sitkBSpline" and settings.get("resampledPixelSpacing")
+    inside = ndimage.find_objects((mask > 0).view(np.uint8))
+    if spline and not settings.get("normalize") and len(spline) == 3 and inside:
+        ours, wanted = np.asarray(volume.spacing_mm), np.asarray(spline, float)[::-1]
+        pad = (int(settings.get("padDistance", 5)) + 2) * np.maximum(wanted, ours) / ours
+        reach = np.ceil(pad).astype(int) + _TAIL
+        near = [slice(max(0, part.start - n), part.stop + n) for part, n in zip(inside[0], reach.tolist(), strict=True)]
+        array, mask = array[tuple(near)], mask[tuple(slice(part.stop) for part in near)]
+        affine = affine.copy()
+        affine[:3, 3] = (affine @ [*(float(part.start) for part in reversed(near)), 1.0])[:3]
+    kind = np.dtype(volume.stored)
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        if limits.min <= array.min() and array.max() <= limits.max:
+            whole = array.astype(kind)
+            array = whole if np.array_equal(whole, array) else array  # a scan may have been processed since
+    return to_sitk(array, affine), to_sitk(mask, volume.affine)
 
 
 def _refused(error: Exception) -> ItemFault:
@@ -204,6 +196,35 @@ def _library() -> Any:
         raise UsageFault(RECIPE) from None
     logging.getLogger("radiomics").setLevel(logging.ERROR)
     return featureextractor
+
+
+@contextmanager
+def _binned_once() -> Iterator[None]:
+    """Inside, the classes of one image share its grey levels, which each of them would otherwise find anew.
+
+    That is a sixth of all the work. Levels are shared only where image, mask and settings are the same.
+    """
+    from radiomics.base import RadiomicsFeaturesBase as Base
+
+    kept: list[tuple[np.ndarray, np.ndarray, dict[str, Any], np.ndarray, dict[str, Any]]] = []
+    plain = Base._applyBinning
+
+    def binned(self: Any, matrix: np.ndarray) -> np.ndarray:
+        for image, mask, settings, levels, told in kept:
+            if settings == self.settings and np.array_equal(image, matrix) and np.array_equal(mask, self.maskArray):
+                self.coefficients.update(told)
+                return levels.copy()
+        image = matrix.copy()
+        levels = plain(self, matrix)
+        told = {name: self.coefficients[name] for name in ("grayLevels", "Ng")}
+        kept.append((image, self.maskArray.copy(), dict(self.settings), levels.copy(), told))
+        return np.asarray(levels)
+
+    Base._applyBinning = binned
+    try:
+        yield
+    finally:
+        Base._applyBinning = plain
 
 
 @lru_cache(maxsize=1)
@@ -237,7 +258,8 @@ def _extractor(params: str) -> Any:
             classes = {name: list(n) if n else None for name, n in self.enabledFeatures.items()}
             textures = {name: n for name, n in classes.items() if not name.startswith("shape")}
             if textures:
-                self.parts.append(Part(image, mask, imageTypeName, settings, textures))
+                same = self.parts[0].mask if self.parts else mask  # one box, one mask: it travels once
+                self.parts.append(Part(image, same, imageTypeName, settings, textures))
             return {}
 
     try:

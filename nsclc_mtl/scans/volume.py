@@ -102,9 +102,10 @@ def load(
     if voxels < min_voxels:
         name = Path(mask).name if mask is not None else f"the region in {Path(image).name}"
         raise ItemFault("roi_too_small", f"the lesion of {name} has {voxels} voxels, {min_voxels} are needed")
+    stored = sitk.GetArrayViewFromImage(scan).dtype.name
     array = sitk.GetArrayFromImage(scan).astype(np.float32, copy=False)
     history += [*notes, *pieces]
-    return Volume(array, region, (spacing[2], spacing[1], spacing[0]), affine_of(scan), kind, history)
+    return Volume(array, region, (spacing[2], spacing[1], spacing[0]), affine_of(scan), kind, history, stored)
 
 
 def options(cfg: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,19 @@ def test_two_processes_and_a_rerun(cases: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "scans").iterdir())) == 2
 
 
+def test_what_would_be_done(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = {"params": str(tmp_path / "my.yaml"), "workers": 1}
+    assert batch.listed(cases, cfg, tmp_path / "out") == 4
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "todo    case 1"
+    assert told[1].startswith("refused case 2: absent: its mask 'mask1.nii.gz' does not exist")
+    assert told[3] == "cases: 2 todo, 0 kept, 1 refused; nothing was written"
+    assert not (tmp_path / "out").exists()
+    run(cases)
+    batch.listed(cases, cfg, tmp_path / "out")
+    assert capsys.readouterr().out.splitlines()[3] == "cases: 0 todo, 2 kept, 1 refused; nothing was written"
+
+
 def test_its_table_is_a_modality(cases: Path, tmp_path: Path) -> None:
     """`features.csv` goes into a cohort as it is: diagnostics and paths are left out by `match`."""
     from nsclc_mtl.cohort import manifest

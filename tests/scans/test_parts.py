@@ -17,7 +17,7 @@ from toy_scan import SPACING, ball, chest
 from nsclc_mtl.records import UsageFault, Volume
 from nsclc_mtl.scans import job, measuring, radiomics
 from nsclc_mtl.scans.params import read_params, resolved
-from nsclc_mtl.scans.volume import to_sitk
+from nsclc_mtl.scans.volume import load, to_sitk
 
 WIDE: dict[str, Any] = {
     "setting": {"binWidth": 25, "resampledPixelSpacing": [1.5, 1.5, 1.5], "interpolator": "sitkBSpline"},
@@ -35,7 +35,8 @@ def library(image: Any, mask: Any, params: dict[str, Any], **settings: Any) -> d
 
 def scan(shape: tuple[int, int, int] = (20, 24, 28), seed: int = 0) -> Volume:
     mask = ball(6.0, shape)
-    return Volume(chest(mask, seed).astype(np.float32), mask, SPACING, np.diag([-1.0, -1.0, 2.0, 1.0]), "CT")
+    array = chest(mask, seed).astype(np.float32)
+    return Volume(array, mask, SPACING, np.diag([-1.0, -1.0, 2.0, 1.0]), "CT", stored="int16")
 
 
 def images(volume: Volume) -> tuple[Any, Any]:
@@ -74,16 +75,18 @@ def test_resampling_the_surroundings_is_resampling_the_scan(spacing: list[float]
     large[40:48, 20:34, 100:112] = ball(6.0, (8, 14, 12))
     rng = np.random.Generator(np.random.PCG64(0))
     for array in (rng.normal(0, 300, large.shape).round(), rng.normal(0, 1, large.shape)):
-        volume = Volume(array.astype(np.float32), large, SPACING, np.diag([-1.0, -1.0, 2.0, 1.0]), "CT")
+        stored = "int16" if array.std() > 9 else "float32"
+        volume = Volume(array.astype(np.float32), large, SPACING, np.diag([-1.0, -1.0, 2.0, 1.0]), "CT", [], stored)
         params = {
             "setting": {"binWidth": 50 if array.std() > 9 else 0.2, "resampledPixelSpacing": spacing,
                         "interpolator": "sitkBSpline", "padDistance": 6},
             "imageType": {"Original": {}, "LoG": {"sigma": [2.0]}},
             "featureClass": {"firstorder": [], "glcm": ["Contrast"]},
         }  # fmt: skip
-        cut = radiomics._surroundings(radiomics._image(volume), to_sitk(large, volume.affine), params["setting"])
+        cut, drawn = radiomics._images(volume, params["setting"])
         assert np.prod(cut.GetSize()) < 0.75 * large.size
-        image = to_sitk(array.astype(np.int16 if array.std() > 9 else np.float32), volume.affine)
+        assert np.prod(drawn.GetSize()) < 0.95 * large.size
+        image = to_sitk(array.astype(stored), volume.affine)
         theirs = library(image, to_sitk(large, volume.affine), params)
         for name, value in radiomics.features(volume, params).items():
             # a coordinate's last digit in float64 may turn the last one of a float32; whole numbers do not move
@@ -91,18 +94,26 @@ def test_resampling_the_surroundings_is_resampling_the_scan(spacing: list[float]
             assert value == (float(theirs[name]) if exact else pytest.approx(float(theirs[name]), rel=1e-9)), name
 
 
-def test_whole_numbers_stay_whole_after_resampling() -> None:
-    """HU are whole, whatever the container; SUV are not."""
-    whole = radiomics._image(scan())
-    assert whole.GetPixelID() == sitk.sitkInt16
-    high = scan()
-    high.array[0, 0, 0] = 70_000
-    assert radiomics._image(high).GetPixelID() == sitk.sitkInt32
-    broken = scan()
-    broken.array[0, 0, 0] = 0.5
-    assert radiomics._image(broken).GetPixelID() == sitk.sitkFloat32
-    found = radiomics.features(scan(), {**WIDE, "imageType": {"Original": {}}})
-    assert found["original_firstorder_Maximum"] % 1 == found["original_firstorder_Minimum"] % 1 == 0
+def test_the_type_of_the_file_is_kept(tmp_path: Path, write: Any) -> None:
+    """The library cuts the decimals off where a file holds whole numbers, so the same file gives the same values."""
+    mask = ball(6.0)
+    params = {**WIDE, "imageType": {"Original": {}}}
+    drawn = write("mask.nii.gz", mask)
+    maxima = []
+    for kind in (np.int16, np.int32, np.float32, np.float64):
+        image = write(f"{np.dtype(kind)}.nii.gz", chest(mask).astype(kind))
+        ours = radiomics.features(load(image, drawn, "CT"), params)
+        theirs = library(str(image), str(drawn), params)
+        for name, value in ours.items():
+            assert value == pytest.approx(float(theirs[name]), rel=1e-6 if kind is np.float64 else 1e-12), (name, kind)
+        maxima.append(ours["original_firstorder_Maximum"])
+    assert maxima[0] == maxima[1] == int(maxima[0])
+    assert maxima[2] != int(maxima[2])
+    processed = scan()
+    processed.array[0, 0, 0] = 0.5  # no longer what was stored
+    assert radiomics._images(processed, {})[0].GetPixelID() == sitk.sitkFloat32
+    processed.array[0, 0, 0] = 70_000
+    assert radiomics._images(processed, {})[0].GetPixelID() == sitk.sitkFloat32
 
 
 @pytest.fixture
