@@ -128,6 +128,7 @@ class Volume:
     affine: np.ndarray  # float64 [4, 4]: voxel (x, y, z) -> patient space in mm, RAS+ as NIfTI has it
     modality: str  # CT, MR, PT
     history: list[str] = field(default_factory=list)
+    stored: str = "float32"  # type of the voxels in the file, as NumPy names it
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -156,6 +157,14 @@ class ModalitySpec:
 
 
 @dataclass
+class Repeated:
+    """The features of a table measured again under perturbed masks, for the folds to judge their robustness by."""
+
+    table: pd.DataFrame  # indexed by (patient_id, perturbation)
+    lower: float  # features are kept whose ICC has a lower 95 % bound of at least this
+
+
+@dataclass
 class Manifest:
     """Who has what: patients, their labels, and where the data of each modality lies.
 
@@ -172,6 +181,7 @@ class Manifest:
     labels: dict[str, pd.DataFrame]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     bags: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    repeated: dict[str, Repeated] = field(default_factory=dict)  # modality -> the same features under perturbed masks
     volumes: dict[str, dict[str, str]] = field(default_factory=dict)
     inputs: list[dict[str, str]] = field(default_factory=list)  # [{path, sha256}] of the tables that were read
     notes: list[str] = field(default_factory=list)  # what was left out and why, for the log and the report

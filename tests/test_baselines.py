@@ -13,7 +13,7 @@ from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.baselines.design import Design
 from nsclc_mtl.baselines.ridge import CoxLikelihood, GradesLikelihood, Rotation, baseline_hazard, newton
 from nsclc_mtl.metrics import classification, survival
-from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.records import Repeated, TaskSpec
 
 TASKS = {
     "grade": TaskSpec("grade", "ordinal", ("G1", "G2", "G3")),
@@ -203,6 +203,18 @@ def test_what_test_patients_went_through_changes_no_prediction() -> None:
     np.testing.assert_array_equal(once["value"], again["value"])
     reordered = first.sample(frac=1, random_state=1)
     np.testing.assert_array_equal(once["value"], fit_floors(tables, tasks, labels, reordered, None, 0)["value"])
+
+
+def test_a_floor_sees_the_robust_columns_alone() -> None:
+    tables, labels, splits = study(60)
+    rng = np.random.default_rng(1)
+    noise = np.where(np.arange(60) < 20, 0.05, 50.0)
+    masks = {f"mask {i}": tables["rna"] + noise * rng.normal(size=tables["rna"].shape) for i in range(3)}
+    again = pd.concat(masks, names=["perturbation", "patient_id"]).swaplevel()
+    once = splits[splits["fold"] == 0]
+    ours = fit_floors({"rna": tables["rna"]}, TASKS, labels, once, None, 0, repeated={"rna": Repeated(again, 0.75)})
+    alone = fit_floors({"rna": tables["rna"].iloc[:, :20]}, TASKS, labels, once, None, 0)
+    np.testing.assert_array_equal(ours["value"], alone["value"])
 
 
 def test_shuffled_labels_come_out_at_one_half() -> None:

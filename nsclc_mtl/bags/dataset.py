@@ -17,6 +17,7 @@ from nsclc_mtl.bags.augment import changed
 from nsclc_mtl.features import store
 from nsclc_mtl.records import Bag, Batch, DataFault, IntegrityFault, Manifest, Target
 from nsclc_mtl.tables.encode import TableEncoder
+from nsclc_mtl.tables.robust import robust_features
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Fitted:
     """Everything that was fitted on the training patients of a fold, as plain JSON types can hold it."""
 
     tables: dict[str, TableEncoder] = field(default_factory=dict)
+    robust: dict[str, dict[str, Any]] = field(default_factory=dict)  # modality -> ICC of its features, and those kept
     bags: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # modality -> {mean, sd} per feature
     volumes: dict[str, list[int]] = field(default_factory=dict)  # modality -> shape [z, y, x]
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled by the tasks: bins, cut-offs
@@ -89,14 +91,14 @@ class Fitted:
     def state(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
-        plain = {name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust")}
+        plain = {name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust", "robust")}
         return {"tables": tables, **plain}
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
         """What `state()` came from."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
-        kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list, "trust": dict}
+        kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list, "trust": dict, "robust": dict}
         return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()})
 
     def dims(self) -> dict[str, Any]:
@@ -125,9 +127,14 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
     for name, table in manifest.tables.items():
         rows = table.loc[[p for p in train if p in table.index]]
         spec, chosen = manifest.modalities[name], options.get(name, {})
+        columns = spec.options.get("columns")
+        if name in manifest.repeated:
+            judged = robust_features(rows, manifest.repeated[name], train, name)
+            made.robust[name], rows = judged.state(), rows[judged.kept]
+            columns = columns and {c: kind for c, kind in columns.items() if c in judged.kept}
         made.tables[name] = TableEncoder.fit(
             rows,
-            spec.options.get("columns"),
+            columns,
             top_variance=chosen.get("top_variance"),
             components=chosen.get("components"),
             clip=chosen.get("clip", 5.0),

@@ -15,7 +15,8 @@ import pandas as pd
 
 from nsclc_mtl.baselines.design import Design
 from nsclc_mtl.baselines.ridge import CoxLikelihood, GradesLikelihood, Rotation, baseline_hazard, newton
-from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.records import Repeated, TaskSpec
+from nsclc_mtl.tables.robust import robust_features
 
 ALL = "all tables"
 STAGE = "stage"
@@ -44,6 +45,7 @@ def fit_floors(
     horizons: Mapping[str, Sequence[float]] | None = None,
     only: Sequence[str] | None = None,
     apart: Mapping[str, pd.DataFrame] | None = None,
+    repeated: Mapping[str, Repeated] | None = None,
 ) -> pd.DataFrame:
     """Test-part predictions of every floor, in the long format of predictions.csv plus the column `model`.
 
@@ -52,6 +54,7 @@ def fit_floors(
     horizons: {survival task: days} at which survival curves are written. only: names of the floors wanted.
     apart: further tables with a floor of their own that `all tables` does not see, among them `stage`, the stage as an
     input; without it the labels of the task `stage` are taken. That task gets no stage floor.
+    repeated: tables measured again under perturbed masks; like the learner, a floor sees only their robust columns.
     """
     extra = dict(apart or {})
     if STAGE not in extra and stage is not None and stage in labels and stage in tasks:
@@ -68,10 +71,11 @@ def fit_floors(
         training = sorted(rows.loc[rows["part"] != "test", "patient_id"])
         if not test or not training:
             continue
-        designs = {name: Design(inputs[name], training) for sees in floors.values() for name in sees}
-        blocks = {
-            name: (design(inputs[name], training), design(inputs[name], test)) for name, design in designs.items()
-        }
+        seen = {name: inputs[name] for sees in floors.values() for name in sees}
+        for name in set(seen) & set(repeated or {}):
+            seen[name] = seen[name][robust_features(seen[name], (repeated or {})[name], training, name).kept]
+        designs = {name: Design(table, training) for name, table in seen.items()}
+        blocks = {name: (design(seen[name], training), design(seen[name], test)) for name, design in designs.items()}
         plain = {name: _space([block], [1.0]) for name, block in blocks.items()}
         found: dict[tuple[str, str], float] = {}  # penalty that suited a task on one table alone
         for name, sees in floors.items():

@@ -12,7 +12,7 @@ import pandas as pd
 from nsclc_mtl.cohort import names, scan_files
 from nsclc_mtl.cohort.folder import Absent, Folder
 from nsclc_mtl.features import store, vectors
-from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
+from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, Repeated, TaskSpec, UsageFault
 from nsclc_mtl.tables import outcomes, read
 
 KINDS = ("bag", "clinical", "deep", "omics", "radiomics", "vector", "volume")
@@ -26,26 +26,28 @@ def load(
     tasks: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
     keys: Mapping[str, str] | None = None,
+    icc_lower: float = 0.75,
 ) -> Manifest:
     """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`); derived files lie under `out`.
 
     `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
-    are left out with a note. `keys` names the derived files (`features`, `slides`, those of `scan_files.made`). Raises
-    DataFault on invalid tables and UsageFault on an unknown task or modality.
+    are left out with a note. `keys` names the derived files (`features`, `slides`, those of `scan_files.made`, and
+    `perturbed` where radiomics are to be judged by `icc_lower`). Raises DataFault on invalid tables and UsageFault on
+    an unknown task or modality.
     """
-    return _Loader(cohort, Path(out), dict(keys or {})).load(tasks, modalities)
+    return _Loader(cohort, Path(out), dict(keys or {}), icc_lower).load(tasks, modalities)
 
 
 def text_only(cohort: Mapping[str, Any]) -> pd.DataFrame:
     """The patients table as written, indexed by patient id."""
-    return _Loader(cohort, Path(), {}).patients
+    return _Loader(cohort, Path(), {}, 0.75).patients
 
 
 class _Loader:
     """What the declaration makes of the cohort's own tables (`folder`) and of the derived files (below `out`)."""
 
-    def __init__(self, cohort: Mapping[str, Any], out: Path, keys: dict[str, str]) -> None:
-        self.cohort, self.out, self.keys = cohort, out, keys
+    def __init__(self, cohort: Mapping[str, Any], out: Path, keys: dict[str, str], icc_lower: float) -> None:
+        self.cohort, self.out, self.keys, self.icc_lower = cohort, out, keys, icc_lower
         self.name = str(cohort.get("name") or "cohort")
         self.folder = Folder(self.name, cohort.get("root"), str(cohort["patients"].get("id", "patient_id")))
         self.notes = self.folder.notes
@@ -140,6 +142,8 @@ class _Loader:
             table = self.folder.vectors(options["file"] if options.get("file") else self._encoded(spec))
         elif spec.kind == "radiomics" and not (options.get("file") and (self.folder.root / options["file"]).is_file()):
             table = self._extracted(spec, "radiomics")
+            if again := scan_files.made(spec, "perturbed", self.keys):
+                manifest.repeated[spec.name] = Repeated(scan_files.perturbed(self.out, again, table), self.icc_lower)
         elif spec.kind == "deep":
             table = self._extracted(spec, "deep")
         else:

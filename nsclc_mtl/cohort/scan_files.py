@@ -50,8 +50,8 @@ def table(root: Path, cohort: Mapping[str, Any], patients: Iterable[str], file: 
 
 
 def made(spec: ModalitySpec, what: str, keys: Mapping[str, str]) -> str:
-    """Name of what `mtl extract` makes for this modality: `radiomics`, `volumes` or `deep`, by the group `scans` or by
-    the preset that the modality names.
+    """Name of what `mtl extract` makes for this modality (`radiomics`, `perturbed`, `volumes`, `deep`), by the group
+    `scans` or by the preset that the modality names; empty where it makes nothing.
 
     `keys` has them as `radiomics` and `radiomics@PRESET`. Raises `Absent` where no network for deep features is chosen
     and UsageFault on a preset that is not among the keys.
@@ -67,3 +67,13 @@ def made(spec: ModalitySpec, what: str, keys: Mapping[str, str]) -> str:
             "with others: name one of those, for its features are the ones that the model knows"
         )
     return keys.get(f"{what}@{preset}" if preset else what, "")
+
+
+def perturbed(out: Path, name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The measurements of a radiomics table under perturbed masks; empty where there are none, which only a training
+    minds."""
+    path = out / "scans" / f"{name}.parquet"
+    if path.is_file():
+        return pd.read_parquet(path)
+    none = pd.MultiIndex.from_arrays([[], []], names=["patient_id", "perturbation"])
+    return pd.DataFrame(columns=table.columns, index=none, dtype=float)

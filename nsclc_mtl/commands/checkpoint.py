@@ -105,7 +105,7 @@ class Resumable(pl.Callback):
         if time.monotonic() - self._last >= self.every_s:
             self._write()
         elif self._kept:
-            self._kept = self._kept[0], copy.deepcopy(self._kept[1])  # the weights are about to move
+            self._kept = self._kept[0], _apart(self._kept[1])  # the weights are about to move
 
     def _take(self, checkpoint: dict[str, Any]) -> None:
         self._kept = int(checkpoint["epoch"]), checkpoint
@@ -140,6 +140,19 @@ class Resumable(pl.Callback):
         for logger, log in zip(trainer.loggers, checkpoint[OURS]["logs"], strict=True):
             _take_up(logger, log["lines"])
         set_random_state(checkpoint[OURS]["random"])
+
+
+def _apart(part: Any) -> Any:
+    """A copy that shares no tensor: `deepcopy` takes several times as long, and small models have short epochs."""
+    if isinstance(part, torch.Tensor):
+        return part.detach().clone()
+    if isinstance(part, dict):
+        made = copy.copy(part)  # also the versions that torch hangs on a state of weights
+        made.update((key, _apart(value)) for key, value in part.items())
+        return made
+    if isinstance(part, (list, tuple)):
+        return type(part)(_apart(value) for value in part)
+    return part
 
 
 def random_state() -> dict[str, Any]:

@@ -19,7 +19,9 @@ def open_cohort(cfg: Mapping[str, Any]) -> Manifest:
     cohort, out = dict(cfg["cohort"]), Path(cfg["paths"]["out"])
     if "level" in cohort:
         cohort["root"] = str(phantom_root(cohort, cfg["paths"]))
-    return manifest.load(cohort, out, tasks=cfg.get("tasks"), modalities=cfg.get("modalities"), keys=derived(cfg))
+    lower = float((cfg["scans"].get("robustness") or {}).get("lower", 0.75))
+    wanted = {"tasks": cfg.get("tasks"), "modalities": cfg.get("modalities")}
+    return manifest.load(cohort, out, **wanted, keys=derived(cfg), icc_lower=lower)
 
 
 def cohort_root(cfg: Mapping[str, Any]) -> Path:

@@ -27,6 +27,11 @@ def body(cfg: DictConfig, run: Run) -> None:
 
     settings = plain(cfg)
     available(settings["device"])
+    if settings["scans"].get("batch"):  # PyRadiomics' own table: no cohort is needed
+        from nsclc_mtl.scans.batch import extract_batch
+
+        extract_batch(Path(settings["scans"]["batch"]), settings["scans"], Path(settings["paths"]["out"]), run)
+        return
     given, stain, out = settings["slides"], settings["stain"], Path(settings["paths"]["out"])
     backbone = settings["backbone"] | {"device": settings["device"]}
     from_folder = bool(given.get("dir"))
@@ -69,6 +74,10 @@ def dry_run(cfg: DictConfig) -> int:
     from nsclc_mtl.features.backbones import hub
 
     settings = plain(cfg)
+    if settings["scans"].get("batch"):
+        from nsclc_mtl.scans import batch
+
+        return batch.listed(Path(settings["scans"]["batch"]), settings["scans"], Path(settings["paths"]["out"]))
     given = settings["slides"]
     listed = plan.Listing("features")
     if not settings["extract"]["slides"] or not (given.get("dir") or "bag" in _tables(rooted(settings))):

@@ -56,6 +56,7 @@ def fit_floors(
         horizons=days,
         only=wanted,
         apart={} if none else separate,
+        repeated=manifest.repeated,
     )
 
 
@@ -132,10 +133,12 @@ def carry(
     members = splits["patient_id"].unique()
     external = predictions["patient_id"].unique()
     labels = {name: _both(ours.labels[name], theirs.labels[name]) for name in tasks}
+    again = ours.repeated.items()
     joint = replace(
         ours,
         tables={n: _both(table, theirs.tables[n]) for n, table in ours.tables.items() if n in theirs.tables},
         labels=labels,
+        repeated={n: replace(r, table=r.table.rename(index=lambda p: OURS + str(p), level=0)) for n, r in again},
         patients=_both(ours.patients[[]], theirs.patients[[]]),
     )
     parts = [(OURS + p, -1, "train") for p in members] + [(THEIRS + p, -1, "test") for p in external]

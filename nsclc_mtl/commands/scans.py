@@ -26,6 +26,7 @@ def wanted(settings: Mapping[str, Any]) -> dict[str | None, set[str]]:
 def extract(settings: Mapping[str, Any], root: Path, file: str, run: Run) -> None:
     """Radiomics, crops, pictures and deep features of all presets under `out/scans/`; other scans are skipped."""
     from nsclc_mtl.cohort import manifest, scan_files
+    from nsclc_mtl.scans import sources
     from nsclc_mtl.scans.job import extract_scans
 
     cohort, out = settings["cohort"], Path(settings["paths"]["out"])
@@ -35,16 +36,17 @@ def extract(settings: Mapping[str, Any], root: Path, file: str, run: Run) -> Non
     taken: set[str] = set()
     presets = wanted(settings)
     for preset, kinds in presets.items():
-        options, rows = dict(settings["scans"]), scans
+        options = dict(settings["scans"] if preset is None else settings["scan_presets"][preset])
+        words = zip(scans["scan_id"], scans["modality"], strict=True)
+        mine = {scan_id for scan_id, word in words if sources.of_modality({"modality": word}, options)}
         if preset is not None:
-            options = dict(settings["scan_presets"][preset])
-            rows = scans[[_fits(word, options.get("modality")) for word in scans["modality"]]]
             # what no modality asks of this preset is not made
-            options |= {} if "radiomics" in kinds else {"radiomics": None}
+            options |= {} if "radiomics" in kinds else {"radiomics": None, "params": None, "suv": None}
             options |= {} if kinds & {"volume", "deep"} else {"crop": None}
-            run.say(f"preset {preset}: {len(rows)} scans, for {', '.join(sorted(kinds))}")
-        taken |= set(rows["scan_id"])
-        extract_scans(root, rows, options, out, run)
+            run.say(f"preset {preset}: {len(mine)} scans, for {', '.join(sorted(kinds))}")
+        taken, before = taken | mine, len(run.skipped)
+        extract_scans(root, scans, options, out, run)  # all rows: a mask may be drawn on the scan of another preset
+        run.skipped[before:] = [told for told in run.skipped[before:] if told["id"] in mine]
         if network is not None and "deep" in kinds:
             if not options.get("crop"):
                 raise UsageFault(f"deep features need crops: set {_words(preset)}.crop")
@@ -90,9 +92,10 @@ def deep_features(settings: Mapping[str, Any], network: Any, options: Mapping[st
 
 
 def keys(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Names of what these settings make under `out/scans/`: `radiomics`, `volumes`, `deep`, and `...@PRESET`."""
+    """Names of what these settings make in `out/scans/`: `radiomics`, `volumes`, `perturbed`, `deep`, `...@PRESET`."""
     from nsclc_mtl.features.deep import deep_key
     from nsclc_mtl.scans.crop import volume_key
+    from nsclc_mtl.scans.measuring import perturbed_key
     from nsclc_mtl.scans.radiomics import radiomics_key
 
     found: dict[str, str] = {}
@@ -101,6 +104,8 @@ def keys(settings: Mapping[str, Any]) -> dict[str, str]:
     for name, options in presets.items():
         volumes = f"volumes-{volume_key(options)}"
         found |= {f"radiomics{name}": f"radiomics-{radiomics_key(options)}", f"volumes{name}": volumes}
+        again = perturbed_key(options)
+        found[f"perturbed{name}"] = f"perturbed-{again}" if again else ""
         if deep and (key := deep_key(settings.get("deep") or {}, volumes)):
             found[f"deep{name}"] = key
     return found
@@ -116,17 +121,6 @@ def _network(settings: Mapping[str, Any], run: Run) -> Any:
         run.say("note: no deep features, as no network was chosen: set deep=resnet50_25d and deep.weights=PATH")
         return None
     return build(settings["deep"], device=settings["device"])
-
-
-def _fits(word: str, wish: str | None) -> bool:
-    """Whether a scan is one for a preset: of its modality or, where the preset says T1 or T2, of that sequence."""
-    from nsclc_mtl.scans.volume import canonical_modality
-
-    if not wish:
-        return True
-    if str(wish).upper() in ("T1", "T2"):
-        return str(word).strip().upper() == str(wish).upper()
-    return canonical_modality(word) == canonical_modality(str(wish))
 
 
 def _words(preset: str | None) -> str:

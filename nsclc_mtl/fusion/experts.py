@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from nsclc_mtl.fusion.interactions import Interactions
 from nsclc_mtl.fusion.joining import FlatFusion
-
-
-class Expert(nn.Module):
-    """One expert: a linear path, and the product of two others, so that interactions need no depth to be found.
-
-    The product is the low-rank bilinear form of Kim et al. (ICLR 2017), here added to a linear path.
-    """
-
-    def __init__(self, in_dim: int, width: int, rank: int, dropout: float) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_dim, width)
-        self.left, self.right = nn.Linear(in_dim, rank), nn.Linear(in_dim, rank)
-        self.product = nn.Linear(rank, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[patient, width] of [patient, in_dim]."""
-        bilinear = torch.tanh(self.left(x)) * torch.tanh(self.right(x))
-        return self.dropout(self.linear(x) + self.product(bilinear))
+from nsclc_mtl.records import Embedding
 
 
 class Experts(FlatFusion):
     """Multi-gate mixture of experts (Ma et al., KDD 2018) over the joined embeddings.
 
     Every gate sees the joined embeddings, so that it can route by what a patient has. Differs from the paper in the
-    experts (with a bilinear path) and in masked inputs.
+    experts, which are linear, in masked inputs, and in the interactions of modalities that are added to each view.
+
+    Args:
+        modalities, tasks: their names. dim: size of an embedding. experts: how many. width: of an expert and a view.
+        factors: of each modality, whose products are the interactions; 0 = none. gain: see `Interactions`.
+        sparsity: weight of the interactions' penalty in the training loss.
+        dropout: of an expert's output. modality_dropout: see `Joining`.
     """
 
     def __init__(
@@ -43,14 +32,23 @@ class Experts(FlatFusion):
         dim: int,
         experts: int = 4,
         width: int = 32,
-        rank: int = 16,
+        factors: int = 3,
+        gain: float = 6.0,
+        sparsity: float = 0.006,
         dropout: float = 0.25,
         modality_dropout: float = 0.1,
     ) -> None:
         super().__init__(modalities, tasks, dim, width, modality_dropout)
         inside = self.joined_dim
-        self.experts = nn.ModuleList([Expert(inside, width, rank, dropout) for _ in range(experts)])
+        self.experts = nn.ModuleList(
+            [nn.Sequential(nn.Linear(inside, width), nn.Dropout(dropout)) for _ in range(experts)]
+        )
         self.gates = nn.ModuleDict({task: nn.Linear(inside, experts) for task in self.tasks})
+        self.sparsity = sparsity
+        pairs = factors and len(self.join.modalities) > 1
+        self.interactions = (
+            Interactions(self.tasks, len(self.join.modalities), dim, width, factors, gain) if pairs else None
+        )
 
     def weights(self, joined: Tensor) -> dict[str, Tensor]:
         """Weight of each expert, [patient, expert] a task; rows sum to one."""
@@ -60,3 +58,15 @@ class Experts(FlatFusion):
         """What the experts make of the joined embeddings, mixed by each task's gate, [patient, width] a task."""
         made = torch.stack([expert(joined) for expert in self.experts], dim=1)  # [patient, expert, width]
         return {task: (weight[:, :, None] * made).sum(1) for task, weight in self.weights(joined).items()}
+
+    def forward(
+        self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One view [patient, view_dim] a task, and in training the penalty of the interactions' weights."""
+        joined, used = self.join(seen, present)
+        views = self.views(joined.flatten(1))
+        if self.interactions is None:
+            return views, {}
+        more = self.interactions(joined, used)
+        losses = {"interactions": self.sparsity * self.interactions.penalty()} if self.training else {}
+        return {task: view + more[task] for task, view in views.items()}, losses

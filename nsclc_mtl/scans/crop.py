@@ -17,8 +17,9 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from nsclc_mtl.records import IntegrityFault, ItemFault, TryAgain, Volume
-from nsclc_mtl.scans.radiomics import READING, digest, key8
-from nsclc_mtl.scans.volume import affine_of, to_sitk
+from nsclc_mtl.scans.grid import affine_of, to_sitk
+from nsclc_mtl.scans.radiomics import digest, key8
+from nsclc_mtl.scans.volume import READING
 
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -6,26 +6,20 @@ is not done again.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import os
+import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nsclc_mtl.records import DataFault, ItemFault
-from nsclc_mtl.scans import crop, radiomics, volume
+from nsclc_mtl.scans import acquisition, crop, measuring, pool, radiomics, sources, volume
+from nsclc_mtl.scans.params import resolved
+
+if TYPE_CHECKING:  # the processes of the pool import this file, and need no tables
+    import pandas as pd
 
 T = TypeVar("T")
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
 class Log(Protocol):
@@ -45,21 +39,33 @@ class Log(Protocol):
 def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: Path, run: Log) -> None:
     """Radiomics table, crops and pictures of the scans of a cohort, under `out/scans/`.
 
-    `scans` has the columns scan_id, patient_id, modality, image, mask and perhaps timepoint; paths are relative to
-    `root`. `cfg` is the plain `scans` group of the configuration. Scans of another modality than `cfg["modality"]` and
-    scans without a mask are skipped by name. Writes `radiomics-<key8>.parquet` (index patient_id, one row a patient:
-    the first scan of the patient's earliest timepoint that succeeded), `volumes-<key8>/<scan_id>.h5`, and
-    `volumes-<key8>.csv` (patient_id, scan_id: the same choice). Raises `DataFault` when scan_id is not unique.
+    `scans` has the columns scan_id, patient_id, modality, image, mask and perhaps timepoint and those of `sources`;
+    paths are relative to `root`. `cfg` is the plain `scans` group of the configuration. Scans of another modality than
+    `cfg["modality"]`, and those without a mask where none is replaced, are skipped by name. Writes
+    `radiomics-<key8>.parquet` (index patient_id, one row a patient: the first scan of the patient's earliest timepoint
+    that succeeded; `roi_origin` says how each lesion came to be where not all are drawn),
+    `volumes-<key8>/<scan_id>.h5`, `volumes-<key8>.csv` (patient_id, scan_id: the same choice), and beside them
+    `...-acquisition.csv` (one row a scan: scanner, kernel, slice thickness, field strength, tube voltage). Raises
+    `DataFault` when scan_id is not unique.
     """
     scans = scans.astype({"scan_id": str, "patient_id": str})
     twice = scans["scan_id"][scans["scan_id"].duplicated()].unique()
     if len(twice):
         raise DataFault(f"scan_id is not unique in scans.csv: {', '.join(map(str, twice[:5]))}; give each scan its own")
-    rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in scans.to_dict("records")]
-    of_modality = [row for row in rows if _is_modality(row, cfg, run)]
-    todo = [row for row in of_modality if _has_mask(row, run)]
+    rows = _rows(scans)
+    sources.check(cfg)
+    sources.linked(rows)
+    why = {row["scan_id"]: sources.skipped(row, cfg) for row in rows}
+    for reason in ("other_modality", "no_mask"):
+        run.skipped.extend({"id": scan, "reason": reason} for scan, told in why.items() if told == reason)
+    of_modality = [row for row in rows if why[row["scan_id"]] != "other_modality"]
+    todo = [row for row in rows if not why[row["scan_id"]]]
     results: dict[str, dict[str, Any]] = {}
-    work = _each(todo, Path(root), cfg, Path(out))
+    cfg = resolved(cfg)
+    measuring.check(cfg)
+    start = functools.partial(one_scan, Path(root), cfg=cfg, out=Path(out))
+    workers = int(cfg.get("workers", 2)) if len(todo) > 1 or measuring.many(cfg) else 1
+    work = pool.work_through([(row["scan_id"], row) for row in todo], start, measuring.finish, workers)
     for scan_id, result in run.track(work, "scans", total=len(todo)):
         results[scan_id] = result
         if "reason" in result:
@@ -73,17 +79,15 @@ def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: 
     kept = sum(result["kept"] for result in results.values())
     run.say(f"scans: {len(results)} done ({kept} of them complete before), {len(todo) - len(results)} failed")
     if results:
-        _write_tables(pd.DataFrame(of_modality), results, cfg, Path(out), run)
+        import pandas as pd
+
+        _write_tables(pd.DataFrame(of_modality), results, cfg, Path(root), Path(out), run)
 
 
 def one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """What became of one scan: {features, kept} when it is complete on disk, {reason, sentence} when it failed."""
-    try:
-        return _one_scan(root, row, cfg, out)
-    except ItemFault as fault:
-        return {"reason": fault.reason, "sentence": str(fault)}
-    except MemoryError:
-        return {"reason": "memory", "sentence": "not enough memory for this scan; lower scans.workers or crop it"}
+    """What became of one scan: {values, kept} when it is complete on disk, {pending} while its lesion is still to be
+    measured, {reason, sentence} when it failed."""
+    return pool.guarded(lambda: _one_scan(root, row, cfg, out))
 
 
 def first_scans(scans: pd.DataFrame, usable: Collection[str] | None = None) -> pd.DataFrame:
@@ -100,47 +104,21 @@ def first_scans(scans: pd.DataFrame, usable: Collection[str] | None = None) -> p
     return scans[take].drop_duplicates("patient_id", keep="first")
 
 
-def _is_modality(row: Mapping[str, Any], cfg: Mapping[str, Any], run: Log) -> bool:
-    wish = cfg.get("modality")
-    if not wish or volume.canonical_modality(row["modality"]) == volume.canonical_modality(str(wish)):
-        return True
-    run.skipped.append({"id": row["scan_id"], "reason": "other_modality"})
-    return False
-
-
-def _has_mask(row: Mapping[str, Any], run: Log) -> bool:
-    if _text(row.get("mask")):
-        return True
-    run.skipped.append({"id": row["scan_id"], "reason": "no_mask"})
-    return False
-
-
 def _one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> dict[str, Any]:
     scan_id, patient_id = str(row["scan_id"]), str(row["patient_id"])
     if not re.fullmatch(r"[^/\\\x00]+", scan_id) or scan_id.startswith("."):
         raise ItemFault("bad_id", f"scan_id {scan_id!r} cannot be a file name; use letters, digits, - and _")
-    if not _text(row.get("image")):
-        raise ItemFault("absent", "the column image is empty in scans.csv")
-    image, mask = root / str(row["image"]), root / str(row["mask"])
-    source = _content(image) + _content(mask)
-    stamp = {"source": hashlib.sha256(source.encode()).hexdigest(), "patient_id": patient_id}
-    table = radiomics.radiomics_table(out, cfg).with_suffix("") / f"{scan_id}.json"
+    source = sources.of(row, root, cfg)
+    stamp = {"source": source.digest(), "patient_id": patient_id}
     cube = crop.volume_folder(out, cfg) / f"{scan_id}.h5"
     picture = out / "scans" / "qc" / f"{scan_id}-{crop.volume_key(cfg)}.png"
-    values = _cached(table, stamp) if cfg.get("radiomics") else {}
+    values = measuring.cached(out, cfg, scan_id, stamp)
+    measured = measuring.complete(values, cfg)
     cropped = not cfg.get("crop") or crop.is_complete(cube, **stamp)
     pictured = not cfg.get("qc") or picture.is_file()
-    if values is not None and cropped and pictured:
-        return {"features": values, "kept": 1}
-    scan = volume.load(
-        image,
-        mask,
-        str(row["modality"]),
-        cfg.get("label"),
-        on_mismatch=cfg.get("on_mismatch", "refuse"),
-        min_voxels=int(cfg.get("min_voxels", volume.MIN_VOXELS)),
-        max_bytes=int(float(cfg.get("max_gib", 4)) * 2**30),
-    )
+    if measured and cropped and pictured:
+        return {"values": values, "kept": 1}
+    scan = volume.load(source.image, source.mask, str(row["modality"]), **source.options)
     if not cropped:
         made = crop.lesion_volume(scan, **_crop_options(cfg))
         crop.save(cube, made, scan=scan, **stamp)
@@ -153,11 +131,10 @@ def _one_scan(root: Path, row: Mapping[str, Any], cfg: Mapping[str, Any], out: P
             lambda part: quality_picture(scan, part, scan_id, **options),
             lambda part: part.stat().st_size > 0,
         )
-    if values is None:
-        values = radiomics.features(scan, cfg["radiomics"])
-        told = {**stamp, "scan_id": scan_id, "history": scan.history, "features": values, "complete": 1}
-        crop.publish(table, lambda part: _write_json(part, told), lambda part: _cached(part, stamp) is not None)
-    return {"features": values, "kept": 0}
+    if measured:
+        return {"values": values, "kept": 0}
+    told = {"scan_id": scan_id, "stamp": stamp, "out": out, "cfg": cfg}
+    return {"pending": measuring.open_scan(scan, cfg, values, told)}
 
 
 def _crop_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,47 +147,17 @@ def _crop_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _each(
-    todo: list[dict[str, Any]], root: Path, cfg: Mapping[str, Any], out: Path
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Results as they come. A pool pays only where its start (seconds) is less than the work."""
-    workers = min(int(cfg.get("workers", 2)), len(todo))
-    if workers < 2:
-        yield from ((row["scan_id"], one_scan(root, row, cfg, out)) for row in todo)
-        return
-    with _single_threaded(), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(one_scan, root, row, dict(cfg), out): row["scan_id"] for row in todo}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], _result(future)
-        except BaseException:  # a full disk or a signal ends the job: what has not begun must not begin
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        told = "a worker was killed, perhaps for memory; lower scans.workers and run again, finished scans are kept"
-        return {"reason": "worker_died", "sentence": told}
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Children that start inside use one thread each: two libraries of eight threads a worker would only queue."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
 def _write_tables(
-    scans: pd.DataFrame, results: Mapping[str, dict[str, Any]], cfg: Mapping[str, Any], out: Path, run: Log
+    scans: pd.DataFrame,
+    results: Mapping[str, dict[str, Any]],
+    cfg: Mapping[str, Any],
+    root: Path,
+    out: Path,
+    run: Log,
 ) -> None:
+    made = radiomics.radiomics_table(out, cfg) if cfg.get("radiomics") else crop.volume_folder(out, cfg)
+    done = scans[scans["scan_id"].isin(list(results))]
+    acquisition.write(made.with_name(f"{made.with_suffix('').name}-acquisition.csv"), done, root, cfg)
     first = first_scans(scans, results)
     several = int((scans.groupby("patient_id").size() > 1).sum())
     if several:
@@ -225,18 +172,21 @@ def _write_tables(
         path = crop.volume_folder(out, cfg).with_suffix(".csv")
         crop.publish(path, lambda part: chosen.to_csv(part, index=False), lambda part: part.stat().st_size > 0)
     if cfg.get("radiomics"):
-        index = pd.Index(first["patient_id"].astype(str), name="patient_id")
-        table = pd.DataFrame([results[scan]["features"] for scan in first["scan_id"]], index=index, dtype=float)
-        path = radiomics.radiomics_table(out, cfg)
-        crop.publish(path, table.to_parquet, lambda part: len(pd.read_parquet(part)) == len(table))
-        run.say(f"radiomics: {table.shape[1]} features of {len(table)} patients in {path}")
+        values = {scan: results[scan]["values"] for scan in first["scan_id"]}
+        origins = {row["scan_id"]: sources.origin(row, cfg) for row in _rows(first)}
+        for sentence in measuring.write_tables(first, values, origins, cfg, out):
+            run.say(sentence)
+
+
+def _rows(scans: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in scans.to_dict("records")]
 
 
 def _timepoints(scans: pd.DataFrame) -> list[tuple[Any, ...]]:
     """Keys that sort timepoints: numbers as numbers, anything else by its digits and letters; a missing one last."""
     if "timepoint" not in scans:
         return [()] * len(scans)
-    text = [_text(value) for value in scans["timepoint"]]
+    text = [sources.text(value) for value in scans["timepoint"]]
     try:
         return [(0, float(word)) if word else (1, 0.0) for word in text]
     except ValueError:
@@ -246,35 +196,3 @@ def _timepoints(scans: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 def _natural(word: str) -> list[Any]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", word))]
-
-
-def _text(value: object) -> str:
-    return "" if value is None or value != value else str(value).strip()
-
-
-def _content(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a DICOM folder; "absent" is an answer for the reader to explain."""
-    if not path.exists():
-        return "absent"
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _write_json(path: Path, told: Mapping[str, Any]) -> None:
-    # NaN is written as null, which every JSON reader takes
-    features = {name: value if math.isfinite(value) else None for name, value in told["features"].items()}
-    path.write_text(json.dumps({**told, "features": features}, indent=1))
-
-
-def _cached(path: Path, stamp: Mapping[str, str]) -> dict[str, float] | None:
-    """The features in a complete file made from these very images; None where there is none."""
-    try:
-        told = json.loads(path.read_text())
-        if told["complete"] != 1 or any(told[name] != value for name, value in stamp.items()):
-            return None
-        return {name: math.nan if value is None else float(value) for name, value in told["features"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

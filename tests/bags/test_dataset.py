@@ -15,7 +15,7 @@ from torch import Tensor
 from nsclc_mtl.bags.datamodule import FoldData, batches, loader
 from nsclc_mtl.bags.dataset import BagCache, Fitted, PatientDataset, fit, pack
 from nsclc_mtl.features import store
-from nsclc_mtl.records import Bag, DataFault, Features, IntegrityFault, Manifest, ModalitySpec, TaskSpec
+from nsclc_mtl.records import Bag, DataFault, Features, IntegrityFault, Manifest, ModalitySpec, Repeated, TaskSpec
 
 DIM, TILES = 4, {"p0": 6, "p1": 3, "p3": 1, "p4": 0, "p5": 8}
 PARTS = ["train"] * 4 + ["validation", "test"]
@@ -102,6 +102,29 @@ def test_everything_is_fitted_on_training_patients_alone(manifest: Manifest) -> 
     again = Fitted.load(json.loads(json.dumps(before.state())))
     assert again.state() == before.state()
     assert again.dims() == {"rna": 2, "wsi": DIM, "ct": (2, 3, 4)}
+
+
+def test_robust_features_are_chosen_by_training_patients_alone(manifest: Manifest) -> None:
+    """`g1` survives other masks, `g2` does not; what the test patient has measured decides nothing."""
+    rng = np.random.Generator(np.random.PCG64(2))
+    table = pd.DataFrame(rng.normal(0, 10, (6, 2)), manifest.ids, ["g1", "g2"])
+    manifest.tables["rna"] = table
+    masks = {m: table + rng.normal(size=(6, 2)) * [0.1, 30.0] for m in ("erode 1 mm", "dilate 1 mm")}
+    again = pd.concat(masks, names=["perturbation", "patient_id"]).swaplevel()
+    manifest.repeated["rna"] = Repeated(again, 0.75)
+    fitted = fold(manifest).fitted
+    assert fitted.tables["rna"].numbers == fitted.robust["rna"]["kept"] == ["g1"]
+    assert fitted.robust["rna"]["patients"] == 4
+    manifest.tables["rna"].loc["p5"] = [1e6, 2.0]
+    again.loc["p5"] = -1e6
+    after = fold(manifest).fitted
+    assert json.dumps(after.state()) == json.dumps(fitted.state())
+    assert Fitted.load(json.loads(json.dumps(after.state()))).state() == fitted.state()
+    older = {k: v for k, v in fitted.state().items() if k != "robust"}  # trained before there was such a thing
+    assert Fitted.load(older).robust == {}
+    manifest.repeated["rna"] = Repeated(again.iloc[:0], 0.75)
+    with pytest.raises(DataFault, match="perturb=true"):
+        fold(manifest)
 
 
 def test_the_scale_of_tiles_weighs_bags_alike(manifest: Manifest) -> None:

@@ -233,3 +233,20 @@ def test_a_small_file_that_cannot_be_read_is_left_to_its_reader(root: Path) -> N
     made = load(root)
     with pytest.raises(DataFault, match="is not a whole HDF5 file"):
         store.read(Path(made.bags["wsi"]["1E5"][0]))
+
+
+def test_perturbed_measurements_come_with_the_radiomics(root: Path) -> None:
+    cohort = declared(root, modalities={"radiomics": {"kind": "radiomics"}})
+    scans = root / "out" / "scans"
+    scans.mkdir(parents=True)
+    table = pd.DataFrame({"volume": [1.0, 2.0]}, index=pd.Index(["00123", "7"], name="patient_id"))
+    table.to_parquet(scans / "radiomics-1.parquet")
+    keys = {"radiomics": "radiomics-1", "perturbed": "perturbed-2"}
+    found = manifest.load(cohort, root / "out", keys=keys, icc_lower=0.8).repeated["radiomics"]
+    assert (len(found.table), found.lower) == (0, 0.8)  # a prediction does not need them, a training says so
+    again = pd.concat({"erode 1 mm": table, "dilate 1 mm": table}, names=["perturbation"]).swaplevel()
+    again.to_parquet(scans / "perturbed-2.parquet")
+    found = manifest.load(cohort, root / "out", keys=keys).repeated["radiomics"]
+    assert found.table.index.names == ["patient_id", "perturbation"]
+    assert set(found.table.index.get_level_values(0)) == {"00123", "7"}
+    assert manifest.load(cohort, root / "out", keys={"radiomics": "radiomics-1"}).repeated == {}

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from toy_dicom import contours_of, rtstruct, series
 from toy_scan import ball, chest
 
 from nsclc_mtl.records import DataFault, UsageFault
-from nsclc_mtl.scans import crop, job, radiomics
+from nsclc_mtl.scans import crop, job, measuring, radiomics, sources
 
 CFG: dict[str, Any] = {
     "modality": "CT",
@@ -154,12 +155,12 @@ def test_only_crops_or_only_radiomics(tmp_path: Path, cohort: Callable[..., pd.D
 
 def test_undefined_features_stay_undefined(tmp_path: Path) -> None:
     stamp = {"source": "s", "patient_id": "P"}
-    job._write_json(tmp_path / "a.json", {**stamp, "complete": 1, "features": {"a": float("nan"), "b": 2.0}})
+    measuring.write_json(tmp_path / "a.json", {**stamp, "complete": 1, "features": {"a": float("nan"), "b": 2.0}})
     assert json.loads((tmp_path / "a.json").read_text())["features"] == {"a": None, "b": 2.0}
-    found = job._cached(tmp_path / "a.json", stamp)
+    found = measuring.read_json(tmp_path / "a.json", stamp)
     assert found is not None
     assert np.isnan(found["a"])
-    assert job._cached(tmp_path / "a.json", {**stamp, "source": "t"}) is None
+    assert measuring.read_json(tmp_path / "a.json", {**stamp, "source": "t"}) is None
 
 
 @pytest.mark.parametrize(
@@ -233,3 +234,106 @@ def test_a_sarcoma_patient(real_data: Path, tmp_path: Path) -> None:
     table = pd.read_parquet(radiomics.radiomics_table(tmp_path, cfg))
     assert table.shape == (1, 56)
     assert 7 < table.loc["STS_001", "original_firstorder_Maximum"] < 9  # SUVmax
+
+
+def tables(out: Path, cfg: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Radiomics and acquisition of a run."""
+    path = radiomics.radiomics_table(out, cfg)
+    taken = path.with_name(f"{path.stem}-acquisition.csv")
+    return pd.read_parquet(path), pd.read_csv(taken, dtype=str, na_filter=False)
+
+
+def test_how_each_scan_was_taken(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    """From the headers of DICOM, from columns for NIfTI; nothing that tells who or when."""
+
+    def scanner(slice_: Any, z: int) -> None:
+        slice_.Manufacturer, slice_.ManufacturerModelName, slice_.ConvolutionKernel = "ACME", "Ring 9", ["B30f", "A"]
+        slice_.KVP, slice_.StudyDate, slice_.InstitutionName = 120, "20200301", "Hospital"
+
+    scans = cohort(3).assign(manufacturer=["", "Other", ""], kvp=["", "100", ""])
+    series(tmp_path / "dicom", chest(ball(4.0)), change=scanner)
+    scans.loc[0, "image"] = "dicom"
+    notes = run(tmp_path, scans)
+    assert notes.done == ["000", "001", "002"]
+    _, taken = tables(tmp_path / "out", CFG)
+    first = taken.iloc[0].to_dict()
+    assert first["scan_id"] == "000"
+    assert first["patient_id"] == "P0"
+    assert (first["manufacturer"], first["model"], first["kernel"]) == ("ACME", "Ring 9", "B30f/A")
+    assert (float(first["kvp"]), float(first["slice_thickness_mm"])) == (120, 2)
+    assert first["roi_origin"] == "drawn"
+    assert taken.loc[1, ["manufacturer", "kvp", "model"]].tolist() == ["Other", "100", ""]
+    text = (tmp_path / "out" / "scans").glob("*-acquisition.csv").__next__().read_text()
+    private = ("Nobody", "MRN12345", "1950", "20200301", "Hospital", "1.2.77")
+    assert not any(word in text for word in private)
+    for path in (tmp_path / "out" / "scans").rglob("*.*"):  # histories, attributes of crops, pictures
+        assert not any(word.encode() in path.read_bytes() for word in private), path
+    assert not any(word in line for word in private for line in notes.said)
+
+
+def test_a_lesion_that_nobody_drew_says_so(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    scans = cohort(3).assign(x_mm="", y_mm="", z_mm="")
+    scans.loc[1:, "mask"] = ""
+    scans.loc[1, ["x_mm", "y_mm", "z_mm"]] = ["27", "18", "-80"]
+    cfg = {**CFG, "no_mask": "box", "box": {"size_mm": 8}}
+    notes = run(tmp_path, scans, cfg)
+    assert notes.failed == [{"id": "002", "reason": "no_point"}]
+    table, taken = tables(tmp_path / "out", cfg)
+    assert table["roi_origin"].to_dict() == {"P0": "drawn", "P1": "box"}
+    assert taken["roi_origin"].tolist() == ["drawn", "box"]
+    made = radiomics.radiomics_table(tmp_path / "out", cfg).with_suffix("") / "001.json"
+    assert any("a box of 8x8x8 mm" in note for note in json.loads(made.read_text())["history"])
+    assert radiomics.radiomics_key(cfg) != radiomics.radiomics_key(CFG)
+    assert run(tmp_path, scans).skipped == [{"id": "001", "reason": "no_mask"}, {"id": "002", "reason": "no_mask"}]
+    with pytest.raises(UsageFault, match="on_mismatch"):
+        run(tmp_path, scans, {**CFG, "on_mismatch": "resampel"})
+
+
+def test_other_weights_are_another_lesion(tmp_path: Path, cohort: Callable[..., pd.DataFrame]) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"one")
+    cfg = {**CFG, "no_mask": "bundle", "segmenter": {"weights": str(tmp_path / "weights.pt")}}
+    row = {**cohort(1).iloc[0].to_dict(), "mask": ""}
+    before = sources.of(row, tmp_path, cfg).digest()
+    (tmp_path / "weights.pt").write_bytes(b"three")
+    assert sources.of(row, tmp_path, cfg).digest() != before
+
+
+def test_several_masks_a_scan(tmp_path: Path, cohort: Callable[..., pd.DataFrame], write: Callable[..., Path]) -> None:
+    """Columns mask_<name> and the option roi; a row may also name the region in its own file."""
+    scans = cohort(2).drop(columns="mask").assign(mask_primary=["mask0.nii.gz", "mask1.nii.gz"], mask_nodes="")
+    write("nodes.nii.gz", np.roll(ball(3.0), 5, 2))
+    scans.loc[1, "mask_nodes"] = "nodes.nii.gz"
+    primary, nodes = {**CFG, "roi": "primary"}, {**CFG, "roi": "nodes"}
+    assert run(tmp_path, scans, primary).done == ["000", "001"]
+    notes = run(tmp_path, scans, nodes)
+    assert (notes.done, notes.skipped) == (["001"], [{"id": "000", "reason": "no_mask"}])
+    ml = "original_shape_VoxelVolume"
+    assert tables(tmp_path / "out", nodes)[0].loc["P1", ml] == 2 * ball(3.0).sum()
+    assert tables(tmp_path / "out", primary)[0].loc["P1", ml] == 2 * ball(5.0).sum()
+    rows = cohort(2).assign(roi=["GTV", "gtv-1"])
+    for i, name in enumerate(("GTV", "GTV-1")):
+        series(tmp_path / f"ct{i}", chest(ball()))
+        contours = {name: contours_of(ball(4.0 + i)), "Lung": contours_of(ball(9.0))}
+        rows.loc[i, ["image", "mask"]] = [f"ct{i}", rtstruct(tmp_path / f"rs{i}.dcm", contours).name]
+    assert run(tmp_path, rows).done == ["000", "001"]
+    assert tables(tmp_path / "out", CFG)[0][ml].tolist() == [2 * ball(4.0).sum(), 2 * ball(5.0).sum()]
+
+
+def test_one_mask_for_several_sequences(
+    tmp_path: Path, cohort: Callable[..., pd.DataFrame], write: Callable[..., Path]
+) -> None:
+    scans = cohort(2).assign(patient_id="P0", modality=["T1", "T2"], drawn_on=["", "000"])
+    scans.loc[1, "mask"] = ""
+    cfg = {**CFG, "modality": "T2", "crop": {**CFG["crop"], "window": None}}
+    notes = run(tmp_path, scans, cfg)
+    assert (notes.done, notes.skipped) == (["001"], [{"id": "000", "reason": "other_modality"}])
+    assert tables(tmp_path / "out", cfg)[0]["original_shape_VoxelVolume"].tolist() == [2 * ball(4.0).sum()]
+    write("ct1.nii.gz", chest(ball())[1:])
+    assert run(tmp_path, scans, cfg).failed == [{"id": "001", "reason": "not_registered"}]
+    scans.loc[1, "drawn_on"] = "777"
+    scans.loc[1, "mask"] = "mask1.nii.gz"
+    assert run(tmp_path, scans, cfg).failed == [{"id": "001", "reason": "absent"}]
+    for modality, taken in (("MR", ["000", "001"]), ("T1", ["000"]), (None, ["000", "001"]), ("CT", [])):
+        kept = [row["scan_id"] for row in scans.to_dict("records") if sources.of_modality(row, {"modality": modality})]
+        assert kept == taken
+    assert sources.of_modality({"modality": "MRI"}, {"modality": "T1"})  # a table that does not name its sequence

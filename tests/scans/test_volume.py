@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +12,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from scipy import ndimage
+from toy_dicom import series
 from toy_scan import SPACING, ball, chest
 
 from nsclc_mtl.records import ItemFault, UsageFault
@@ -173,39 +175,75 @@ def test_values_that_mean_nothing(pair: tuple[Path, Path], write: Callable[..., 
 
 
 def test_the_size_is_capped_before_memory_is_taken(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """What a header announces counts, packed or not; 108 TB are announced here, and some bytes are there."""
     assert "GiB" in refused("too_large", *pair, "CT", max_bytes=1000)
     header = nibabel.load(pair[0]).header.copy()
     header.set_data_shape((30000, 30000, 30000))
-    with (tmp_path / "bomb.nii").open("wb") as file:  # 108 TB announced, 352 bytes there
+    with (tmp_path / "bomb.nii").open("wb") as file:
         header.write_to(file)
         file.write(b"\0" * 4)
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress((tmp_path / "bomb.nii").read_bytes()))
     refused("too_large", tmp_path / "bomb.nii", pair[1], "CT")
+    refused("too_large", tmp_path / "bomb.nii.gz", pair[1], "CT")
+    refused("too_large", pair[0], tmp_path / "bomb.nii.gz", "CT")
+    nrrd = "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 30000 30000 30000\n"
+    nrrd += "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nendian: little\nencoding: gzip\n\n"
+    (tmp_path / "bomb.nrrd").write_bytes(nrrd.encode() + gzip.compress(b"\0" * 100))
+    refused("too_large", tmp_path / "bomb.nrrd", pair[1], "CT")
 
 
-def series(
-    folder: Path, array: np.ndarray, uid: str = "1.2.3", leave_out: tuple[int, ...] = (), modality: str = "CT"
-) -> Path:
-    """A DICOM series of `array` [z, y, x], 2 mm slices, HU stored with intercept -1024."""
-    folder.mkdir(exist_ok=True)
-    for z in sorted(set(range(len(array))) - set(leave_out)):
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = f"{uid}.{z + 1}"
-        slice_ = Dataset()
-        slice_.file_meta = meta
-        slice_.SOPClassUID, slice_.SOPInstanceUID = CTImageStorage, f"{uid}.{z + 1}"
-        slice_.StudyInstanceUID, slice_.SeriesInstanceUID, slice_.Modality = "1.2", uid, modality
-        slice_.PatientName, slice_.InstanceNumber = "Nobody^Real", z
-        slice_.ImagePositionPatient, slice_.ImageOrientationPatient = [-40, -30, -100 + 2 * z], [1, 0, 0, 0, 1, 0]
-        slice_.PixelSpacing, slice_.SliceThickness = [1, 1], 2
-        slice_.Rows, slice_.Columns = array.shape[1:]
-        slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
-        slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 0
-        slice_.RescaleSlope, slice_.RescaleIntercept = 1, -1024
-        slice_.PixelData = (array[z] + 1024).astype(np.uint16).tobytes()
-        slice_.save_as(folder / f"{uid}_{z}.dcm", enforce_file_format=True)
-    return folder
+def test_packed_data_unpack_no_further_than_announced(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """An eighth of a gigabyte of zeros behind a small scan takes no memory."""
+    zeros = b"\0" * 2**27
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(gzip.decompress(pair[0].read_bytes()) + zeros, 1))
+    sitk.WriteImage(sitk.ReadImage(str(pair[0])), str(tmp_path / "ct.nrrd"), False)
+    head, data = (tmp_path / "ct.nrrd").read_bytes().split(b"\n\n", 1)
+    head = head.replace(b"encoding: raw", b"encoding: gzip")
+    (tmp_path / "a.nrrd").write_bytes(head + b"\n\n" + gzip.compress(data + zeros, 1))
+    offset = nibabel.load(pair[0]).header.copy()
+    offset["vox_offset"] = 2.0**40
+    with (tmp_path / "far.nii").open("wb") as file:
+        offset.write_to(file)
+        file.write(b"\0" * 64)
+    script = (
+        "import resource, sys; from pathlib import Path; from nsclc_mtl.scans import files\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "folder = Path(sys.argv[1])\n"
+        "files.read(folder / 'ct.nii.gz'); files.read(folder / 'ct.nrrd'); before = peak()\n"
+        "print(files.read(folder / 'a.nii.gz')[0].GetSize(), files.read(folder / 'a.nrrd')[0].GetSize())\n"
+        "print(peak() - before)"
+    )
+    told = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True)
+    sizes, grown_kb = told.stdout.splitlines()
+    assert sizes == "(28, 24, 20) (28, 24, 20)"
+    assert int(grown_kb) < 2**15
+    refused("too_large", tmp_path / "far.nii", pair[1], "CT")
+
+
+@pytest.mark.parametrize("place", ["../secret.raw", "{tmp}/secret.raw"])
+def test_headers_that_refer_outside_their_folder(pair: tuple[Path, Path], tmp_path: Path, place: str) -> None:
+    array = chest(ball())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.raw").write_bytes(array.tobytes())
+    named = place.format(tmp=tmp_path)
+    nrrd = "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 28 24 20\n"
+    nrrd += "space directions: (1,0,0) (0,1,0) (0,0,2)\nspace origin: (-40,-30,-100)\nendian: little\nencoding: raw\n"
+    meta = "ObjectType = Image\nNDims = 3\nDimSize = 28 24 20\nElementSpacing = 1 1 2\nOffset = -40 -30 -100\n"
+    meta += "ElementType = MET_SHORT\n"
+    for suffix in ("nhdr", "nrrd"):
+        (tmp_path / "in" / f"a.{suffix}").write_text(f"{nrrd}data file: {named}\n\n")
+        sentence = refused("outside_root", tmp_path / "in" / f"a.{suffix}", pair[1], "CT")
+        assert "secret" not in sentence
+    for suffix in ("mhd", "mha"):
+        (tmp_path / "in" / f"a.{suffix}").write_text(f"{meta}ElementDataFile = {named}\n")
+        refused("outside_root", tmp_path / "in" / f"a.{suffix}", pair[1], "CT")
+    (tmp_path / "in" / "near.raw").write_bytes(array.tobytes())
+    (tmp_path / "in" / "near.nhdr").write_text(f"{nrrd}data file: near.raw\n\n")
+    (tmp_path / "in" / "near.mhd").write_text(f"{meta}ElementDataFile = near.raw\n")
+    for name in ("near.nhdr", "near.mhd"):
+        np.testing.assert_array_equal(volume.load(tmp_path / "in" / name, pair[1], "CT").array, array)
+    (tmp_path / "in" / "list.nhdr").write_text(f"{nrrd}data file: LIST\na.raw\n")
+    refused("unsupported", tmp_path / "in" / "list.nhdr", pair[1], "CT")
 
 
 def test_a_dicom_series(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -215,15 +253,8 @@ def test_a_dicom_series(pair: tuple[Path, Path], tmp_path: Path) -> None:
     np.testing.assert_array_equal(scan.array, array)
     np.testing.assert_allclose(scan.affine, nibabel.load(pair[0]).affine, atol=1e-5)
     assert "20 slices" in scan.history[1]
-    refused("wrong_modality", folder, pair[1], "MR")
-    refused("too_large", folder, pair[1], "CT", max_bytes=100)
-    sentence = refused("missing_slices", series(tmp_path / "holes", array, leave_out=(5, 9)), pair[1], "CT")
-    assert "2 of 17" in sentence
-    assert "Nobody" not in sentence
-    series(folder, array, uid="1.2.4")
-    assert "2 series" in refused("mixed_series", folder, pair[1], "CT")
-    suv = series(tmp_path / "pet", array, modality="PT")
-    refused("not_suv", suv, pair[1], "PET")
+    assert not any("Nobody" in note for note in scan.history)
+    refused("not_suv", series(tmp_path / "pet", array, modality="PT"), pair[1], "PET")
 
 
 @pytest.mark.realdata
