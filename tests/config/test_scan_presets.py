@@ -41,7 +41,7 @@ def test_every_preset_that_a_modality_names_is_composed(conf: Path, verb: str) -
     cfg = compose(verb, ["cohort=mine"], [conf])
     assert list(cfg.scan_presets) == ["pet_suv", "my_mr"]
     assert cfg.scan_presets.my_mr.crop.size_vox == 48
-    assert cfg.scan_presets.my_mr.modality == "MR"
+    assert cfg.scan_presets.my_mr.modality == "T1"
     assert cfg.scan_presets.pet_suv.crop.spacing_mm == 4
     assert cfg.scans.modality == "CT"  # the group stays for modalities that name none
     assert "scan_presets" not in compose(verb, [], [conf])
