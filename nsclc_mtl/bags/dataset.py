@@ -98,7 +98,7 @@ class Fitted:
         """What `state()` came from; folds of before may lack `trust` and `robust`."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
         kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
-        later = {name: dict(state.get(name) or {}) for name in ("trust", "robust")}
+        later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "robust")}
         return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()}, **later)
 
     def dims(self) -> dict[str, Any]:
