@@ -109,7 +109,7 @@ def command(way: Way, name: str, *more: str, slow: float = 0.0) -> Iterator[subp
 
 
 def until(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(folder.glob(pattern)) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)

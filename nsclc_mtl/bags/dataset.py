@@ -96,10 +96,11 @@ class Fitted:
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
-        """What `state()` came from."""
+        """What `state()` came from; folds of before may lack `trust` and `robust`."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
-        kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list, "trust": dict, "robust": dict}
-        return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()})
+        kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
+        later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "robust")}
+        return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()}, **later)
 
     def dims(self) -> dict[str, Any]:
         """Input size of each modality: columns of a table, features of a tile, shape of a volume."""

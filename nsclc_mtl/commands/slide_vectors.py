@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from nsclc_mtl.commands import finding
 from nsclc_mtl.commands.slides import Job, Outcome, guarded, once
 from nsclc_mtl.commands.slides import extract as extract_features
 from nsclc_mtl.commands.slides import load as load_backbone
-from nsclc_mtl.lease import Lease, Watch
+from nsclc_mtl.lease import Taken, Watch, holding
 from nsclc_mtl.records import IntegrityFault, ItemFault, ItemSkip, UsageFault
 
 if TYPE_CHECKING:
@@ -187,15 +187,17 @@ def write_patients(cohort: Mapping[str, Any], done: Collection[str], folder: Pat
                 of.setdefault(str(patient), []).append(folder / f"{slide_id}.h5")
         if of:
             path = folder / vectors.patients_file(str(cohort.get("name") or "cohort"), table)
-            with _turn(path.with_suffix(".lease")):  # another command on the same slides may be writing it
-                vectors.write_patients(path, vectors.of_patients(of))
+            write = functools.partial(vectors.write_patients, path, vectors.of_patients(of))
+            _in_turn(path.with_suffix(".lease"), write)  # another command on the same slides may be writing it
             run.say(f"vectors of {len(of)} patients: {path}")
 
 
-def _turn(path: Path) -> Lease:
-    """The lease at `path`, once nobody else has it; that of a process that died is taken over."""
+def _in_turn(path: Path, work: Callable[[], None]) -> None:
+    """Works under the lease at `path`, once nobody else has it; that of a process that died is taken over."""
     watch = Watch()
-    while (held := Lease.take(path)) is None:
-        watch.is_free(path)
-        time.sleep(POLL_S)
-    return held
+    while True:
+        try:
+            return holding(path, work)
+        except Taken:
+            watch.is_free(path)
+            time.sleep(POLL_S)
