@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_slide import dicom
 from test_slide_jobs import mtl, reasons, tissue_image
-from toy_dicom import dicom
 
 from nsclc_mtl.commands import staging
 from nsclc_mtl.features import store

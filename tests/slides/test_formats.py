@@ -9,8 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+from dicom_slide import dicom
 from PIL import Image
-from toy_dicom import dicom
 
 from nsclc_mtl.records import ItemFault, UsageFault
 from nsclc_mtl.slides.reader import TileBatches, content_hash, one_a_series, open_slide
