@@ -44,14 +44,14 @@ def three_planes(
     z, y, x = at if at is not None else middle_of(volume.mask)
     spacing = volume.spacing_mm[0]
     half = np.asarray(volume.array.shape)[::-1] * spacing / 2  # x, y, z
-    figure = Figure(figsize=(10.1 if overlay is not None else 9.4, 3.95), dpi=110, facecolor="white")
+    figure = Figure(figsize=(10.7 if overlay is not None else 9.4, 3.95), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
     strength = float(np.abs(overlay).max()) if overlay is not None else 0.0
     drawn = None
     light = volume.modality == "PT"  # nuclear medicine reads dark on white
-    width = 0.317 if overlay is None else 0.294  # room for the colour bar
+    width = 0.317 if overlay is None else 0.2775  # room for the colour bar and its words
     for number, (plane, left, right, upper, lower) in enumerate(PLANES):
-        axes = figure.add_axes((0.015 + (0.325 if overlay is None else 0.302) * number, 0.115, width, 0.755))
+        axes = figure.add_axes((0.015 + (0.325 if overlay is None else 0.285) * number, 0.115, width, 0.755))
         wide, tall = (half[0], half[0], half[1])[number], (half[1], half[2], half[2])[number]
         extent = (-wide, wide, -tall, tall)
         grey, roi = (_plane(a, number, z, y, x) for a in (volume.array, volume.mask))
@@ -71,7 +71,7 @@ def three_planes(
         if number == 0:
             _scale_bar(axes, wide, tall, light)
     if drawn is not None:
-        bar = figure.colorbar(drawn, cax=figure.add_axes((0.94, 0.2, 0.012, 0.58)))
+        bar = figure.colorbar(drawn, cax=figure.add_axes((0.88, 0.2, 0.012, 0.58)))
         bar.ax.tick_params(labelsize=7, length=2)
         bar.set_label(overlay_legend, fontsize=7.5)
     figure.text(0.015, 0.955, title, fontsize=10.5, weight="bold", color=INK, va="center")
