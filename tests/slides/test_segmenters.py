@@ -95,7 +95,7 @@ def test_weights_that_cannot_be_used_are_one_sentence(model: Callable[..., str],
         Onnx(path)
     with pytest.raises(UsageFault, match=r"segmenter\.weights=PATH"):
         Onnx()
-    with pytest.raises(UsageFault, match="no segmenter weights"):
+    with pytest.raises(UsageFault, match="no weights at"):
         Onnx(str(tmp_path / "gone.onnx"))
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(UsageFault, match="no ONNX model"):

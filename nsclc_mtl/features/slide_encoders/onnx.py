@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from nsclc_mtl import onnx_model
 from nsclc_mtl.records import IntegrityFault, ItemFault, UsageFault
 
 KINDS = {
@@ -51,7 +51,7 @@ class Onnx:
         if not weights:
             raise UsageFault(_how(name, hub, licence, gate))
         self.file = Path(weights).name
-        content = _read(Path(weights))
+        content = onnx_model.content(Path(weights), "slide_encoder.weights")
         digest = hashlib.sha256(content).hexdigest()
         self.weights_hash = f"sha256:{digest}"
         if weights_sha256 and digest != weights_sha256.removeprefix("sha256:"):
@@ -59,7 +59,7 @@ class Onnx:
                 f"weights '{self.file}' have digest {digest[:12]}..., expected "
                 f"{weights_sha256.removeprefix('sha256:')[:12]}...; get the file again"
             )
-        self._session = _session(content, self.file)
+        self._session = onnx_model.session(content, self.file, "this slide encoder")
         self._inputs = {port.name: port for port in self._session.get_inputs()}
         self.places, self.size = "coords" in self._inputs, "tile_size_level0" in self._inputs
         self.dim = dim
@@ -136,25 +136,3 @@ def _how(name: str, hub: str | None, licence: str | None, gate: str | None) -> s
         f"it to ONNX there ({inputs}) and set slide_encoder.weights=PATH, or write its vectors into an .npz of "
         "patient_id -> vector and name that as a modality of kind vector"
     )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageFault(f"no weights at '{path}': set slide_encoder.weights to a local .onnx file") from error
-
-
-def _session(content: bytes, name: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageFault("this slide encoder needs onnxruntime: pip install 'nsclc-mtl[onnx]'") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # slides run side by side in processes
-    options.log_severity_level = 4  # faults are told by us, in one sentence
-    try:
-        # From memory: tensors outside the file (at any path that it names) are never looked for.
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base but Exception
-        raise UsageFault(f"'{name}' is no ONNX model that onnxruntime can run: {str(error).splitlines()[0]}") from error

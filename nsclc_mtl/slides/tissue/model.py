@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
+from nsclc_mtl import onnx_model
 from nsclc_mtl.records import IntegrityFault, UsageFault
 
 from .light import glass
@@ -45,14 +46,14 @@ class Onnx:
         self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
         self.output, self.tissue_classes = output, list(tissue_classes)
         self.name = Path(weights).name
-        content = _content(Path(weights))
+        content = onnx_model.content(Path(weights), "segmenter.weights")
         self.weights_hash = "sha256:" + hashlib.sha256(content).hexdigest()
         if weights_sha256 and self.weights_hash != f"sha256:{weights_sha256}":
             raise IntegrityFault(
                 f"segmenter weights '{self.name}' have digest {self.weights_hash[7:19]}..., expected "
                 f"{weights_sha256[:12]}...; get the file again"
             )
-        self._session = _session(content, self.name)
+        self._session = onnx_model.session(content, self.name, "segmenter=onnx")
         self._input, shape = self._session.get_inputs()[0].name, self._session.get_inputs()[0].shape
         if len(shape) != 4 or 3 not in (shape[1], shape[3]):
             raise UsageFault(f"'{self.name}' takes {shape}; a model of [1, 3, h, w] or [1, h, w, 3] is needed")
@@ -105,28 +106,6 @@ class Onnx:
         if len(scores) != 1:
             raise UsageFault(f"'{self.name}' gives {len(scores)} maps: set segmenter.output=classes and tissue_classes")
         return 1.0 / (1.0 + np.exp(-scores[0])) if self.output == "logit" else scores[0]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageFault(f"no segmenter weights at '{path}': set segmenter.weights to an .onnx file") from error
-
-
-def _session(content: bytes, name: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageFault("segmenter=onnx needs onnxruntime: pip install 'nsclc-mtl[onnx]'") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # slides run side by side in processes
-    options.log_severity_level = 4  # faults are told by us, in one sentence
-    try:
-        # From memory: a model's tensors outside its file (any path that it names) are never looked for.
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base but Exception
-        raise UsageFault(f"'{name}' is no ONNX model that onnxruntime can run: {str(error).splitlines()[0]}") from error
 
 
 def _places(length: int, px: int) -> list[int]:
