@@ -20,7 +20,7 @@ import pytest
 import torch
 from test_way import SMALL, Way
 
-from nsclc_mtl.commands import checkpoint, fold, resume, train
+from nsclc_mtl.commands import checkpoint, fold, resume, sealed, train
 from nsclc_mtl.config import execute
 from nsclc_mtl.config.frame import Terminated
 from nsclc_mtl.learner import Learner
@@ -345,7 +345,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_remnant(
 def test_every_file_of_a_fold_is_whole_or_absent(tmp_path: Path, file: str) -> None:
     path = tmp_path / "runs" / "mine" / "fold3" / file
     path.parent.mkdir(parents=True)
-    with pytest.raises(TryAgain, match="name=mine --resume"), largest_file(1000), resume.written(path) as aside:
+    with pytest.raises(TryAgain, match="name=mine --resume"), largest_file(1000), sealed.written(path) as aside:
         aside.write_bytes(b"x" * 2000)
     assert list(path.parent.iterdir()) == []
 

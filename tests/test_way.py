@@ -189,7 +189,7 @@ def test_a_combination_that_was_never_trained_is_refused(way: Way, capsys: pytes
     assert sorted(map(sorted, state["fitted"]["patterns"])) == [["clinical"], ["clinical", "rna"]]
     state["fitted"]["patterns"] = [["clinical", "rna"]]
     (fold / "fitted.json").write_text(json.dumps(state))
-    import_module("nsclc_mtl.commands.assemble").seal(fold)
+    import_module("nsclc_mtl.commands.sealed").seal(fold)
     words = [f"cohort.root={other}"]
     assert way.predict("strict", *words, ckpt=way.folder(name="fixed")) == 3
     assert "set allow_unseen_modalities=true" in capsys.readouterr().err
@@ -228,7 +228,7 @@ def test_a_file_that_was_tampered_with_ends_with_exit_5(
         buffer = io.BytesIO()
         pickle.dump(Bomb(), buffer)
         ckpt.write_bytes(buffer.getvalue())
-        import_module("nsclc_mtl.commands.assemble").seal(ckpt.parent)  # by somebody who knows about the seal
+        import_module("nsclc_mtl.commands.sealed").seal(ckpt.parent)  # by somebody who knows about the seal
     elif how == "cut":
         ckpt.write_bytes(raw[:-1])
     elif how == "absent":

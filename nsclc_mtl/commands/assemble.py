@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands.resume import written
+from nsclc_mtl.commands.sealed import unbroken, written
 from nsclc_mtl.config import build
 from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec
 
@@ -85,36 +85,6 @@ def save_fitted(
     state = {"fitted": fitted.state(), "tasks": tasks, "modalities": {n: dict(m) for n, m in modalities.items()}}
     with written(folder / "fitted.json") as aside:
         aside.write_text(json.dumps(state) + "\n")
-
-
-SEAL = "manifest.sha256"
-
-
-def seal(folder: Path) -> None:
-    """`manifest.sha256` of a fold, as `sha256sum -c` reads it; torch alone loads a flipped byte in silence."""
-    from nsclc_mtl.tables.read import sha256
-
-    files = [folder / "fitted.json", *sorted(folder.glob("model*.ckpt"))]
-    with written(folder / SEAL) as aside:
-        aside.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
-
-
-def unbroken(folder: Path) -> None:
-    """Raises IntegrityFault where a file of the fold is not the one that the training wrote, before any is loaded."""
-    from nsclc_mtl.tables.read import sha256
-
-    try:
-        lines = (folder / SEAL).read_text().splitlines()
-        sealed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError) as error:
-        raise IntegrityFault(
-            f"'{folder.name}/{SEAL}' is missing or damaged: the training did not finish; train again"
-        ) from error
-    for name in sorted({*sealed, *(path.name for path in folder.glob("model*.ckpt"))}):
-        if not (folder / name).is_file() or sha256(folder / name) != sealed.get(name):
-            raise IntegrityFault(
-                f"'{folder.name}/{name}' is not the file that the training wrote (sha256 differs); train again"
-            )
 
 
 def load_fold(

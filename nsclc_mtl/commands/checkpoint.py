@@ -23,7 +23,8 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from nsclc_mtl.commands.resume import Progress, written
+from nsclc_mtl.commands.resume import Progress
+from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import Fault, IntegrityFault, TryAgain
 
 OURS = "mtl"  # what is added to Lightning's checkpoint lies under this key

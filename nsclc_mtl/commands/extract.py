@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands import slides
+from nsclc_mtl.commands.device import available
 from nsclc_mtl.commands.tile import jobs_of, rooted
-from nsclc_mtl.commands.train import available
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -49,7 +49,7 @@ def _threads(wanted: int | None, folds: int) -> Iterator[None]:
 def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -> None:
     import pandas as pd
 
-    from nsclc_mtl.commands import assemble, confidence, resume
+    from nsclc_mtl.commands import assemble, confidence, resume, sealed
     from nsclc_mtl.commands.cohort import open_cohort
 
     fold, manifest = int(rows["fold"].iloc[0]), open_cohort(settings)
@@ -60,7 +60,7 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -
             predict(members, manifest, set_aside, data), manifest, float(settings["trust"]["miss"])
         )
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
-    assemble.seal(folder)
+    sealed.seal(folder)
     held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"])}
     held.update({str(part): ids for part, ids in data.parts.items()})
     predicted = [
@@ -69,11 +69,11 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -
     frame = pd.concat(predicted)
     # of the training part only the risk is kept: what cut-offs are fitted on
     frame = frame[(frame["part"] != "train") | (frame["output"] == "risk")]
-    with resume.written(folder / "predictions.csv") as aside:
+    with sealed.written(folder / "predictions.csv") as aside:
         frame.to_csv(aside, index=False, lineterminator="\n", float_format="%.7g")
     if settings["audit"]:
         table = spoiled(members, manifest, held["test"], data, fold, settings)
-        with resume.written(folder / "audit.parquet") as aside:
+        with sealed.written(folder / "audit.parquet") as aside:
             table.to_parquet(aside, index=False)
     resume.finish(folder, made_from)
 
@@ -116,7 +116,7 @@ def train_members(
 
 
 def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, steps_an_epoch: int) -> Any:
-    from nsclc_mtl.commands import checkpoint
+    from nsclc_mtl.commands import checkpoint, device
     from nsclc_mtl.config import build
 
     folder, point = progress.folder / f"log{member}", progress.point
@@ -129,7 +129,7 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, steps
         for node, version in zip(nodes, versions, strict=True)
     ]
     callbacks = [build(node) for node in (settings.get("callbacks") or {}).values()]
-    accelerator, devices = device(settings["device"])
+    accelerator, devices = device.lightning(settings["device"])
     epochs = max(settings["trainer"]["max_epochs"], math.ceil(settings["optim"]["min_steps"] / steps_an_epoch))
     return build(
         {**settings["trainer"], "max_epochs": epochs},
@@ -141,19 +141,6 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, steps
         plugins=[*(settings["trainer"].get("plugins") or []), checkpoint.WholeFiles()],
         default_root_dir=str(folder),
     )
-
-
-def device(word: str) -> tuple[str, int]:
-    """Lightning's accelerator and number of devices for `device=auto|cpu|cuda`. Raises UsageFault without a GPU."""
-    import torch
-
-    from nsclc_mtl.records import UsageFault
-
-    if word not in ("auto", "cpu", "cuda"):
-        raise UsageFault(f"device={word!r} is none of auto, cpu, cuda")
-    if word == "cuda" and not torch.cuda.is_available():
-        raise UsageFault("device=cuda, but this machine has no usable GPU; set device=cpu or device=auto")
-    return ("cuda" if word != "cpu" and torch.cuda.is_available() else "cpu"), 1
 
 
 def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:

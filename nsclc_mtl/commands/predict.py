@@ -39,7 +39,7 @@ class Predicted:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution) and pictures a patient."""
-    from nsclc_mtl.commands.train import available
+    from nsclc_mtl.commands.device import available
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
@@ -76,11 +76,11 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     import pandas as pd
 
     from nsclc_mtl.bags.dataset import BagCache
-    from nsclc_mtl.commands import assemble
+    from nsclc_mtl.commands import assemble, device
     from nsclc_mtl.commands.cohort import open_cohort
-    from nsclc_mtl.commands.fold import device, long_table
+    from nsclc_mtl.commands.fold import long_table
 
-    place, _ = device(settings["device"])
+    place, _ = device.lightning(settings["device"])
     trained, folder, folds = trained_run(settings)
     read = cohort_settings(settings, trained)
     manifest = open_cohort(read)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.sealed import unbroken, unwritable, written
 from nsclc_mtl.records import IntegrityFault, Manifest, TryAgain
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 FINISHED = "finished.json"
 BEGUN = "begun.json"
-_FOLD = re.compile(r"fold\d+")
 _POINT = re.compile(r"resume-(\d+)-(\d+)-([0-9a-f]{16})\.ckpt")  # member, epochs finished, digest of the content
 
 
@@ -64,7 +62,6 @@ def tidy(folder: Path) -> None:
 
 def unfinished(folder: Path, made_from: Mapping[str, str]) -> str:
     """Why the fold in `folder` has to be trained again; empty where it is finished, whole, and made from the same."""
-    from nsclc_mtl.commands.assemble import unbroken
     from nsclc_mtl.tables.read import sha256
 
     try:
@@ -142,7 +139,7 @@ def begin(folder: Path, made_from: Mapping[str, str]) -> Progress:
                 shutil.rmtree(folder)
             folder.mkdir()
         except OSError as error:
-            raise TryAgain(_unwritable(folder, error.strerror)) from error
+            raise TryAgain(unwritable(folder, error.strerror)) from error
         found = Progress(folder, _with_versions(made_from))
     for remnant in folder.glob("*.tmp"):  # of a process that was killed
         remnant.unlink(missing_ok=True)
@@ -185,29 +182,3 @@ def _with_versions(made_from: Mapping[str, str]) -> dict[str, str]:
     from nsclc_mtl.config.machine import versions
 
     return {**made_from, "the versions of the libraries": json.dumps(versions(), sort_keys=True)}
-
-
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A file of a fold to be written beside its final name, which it gets when it is whole; or nothing is left.
-
-    Raises TryAgain where it cannot be written.
-    """
-    from nsclc_mtl.features.store import published
-
-    try:
-        with published(path) as aside:
-            yield aside
-    except TryAgain as fault:
-        full = isinstance(fault.__cause__, OSError)
-        raise TryAgain(_unwritable(path, os.strerror(28) if full else str(fault))) from fault
-    except OSError as error:
-        raise TryAgain(_unwritable(path, error.strerror)) from error
-
-
-def _unwritable(path: Path, why: str | None) -> str:
-    run = next(above for above in path.parents if not _FOLD.fullmatch(above.name))
-    return (
-        f"'{path.relative_to(run)}' cannot be written ({why}): make room, or let it be written to, then repeat the "
-        f"command with name={run.name} --resume"
-    )

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands.resume import written
+from nsclc_mtl.commands.device import available
+from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import DataFault, Manifest, TryAgain, UsageFault
 
 if TYPE_CHECKING:
@@ -53,14 +54,6 @@ def body(cfg: DictConfig, run: Run) -> None:
     if settings["audit"]:
         audit(manifest, run.path, run.done, int(settings["seed"]))
     run.say(f"next: mtl evaluate ckpt={os.path.relpath(run.path)}")
-
-
-def available(device: str) -> None:
-    """Raises UsageFault where the device is unknown or not there, before anything is read or written."""
-    if device not in ("auto", "cpu"):  # torch takes seconds to import
-        from nsclc_mtl.commands import fold
-
-        fold.device(device)
 
 
 def keep(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, run: Run) -> set[int]:

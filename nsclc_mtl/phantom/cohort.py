@@ -74,6 +74,8 @@ def _patients(root: Path, drawn: truth.Truth) -> None:
 
 
 def _feature_slides(root: Path, slides: list[evidence.SlideFeatures]) -> None:
+    from nsclc_mtl.phantom.slides import write_tumour
+
     rows = []
     for slide in slides:
         attrs = {
@@ -100,17 +102,6 @@ def squares(coords: np.ndarray, size: int) -> list[list[list[int]]]:
             left, right, low = int(run[0]), int(run[-1]) + size, int(y)
             rings.append([[left, low], [right, low], [right, low + size], [left, low + size], [left, low]])
     return rings
-
-
-def write_tumour(root: Path, slide_id: str, rings: list[list[list[int]]]) -> None:
-    """`truth/tumour/<slide_id>.geojson`: the true tumour regions as QuPath reads them, level-0 pixels."""
-    feature = {
-        "type": "Feature",
-        "geometry": {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]},
-        "properties": {"objectType": "annotation", "classification": {"name": "Tumor"}},
-    }
-    text = json.dumps({"type": "FeatureCollection", "features": [feature]}, separators=(",", ":"))
-    (root / "truth" / "tumour" / f"{slide_id}.geojson").write_text(text + "\n")
 
 
 def _truth(root: Path, drawn: truth.Truth) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -27,16 +28,25 @@ Rings = list[list[list[int]]]
 
 def render(drawn: Truth, root: Path, seed: int, processes: int | None = None) -> None:
     """Draw `slides/*.tiff`, `slides.csv` and the true tumour regions; the bytes do not depend on `processes`."""
-    from nsclc_mtl.phantom import cohort
-
     (root / "slides").mkdir(parents=True, exist_ok=True)
     (root / "truth" / "tumour").mkdir(parents=True, exist_ok=True)
     todo = plan(drawn, seed)
     rings = spread(_draw, [(item, str(root)) for item in todo], processes)
     for item, outline in zip(todo, rings, strict=True):
-        cohort.write_tumour(root, item["slide_id"], outline)
+        write_tumour(root, item["slide_id"], outline)
     rows = [{"slide_id": i["slide_id"], "patient_id": i["patient_id"], "path": path_of(i)} for i in todo]
     pd.DataFrame(rows).to_csv(root / "slides.csv", index=False, lineterminator="\n")
+
+
+def write_tumour(root: Path, slide_id: str, rings: Rings) -> None:
+    """`truth/tumour/<slide_id>.geojson`: the true tumour regions as QuPath reads them, level-0 pixels."""
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]},
+        "properties": {"objectType": "annotation", "classification": {"name": "Tumor"}},
+    }
+    text = json.dumps({"type": "FeatureCollection", "features": [feature]}, separators=(",", ":"))
+    (root / "truth" / "tumour" / f"{slide_id}.geojson").write_text(text + "\n")
 
 
 def plan(drawn: Truth, seed: int) -> list[dict[str, Any]]:

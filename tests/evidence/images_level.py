@@ -24,7 +24,7 @@ from nsclc_mtl.commands import slides as jobs
 from nsclc_mtl.config import compose, plain
 from nsclc_mtl.features import store
 from nsclc_mtl.metrics.classification import auc, ordinal_auc
-from nsclc_mtl.phantom import cohort, slides, truth
+from nsclc_mtl.phantom import slides, truth
 
 FOLDS, REPEATS = 5, 10
 
@@ -34,7 +34,7 @@ def tiles_of(item: dict[str, Any], settings: dict[str, Any], root: Path) -> tupl
     slide_id, path = item["slide_id"], root / slides.path_of(item)
     drawn = slides.draw(item)
     slides.write_pyramid(path, drawn.image)
-    cohort.write_tumour(root, slide_id, drawn.rings)
+    slides.write_tumour(root, slide_id, drawn.rings)
     done = jobs.extract(jobs.Job(slide_id, str(path)), settings["slides"], settings["backbone"], root)
     if done.reason:
         raise ValueError(done.sentence)
