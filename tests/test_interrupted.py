@@ -213,7 +213,8 @@ def test_stopped_in_any_step_without_a_word(way: Way, name: str, step: int, monk
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 def test_sigterm_keeps_the_last_finished_epoch_of_all_folds(way: Way, name: str, workers: int) -> None:
     folder = way.folder(name=name)
     with command(way, name, f"folds.workers={workers}", "checkpoint_s=600", slow=0.3) as process:
