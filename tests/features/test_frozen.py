@@ -84,6 +84,38 @@ def test_precision_is_chosen_recorded_and_overridden(monkeypatch: pytest.MonkeyP
         frozen(precision=16)
 
 
+@pytest.mark.parametrize(
+    ("able", "pays", "taken"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, False, True),
+        ({"avx512_bf16": True}, True, True),
+        ({"avx512_bf16": True}, False, False),
+        ({"avx512_f": True}, True, False),
+    ],
+)
+def test_an_instruction_counts_where_it_pays(
+    able: dict[str, bool], pays: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With AVX-512 alone some processors multiply bf16 more slowly than float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(room, "_bf16_pays", lambda: pays)
+    assert room.has_bf16(torch.device("cpu")) is taken
+
+
+@pytest.mark.parametrize("half", [0.1, 10.0])
+def test_bf16_pays_where_its_products_take_less_time(half: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    class Clocked(torch.Tensor):
+        def __matmul__(self, other: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            clock[0] += half if self.dtype == torch.bfloat16 else 1.0
+            return self
+
+    monkeypatch.setattr(room.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(room.torch, "ones", lambda *size: torch.zeros(2, 2).as_subclass(Clocked))
+    assert room._bf16_pays.__wrapped__() is (half < 1)
+
+
 def test_a_device_that_is_not_there_and_a_scale_that_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert frozen(device="auto").device.type == "cpu"
