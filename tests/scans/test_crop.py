@@ -6,12 +6,13 @@ import errno
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 from toy_scan import SPACING, ball, chest
 
 from nsclc_mtl.records import IntegrityFault, ItemFault, TryAgain, Volume
-from nsclc_mtl.scans import crop
+from nsclc_mtl.scans import crop, radiomics, volume
 
 WINDOW = (-1000.0, 400.0)
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -30,6 +31,23 @@ def test_a_cube_of_the_asked_size_in_0_to_1() -> None:
     assert 0 <= array.min() < array.max() <= 1
     assert array[6:10, 6:10, 6:10].mean() == pytest.approx((40 + 1000) / 1400, abs=0.02)
     assert mask.sum() * 1.5**3 == pytest.approx(ball().sum() * 2.0, rel=0.05)
+
+
+def test_anisotropic_voxels_are_resampled_and_their_spacing_is_kept(tmp_path: Path) -> None:
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])  # a ball of 6 mm has half as many voxels along z
+    for name, array in (("image", chest(ball())), ("mask", ball())):
+        nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), affine), tmp_path / f"{name}.nii.gz")
+    read = volume.load(tmp_path / "image.nii.gz", tmp_path / "mask.nii.gz", "CT")
+    assert read.spacing_mm == (2.0, 1.0, 1.0)
+    drawn = [np.ptp(axis) + 1 for axis in np.nonzero(read.mask)]
+    assert drawn == [6, 12, 12]
+    cube = crop.lesion_volume(read, 24, 1.0, WINDOW)
+    assert cube.spacing_mm == (1.0, 1.0, 1.0)
+    assert [np.ptp(axis) + 1 for axis in np.nonzero(cube.mask)] == pytest.approx([12, 12, 12], abs=1)
+    assert "of 1x1x2 mm" in cube.history[0]
+    settings = {"setting": {"binWidth": 25, "resampledPixelSpacing": [1, 1, 1]}, "featureClass": {"shape": []}}
+    shape = radiomics.features(read, settings)
+    assert shape["original_shape_MajorAxisLength"] == pytest.approx(shape["original_shape_LeastAxisLength"], rel=0.1)
 
 
 def test_outside_the_scan_it_is_zero_and_the_history_says_so() -> None:
