@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from nsclc_mtl.bags.augment import wanted
-from nsclc_mtl.bags.dataset import BagCache, Fitted, Patient, PatientDataset, fit, pack
+from nsclc_mtl.bags.cache import BagCache
+from nsclc_mtl.bags.dataset import Patient, PatientDataset, pack
+from nsclc_mtl.bags.fitted import Fitted, fit
 from nsclc_mtl.records import Bag, Batch, Manifest
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from nsclc_mtl.bags.augment import changed
-from nsclc_mtl.features import store
-from nsclc_mtl.records import Bag, Batch, DataFault, IntegrityFault, Manifest, Target
-from nsclc_mtl.tables.encode import TableEncoder
-from nsclc_mtl.tables.robust import robust_features
+from nsclc_mtl.bags.cache import BagCache, read_volume
+from nsclc_mtl.bags.fitted import Fitted
+from nsclc_mtl.records import Bag, Batch, IntegrityFault, Manifest, Target
 
 
 @dataclass
@@ -27,149 +24,6 @@ class Patient:
     patient_id: str
     inputs: dict[str, Any]  # modality -> array; bags: (features [tile, dim], coords [tile, 2])
     targets: dict[str, tuple[float, float, bool]]  # task -> value, event, known
-
-
-class BagCache:
-    """Feature files in memory, float16, the longest unused dropped when `limit_bytes` is passed."""
-
-    def __init__(self, limit_bytes: int = 2_000_000_000) -> None:
-        self.limit, self.held = limit_bytes, 0
-        self.counted: dict[tuple[str, ...], int] = {}
-        self.kept: OrderedDict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = OrderedDict()
-
-    def views(self, paths: Sequence[str]) -> int:
-        """Views that every slide of the patient has beside its plain features."""
-        key = tuple(paths)
-        if key not in self.counted:
-            self.counted[key] = min((store.view_count(Path(path)) for path in paths), default=0)
-        return self.counted[key]
-
-    def __call__(self, paths: Sequence[str], view: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Features [tile, dim] and coords [tile, 2] of a patient's slides, one after the other; in another stain where
-        the number of a view is given."""
-        if view is not None:
-            _, coords = self(paths)
-            key = (*paths, str(view))
-            if key not in self.kept:
-                self._keep(key, (np.concatenate([store.read_view(Path(path), view) for path in paths]), coords))
-            self.kept.move_to_end(key)
-            return self.kept[key]
-        key = tuple(paths)
-        if key in self.kept:
-            self.kept.move_to_end(key)
-            return self.kept[key]
-        slides = [store.read(path) for path in paths]  # type: ignore[arg-type]
-        dims = {slide.features.shape[1] for slide in slides}
-        if len(dims) > 1:
-            raise IntegrityFault(
-                f"the slides {', '.join(paths)} have features of {sorted(dims)} dimensions; extract them alike"
-            )
-        bag = np.concatenate([s.features for s in slides]), np.concatenate([s.coords for s in slides])
-        self._keep(key, bag)
-        return bag
-
-    def _keep(self, key: tuple[str, ...], bag: tuple[np.ndarray, np.ndarray]) -> None:
-        self.kept[key] = bag
-        self.held += bag[0].nbytes + bag[1].nbytes
-        while self.held > self.limit and len(self.kept) > 1:
-            _, (features, coords) = self.kept.popitem(last=False)
-            self.held -= features.nbytes + coords.nbytes
-
-
-@dataclass
-class Fitted:
-    """Everything that was fitted on the training patients of a fold, as plain JSON types can hold it."""
-
-    tables: dict[str, TableEncoder] = field(default_factory=dict)
-    robust: dict[str, dict[str, Any]] = field(default_factory=dict)  # modality -> ICC of its features, and those kept
-    bags: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # modality -> {mean, sd} per feature
-    volumes: dict[str, list[int]] = field(default_factory=dict)  # modality -> shape [z, y, x]
-    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled by the tasks: bins, cut-offs
-    patterns: list[list[str]] = field(default_factory=list)  # combinations of modalities that were trained
-    trust: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> temperature and sets, from calibration
-
-    def state(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
-        tables = {name: encoder.state() for name, encoder in self.tables.items()}
-        plain = {name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust", "robust")}
-        return {"tables": tables, **plain}
-
-    @classmethod
-    def load(cls, state: Mapping[str, Any]) -> Fitted:
-        """What `state()` came from; folds of before may lack `trust` and `robust`."""
-        tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
-        kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
-        later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "robust")}
-        return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()}, **later)
-
-    def dims(self) -> dict[str, Any]:
-        """Input size of each modality: columns of a table, features of a tile, shape of a volume."""
-        return {
-            **{name: encoder.dim for name, encoder in self.tables.items()},
-            **{name: len(scale["mean"]) for name, scale in self.bags.items()},
-            **{name: tuple(shape) for name, shape in self.volumes.items()},
-        }
-
-
-def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapping[str, Mapping[str, Any]]) -> Fitted:
-    """Scalers, imputers and selections of every modality, from the training patients `train` alone.
-
-    Raises DataFault where none of them has a modality.
-    """
-    made = Fitted()
-    sources: dict[str, Any] = {**{n: t.index for n, t in manifest.tables.items()}, **manifest.bags, **manifest.volumes}
-    sources = {name: set(source) for name, source in sources.items()}
-    for name, have in sources.items():
-        if have.isdisjoint(train):
-            raise DataFault(
-                f"no training patient of the fold has the modality '{name}'; use fewer folds (folds.n), "
-                "or leave it out (modalities=[...])"
-            )
-    for name, table in manifest.tables.items():
-        rows = table.loc[[p for p in train if p in table.index]]
-        spec, chosen = manifest.modalities[name], options.get(name, {})
-        columns = spec.options.get("columns")
-        if name in manifest.repeated:
-            judged = robust_features(rows, manifest.repeated[name], train, name)
-            made.robust[name], rows = judged.state(), rows[judged.kept]
-            columns = columns and {c: kind for c, kind in columns.items() if c in judged.kept}
-        made.tables[name] = TableEncoder.fit(
-            rows,
-            columns,
-            top_variance=chosen.get("top_variance"),
-            components=chosen.get("components"),
-            clip=chosen.get("clip", 5.0),
-        )
-    for name, paths in manifest.bags.items():
-        made.bags[name] = _tile_scale([paths[p] for p in train if p in paths], cache)
-    for name, volumes in manifest.volumes.items():
-        made.volumes[name] = list(_volume(next(iter(volumes.values()))).shape)
-    seen = {tuple(n for n in sources if p in sources[n]) for p in train}
-    made.patterns = [list(pattern) for pattern in sorted(seen, key=lambda s: (-len(s), s))]
-    return made
-
-
-def _tile_scale(bags: Sequence[Sequence[str]], cache: BagCache, most: int = 1000) -> dict[str, list[float]]:
-    """Mean and SD of every tile feature, each bag weighing the same; at most `most` bags are read."""
-    step = max(1, len(bags) // most)
-    moments = []
-    for paths in bags[::step]:
-        features, _ = cache(paths)
-        if len(features):
-            wide = features.astype(np.float64)
-            moments.append((wide.mean(0), (wide**2).mean(0)))
-    if not moments:
-        raise DataFault("no slide of the fold's training patients has a tile; run `mtl tile` and `mtl extract` again")
-    first, second = np.mean([m for m, _ in moments], axis=0), np.mean([s for _, s in moments], axis=0)
-    sd = np.sqrt(np.maximum(second - first**2, 0))
-    return {"mean": first.round(6).tolist(), "sd": np.where(sd > 1e-6, sd, 1.0).round(6).tolist()}
-
-
-def _volume(path: str) -> np.ndarray:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        return np.asarray(file["volume"], np.float32)
 
 
 class PatientDataset(Dataset[Patient]):
@@ -216,7 +70,7 @@ class PatientDataset(Dataset[Patient]):
         for name, volumes in self.manifest.volumes.items():
             if patient in volumes:
                 if volumes[patient] not in self.volumes:
-                    self.volumes[volumes[patient]] = _volume(volumes[patient])
+                    self.volumes[volumes[patient]] = read_volume(volumes[patient])
                 inputs[name] = self.volumes[volumes[patient]]
                 if self.augment and (how := self.crops.get(name)):
                     inputs[name] = changed(inputs[name], how, self.seed, self.epoch, patient)

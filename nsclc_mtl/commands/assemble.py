@@ -12,7 +12,7 @@ from nsclc_mtl.config import build
 from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec
 
 if TYPE_CHECKING:
-    from nsclc_mtl.bags.dataset import Fitted
+    from nsclc_mtl.bags.fitted import Fitted
     from nsclc_mtl.learner import Learner
 
 
@@ -93,7 +93,7 @@ def load_fold(
     """The trained members of a fold with what was fitted for them. Raises IntegrityFault where a file is not ours."""
     import torch
 
-    from nsclc_mtl.bags.dataset import Fitted
+    from nsclc_mtl.bags.fitted import Fitted
 
     unbroken(folder)
     try:

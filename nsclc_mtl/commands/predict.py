@@ -75,7 +75,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     """
     import pandas as pd
 
-    from nsclc_mtl.bags.dataset import BagCache
+    from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.commands import assemble, device
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.fold import long_table

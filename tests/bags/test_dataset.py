@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.datamodule import FoldData, batches, loader
-from nsclc_mtl.bags.dataset import BagCache, Fitted, PatientDataset, fit, pack
+from nsclc_mtl.bags.dataset import PatientDataset, pack
+from nsclc_mtl.bags.fitted import Fitted, fit
 from nsclc_mtl.features import store
 from nsclc_mtl.records import Bag, DataFault, Features, IntegrityFault, Manifest, ModalitySpec, Repeated, TaskSpec
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_slide_jobs import QUICK, mtl, tissue_image
 
-from nsclc_mtl.bags.dataset import BagCache
+from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.features import store
 from nsclc_mtl.phantom.slides import write_pyramid
 from nsclc_mtl.records import DataFault, Features
