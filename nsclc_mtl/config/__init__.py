@@ -2,7 +2,8 @@
 
 from .allow import build, check, permitted
 from .frame import execute
+from .resolved import config_hash, plain, to_yaml
 from .run import Run
-from .wiring import compose, config_hash, plain, to_yaml
+from .wiring import compose
 
 __all__ = ["Run", "build", "check", "compose", "config_hash", "execute", "permitted", "plain", "to_yaml"]

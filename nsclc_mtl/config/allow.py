@@ -6,6 +6,7 @@ and `__qualname__`), never on the spelling: `torch.optim.optimizer.torch.load` b
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import inspect
@@ -13,7 +14,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nsclc_mtl.records import UsageFault
@@ -50,6 +51,12 @@ REFUSED = (
 )  # fmt: skip
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean NAME?`, or nothing where no name is near."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
 def permitted(target: str) -> Any:
     """The class or function behind a dotted name; UsageFault where the allow-list does not hold it."""
     found = _resolve(target)
@@ -65,7 +72,7 @@ def build(node: Any, **given: Any) -> Any:
     `_partial_: true` gives a function that still waits for arguments (optimizers wait for parameters). A mapping
     without `_target_` gives a dict of what its values describe.
     """
-    from .wiring import plain  # the one import of OmegaConf here: plain dicts can be built without it
+    from .resolved import plain  # the one import of OmegaConf here: plain dicts can be built without it
 
     return _build(plain(node), given)
 
@@ -98,7 +105,7 @@ def check(cfg: Any) -> list[str]:
 
     Arguments that the code hands over later (a width that the data decides) are not asked for here.
     """
-    from .wiring import plain
+    from .resolved import plain
 
     return list(_faults(plain(cfg), ""))
 
@@ -130,8 +137,6 @@ def _unbound(node: Mapping[str, Any], key: str) -> Iterator[str]:
 
 def _misfits(arguments: Mapping[str, Any], target: Any, key: str, called: str) -> Iterator[str]:
     """Faults of arguments that the signature does not have, or whose text can be no number."""
-    from .names import nearest
-
     parameters = inspect.signature(target).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(target)
@@ -193,8 +198,6 @@ def _resolve(target: Any) -> Any:
 
 
 def _similar(word: str, found: Any) -> str:
-    from .names import nearest
-
     return nearest(word, [name for name in dir(found) if not name.startswith("_")])
 
 

@@ -20,8 +20,9 @@ from nsclc_mtl import signals
 from nsclc_mtl.records import Fault, TryAgain, UsageFault
 
 from .allow import check
+from .resolved import to_yaml
 from .run import FULL, Log, Run
-from .wiring import compose, to_yaml
+from .wiring import compose
 
 Body = Callable[[DictConfig, Run], None]
 

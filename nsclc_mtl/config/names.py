@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -12,16 +12,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from nsclc_mtl.records import Fault
 
-from .allow import permitted
+from .allow import nearest, permitted
 
 # Nodes whose keys are the user's own words: the cohort names its tasks, modalities and columns.
 FREE = ("cohort.tasks", "cohort.modalities")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean NAME?`, or nothing where no name is near."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def check_group(verb: str, override: Override, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -23,7 +23,8 @@ from nsclc_mtl.lease import Lease
 from nsclc_mtl.records import ItemFault, ItemSkip, TryAgain, UsageFault
 
 from .machine import git_commit, peak_rss_mb, versions
-from .wiring import NO_MODEL, config_hash, flat, plain, to_yaml
+from .resolved import config_hash, flat, plain, to_yaml
+from .wiring import NO_MODEL
 
 T = TypeVar("T")
 

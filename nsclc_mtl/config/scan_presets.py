@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nsclc_mtl.records import UsageFault
 
-from .names import nearest
+from .allow import nearest
 
 KINDS = ("radiomics", "volume", "deep")  # of modalities that are made from scans
 

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from nsclc_mtl.records import Fault
 
-from .wiring import compose, parse, to_yaml
+from .resolved import to_yaml
+from .wiring import compose, parse
 
 COMMAND = (sys.executable, "-m", "nsclc_mtl")
 
