@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands import slides
+from nsclc_mtl.commands import slide_features, slides
 from nsclc_mtl.commands.device import available
 from nsclc_mtl.commands.tile import jobs_of, rooted
 
@@ -42,10 +42,10 @@ def body(cfg: DictConfig, run: Run) -> None:
         key = feature_key(given, backbone, stain)
         slides.segmenter_of(given)
         if "weights" in backbone:  # weights that are absent, damaged or strange end the run before any tile
-            slides.load(backbone, float(given["tile_um"]))
+            slide_features.load(backbone, float(given["tile_um"]))
         encoder = settings["slide_encoder"] if settings["slide_encoder"].get("name") else {}
         options = {"slides": given, "backbone": backbone, "out": out, "stain": stain, "also": also}
-        work = functools.partial(slides.extract, **options)
+        work = functools.partial(slide_features.extract, **options)
         state = functools.partial(plan.to_extract, **options)
         folders = [out / "tiles" / tiling_key(given), out / "features" / key]
         jobs, stage = jobs_of(settings, run, with_features=bool(encoder)), staging.of(given, state)

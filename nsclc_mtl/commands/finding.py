@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from nsclc_mtl.commands.slides import Job
+from nsclc_mtl.commands.job import Job
 from nsclc_mtl.records import DataFault, ItemFault, ItemSkip
 
 FEATURE_FILES = frozenset({".h5", ".hdf5", ".npz", ".pt", ".pth"})

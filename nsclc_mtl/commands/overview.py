@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nsclc_mtl.records import Fault
 
 if TYPE_CHECKING:
-    from nsclc_mtl.commands.slides import Job
+    from nsclc_mtl.commands.job import Job
     from nsclc_mtl.config import Run
     from nsclc_mtl.slides.montage import Shot
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsclc_mtl.commands.slides import Job, feature_file, open_job, tile_file
+from nsclc_mtl.commands.job import Job
+from nsclc_mtl.commands.slide_features import feature_file
+from nsclc_mtl.commands.slides import open_job, tile_file
 from nsclc_mtl.lease import holder_of
 from nsclc_mtl.records import DataFault, ItemFault, ItemSkip
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl import signals
-from nsclc_mtl.commands.slides import Job, Outcome
+from nsclc_mtl.commands.job import Job, Outcome
 from nsclc_mtl.commands.staging import Stage
 from nsclc_mtl.lease import Watch, heal, holder_of
 from nsclc_mtl.records import ItemFault, ItemSkip

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsclc_mtl.commands import finding
-from nsclc_mtl.commands.slides import Job, Outcome, guarded, once
-from nsclc_mtl.commands.slides import extract as extract_features
-from nsclc_mtl.commands.slides import load as load_backbone
+from nsclc_mtl.commands.job import Job, Outcome, guarded, once
+from nsclc_mtl.commands.slide_features import extract as extract_features
+from nsclc_mtl.commands.slide_features import load as load_backbone
 from nsclc_mtl.lease import Taken, Watch, holding
 from nsclc_mtl.records import IntegrityFault, ItemFault, ItemSkip, UsageFault
 

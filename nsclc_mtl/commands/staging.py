@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from nsclc_mtl.commands.slides import Job
+from nsclc_mtl.commands.job import Job
 from nsclc_mtl.lease import Lease, heal
 from nsclc_mtl.records import ItemFault, TryAgain
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands import finding, slides
+from nsclc_mtl.commands.job import Job
 from nsclc_mtl.records import UsageFault
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def dry_run(cfg: DictConfig) -> int:
     return listed.slides(jobs_of(settings, listed), state, settings["slides"])
 
 
-def jobs_of(settings: dict[str, Any], account: finding.Account, with_features: bool = False) -> list[slides.Job]:
+def jobs_of(settings: dict[str, Any], account: finding.Account, with_features: bool = False) -> list[Job]:
     """The slides that a run is about: those below `slides.dir`, else those that the cohort lists.
 
     `with_features`: also those of which the cohort names a feature file instead.

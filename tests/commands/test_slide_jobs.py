@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from nsclc_mtl.commands.job import Outcome
 from nsclc_mtl.commands.pool import work_through
-from nsclc_mtl.commands.slides import Outcome
 from nsclc_mtl.commands.staging import Stage
 from nsclc_mtl.config.frame import execute
 from nsclc_mtl.features import store

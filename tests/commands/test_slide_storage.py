@@ -23,6 +23,7 @@ from test_slide_jobs import mtl, reasons, tissue_image
 from nsclc_mtl import lease
 from nsclc_mtl.commands import pool, staging
 from nsclc_mtl.commands import slides as jobs
+from nsclc_mtl.commands.job import Job, Outcome
 from nsclc_mtl.features import keys
 from nsclc_mtl.lease import Lease
 from nsclc_mtl.phantom.slides import write_pyramid
@@ -317,7 +318,7 @@ def test_copies_are_read_bounded_in_number_and_only_made_of_what_is_to_be_done(
     seen, most = [], 0
     plain = jobs.open_job
 
-    def opened(job: jobs.Job, slides: Any) -> Any:
+    def opened(job: Job, slides: Any) -> Any:
         nonlocal most
         seen.append(Path(job.staged).relative_to(Path("fast")).parts[0][:4] + job.slide_id)
         assert Path(job.staged).stat().st_size == Path(job.path).stat().st_size
@@ -380,7 +381,7 @@ def test_slides_of_several_files_are_copied_whole(tmp_path: Path) -> None:
     assert names("h.vms") == ["h.vms", "img(1).jpg", "opt.opt"]
     stage = staging.Stage(tmp_path / "fast", 1, lambda job: True)
     with stage:
-        stage.add(jobs.Job("a", str(tmp_path / "a.mrxs")))
+        stage.add(Job("a", str(tmp_path / "a.mrxs")))
         job, fault = stage.next()
         assert fault is None
         copied = Path(job.staged)
@@ -395,17 +396,17 @@ def test_slides_of_several_files_are_copied_whole(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def dies_once(job: jobs.Job) -> jobs.Outcome:
+def dies_once(job: Job) -> Outcome:
     """The first time that slide 3 is worked on, its process is killed; slide 5 kills every time."""
     mark = Path(job.path) / job.slide_id
     if job.slide_id == "5" or (job.slide_id == "3" and not mark.exists()):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return jobs.Outcome(tiles=1)
+    return Outcome(tiles=1)
 
 
 def test_a_killed_worker_costs_its_slide_and_no_other(tmp_path: Path) -> None:
-    todo = [jobs.Job(str(number), str(tmp_path)) for number in range(8)]
+    todo = [Job(str(number), str(tmp_path)) for number in range(8)]
     stage = staging.Stage(None, 1, lambda job: False)
     found = dict(pool._each(todo, dies_once, 2, stage, print))
     assert found["5"].reason == "worker_died"

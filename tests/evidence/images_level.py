@@ -20,7 +20,8 @@ from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from nsclc_mtl.commands import slides as jobs
+from nsclc_mtl.commands.job import Job
+from nsclc_mtl.commands.slide_features import extract
 from nsclc_mtl.config import compose, plain
 from nsclc_mtl.features import store
 from nsclc_mtl.metrics.classification import auc, ordinal_auc
@@ -35,7 +36,7 @@ def tiles_of(item: dict[str, Any], settings: dict[str, Any], root: Path) -> tupl
     drawn = slides.draw(item)
     slides.write_pyramid(path, drawn.image)
     slides.write_tumour(root, slide_id, drawn.rings)
-    done = jobs.extract(jobs.Job(slide_id, str(path)), settings["slides"], settings["backbone"], root)
+    done = extract(Job(slide_id, str(path)), settings["slides"], settings["backbone"], root)
     if done.reason:
         raise ValueError(done.sentence)
     path.unlink()
