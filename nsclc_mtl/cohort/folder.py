@@ -26,7 +26,7 @@ class Folder:
     def __init__(self, name: str, root: Any, id_column: str) -> None:
         if not root:
             raise UsageFault(f"cohort={name} needs the folder of its tables: set cohort.root=PATH")
-        self.root, self.id = Path(str(root)), id_column
+        self.name, self.root, self.id = name, Path(str(root)), id_column
         if not self.root.is_dir():
             raise DataFault(
                 f"cohort={name}: no folder '{self.root}'; set cohort.root, or make the phantom with `mtl demo`"
