@@ -186,6 +186,8 @@ class Manifest:
     inputs: list[dict[str, str]] = field(default_factory=list)  # [{path, sha256}] of the tables that were read
     notes: list[str] = field(default_factory=list)  # what was left out and why, for the log and the report
     slides: pd.DataFrame | None = None  # slide_id (index), patient_id, path, ...
+    applicable: dict[str, pd.Series] = field(default_factory=dict)  # task -> bool by patient; False is not "missing"
+    unmatched: dict[str, list[str]] = field(default_factory=dict)  # file -> ids that are no patients of the cohort
 
     @property
     def ids(self) -> list[str]:

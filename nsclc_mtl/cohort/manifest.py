@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from nsclc_mtl.cohort import names, sources
+from nsclc_mtl.cohort import names, sources, times
 from nsclc_mtl.cohort.folder import Absent, Folder
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
-from nsclc_mtl.tables import outcomes
+from nsclc_mtl.tables import applicable, outcomes
+from nsclc_mtl.tables.covariates import covariates
 
 
 def load(
@@ -44,7 +45,9 @@ class _Loader:
     def __init__(self, cohort: Mapping[str, Any], out: Path, keys: dict[str, str], icc_lower: float) -> None:
         self.cohort, self.out, self.keys, self.icc_lower = cohort, out, keys, icc_lower
         self.name = str(cohort.get("name") or "cohort")
-        self.folder = Folder(self.name, cohort.get("root"), str(cohort["patients"].get("id", "patient_id")))
+        patients = cohort["patients"]
+        style = str(patients.get("ids") or "text")
+        self.folder = Folder(self.name, cohort.get("root"), str(patients.get("id", "patient_id")), style)
         self.notes = self.folder.notes
 
     @property
@@ -63,9 +66,10 @@ class _Loader:
         if site and site not in patients:
             raise DataFault(f"'{self.cohort['patients']['file']}' has no column '{site}' (cohort.patients.site)")
         frame = patients.assign(site=patients[site] if site else "")
-        specs = {name: outcomes.task_spec(name, d) for name, d in declared.items()}
+        index = self._index_date()
+        specs = {name: self._spec(name, d) for name, d in declared.items()}
         # every declared outcome is kept from the inputs, also of tasks that this run does not train
-        all_specs = [outcomes.task_spec(name, d) for name, d in self.cohort["tasks"].items()]
+        all_specs = [self._spec(name, d) for name, d in self.cohort["tasks"].items()]
         outcome_columns = {column for spec in all_specs for column in spec.columns}
         forbidden = frozenset(outcome_columns | set(self.cohort.get("never_inputs") or ()))
         manifest = Manifest(
@@ -73,39 +77,85 @@ class _Loader:
             patients=frame,
             tasks=specs,
             modalities={},
-            labels={name: self._labels(spec, declared[name], frame.index) for name, spec in specs.items()},
+            labels={},
             notes=self.notes,
+            unmatched=self.folder.unmatched,
         )
-        places = sources.Sources(self.cohort, self.folder, self.out, self.keys, self.icc_lower, forbidden)
+        for name, spec in specs.items():
+            self._label(manifest, spec, declared[name], index)
+        places = sources.Sources(self.cohort, self.folder, self.out, self.keys, self.icc_lower, forbidden, index)
         for name, options in wanted.items():
-            spec = ModalitySpec(name, str(options["kind"]), options)
+            modality = ModalitySpec(name, str(options["kind"]), _plain(name, options))
             try:
-                found = sources.fill(places, manifest, spec)
+                found = sources.fill(places, manifest, ModalitySpec(name, modality.kind, options))
+            except times.Later as later:
+                if modalities is not None or not options.get("optional"):
+                    raise
+                self.notes.append(f"modality '{name}' left out: {later}")
+                continue
             except Absent:
                 if modalities is None and options.get("optional"):
                     found = 0
                 else:
                     raise
             if found:
-                manifest.modalities[name] = spec
+                manifest.modalities[name] = modality
             elif modalities is not None:
                 raise DataFault(
-                    f"cohort={self.name}: no patient has the modality '{name}'; run {sources.made_by(spec)} first"
+                    f"cohort={self.name}: no patient has the modality '{name}'; run {sources.made_by(modality)} first"
                 )
-            elif spec.kind in ("bag", "volume") or not options.get("optional"):  # an optional table is just not there
+            elif modality.kind in ("bag", "volume") or not options.get(
+                "optional"
+            ):  # an optional table is just not there
                 self.notes.append(f"modality '{name}' left out: no patient has it here")
         if not manifest.modalities:
             raise DataFault(
                 f"cohort={self.name}: no patient has any modality; run `mtl tile` and `mtl extract`, or `mtl demo`"
             )
+        undated = times.undated(self.cohort, list(manifest.modalities))
+        if undated:
+            self.notes.append(f"no `time` is declared for {', '.join(undated)}: taken as known by {index}")
         manifest.inputs = list(self.folder.inputs.values())
         return manifest
 
-    def _labels(self, spec: TaskSpec, declared: Mapping[str, Any], index: pd.Index) -> pd.DataFrame:
+    def _index_date(self) -> times.IndexDate:
+        declared = self.cohort.get("index_date") or {}
         file = declared.get("file") or self.cohort["patients"]["file"]
-        made = outcomes.labels(spec, declared, self.folder.table(file, declared.get("id")), file)
-        self.folder.matched(made.index, index, file)
-        return made.reindex(index)
+        return times.index_date(self.cohort, self.folder.table(file, declared.get("id")))
+
+    @staticmethod
+    def _spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
+        return outcomes.task_spec(name, applicable.plain_map(times.plain(declared)))
+
+    def _label(self, manifest: Manifest, spec: TaskSpec, declared: Mapping[str, Any], index: times.IndexDate) -> None:
+        """Fills in the labels of one task, and to whom it applies."""
+        patients = manifest.patients.index
+        file = declared.get("file") or self.cohort["patients"]["file"]
+        table = self.folder.table(file, declared.get("id"))
+        plain, dated = times.counted(declared, table, index, f"cohort.tasks.{spec.name}")
+        made = outcomes.labels(spec, applicable.plain_map(plain), dated, file)
+        self.folder.matched(made.index, patients, file, float(declared.get("matched", 0.9)))
+        applies = applicable.coded(declared, table).reindex(patients, fill_value=True)
+        if "applicable" in made:  # a derived outcome may know that it does not exist
+            applies &= made.pop("applicable").reindex(patients, fill_value=True)
+        if by := declared.get("applies"):
+            of = by.get("file") or file
+            rows = self.folder.table(of, by.get("id") or (declared.get("id") if of == file else None))
+            applies &= applicable.by_column(spec.name, by, rows, of).reindex(patients, fill_value=True)
+        manifest.labels[spec.name] = made.reindex(patients).where(applies)
+        manifest.applicable[spec.name] = applies.astype(bool)
+        if not applies.all():
+            missing = int((applies & manifest.labels[spec.name].isna().any(axis=1)).sum())
+            self.notes.append(
+                f"{spec.name}: not applicable to {int((~applies).sum())} of {len(applies)} patients "
+                f"(no missing label); missing for {missing}"
+            )
+
+
+def _plain(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with columns in the short form that encoders take."""
+    columns = covariates(options.get("columns"), f"cohort.modalities.{name}.columns")
+    return {**options, **({"columns": {key: one.short for key, one in columns.items()}} if columns else {})}
 
 
 def _pick(declared: Mapping[str, Any], wanted: Sequence[str] | None, word: str, name: str) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nsclc_mtl.cohort import feature_tables, scan_files
+import pandas as pd
+
+from nsclc_mtl.cohort import barcodes, feature_tables, scan_files, times
 from nsclc_mtl.cohort.folder import Absent, Folder
 from nsclc_mtl.features import store
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, UsageFault
@@ -26,6 +28,7 @@ class Sources:
     keys: Mapping[str, str] = field(default_factory=dict)  # names of the derived files
     icc_lower: float = 0.75  # radiomics are judged by it
     forbidden: frozenset[str] = frozenset()  # outcome columns: never inputs
+    index: times.IndexDate = field(default_factory=times.IndexDate)
 
     @property
     def name(self) -> str:
@@ -64,10 +67,9 @@ def made_by(spec: ModalitySpec) -> str:
 def bags(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[str, list[str]]:
     """Feature files of every patient who has a slide with tiles; fills `manifest.slides`. `Absent` without one."""
     file = spec.options.get("table", "slides.csv")
-    slides = sources.folder.table(file, "slide_id")
-    for name in ("patient_id", "path"):
-        if name not in slides:
-            raise DataFault(f"'{file}' has no column '{name}'")
+    slides = _rows(sources, manifest, spec, sources.folder.table(file, "slide_id", ids="text"), file)
+    if "path" not in slides:
+        raise DataFault(f"'{file}' has no column 'path'")
     manifest.slides = slides
     derived = sources.out / "features" / sources.keys.get("features", "")
     found: dict[str, list[str]] = {}
@@ -84,9 +86,6 @@ def bags(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[str, 
             found.setdefault(row["patient_id"], []).append(str(path))
         else:
             waiting += 1
-    strange = set(slides["patient_id"]) - set(manifest.patients.index)
-    if strange:
-        sources.folder.notes.append(f"'{file}': slides of {len(strange)} patients outside the cohort")
     if empty:
         sources.folder.notes.append(f"{spec.name}: {empty} of {len(slides)} slides hold no tile: taken as absent")
     if waiting:
@@ -104,7 +103,8 @@ def volumes(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[st
     if sources.cohort.get("scans"):
         scans = scan_files.table(sources.folder.root, sources.cohort, manifest.patients.index).set_index("scan_id")
     else:
-        scans = sources.folder.table(file, "scan_id")
+        scans = sources.folder.table(file, "scan_id", ids="text")
+    scans = _rows(sources, manifest, spec, scans, file)
     wanted = spec.options.get("scan_modality")
     derived = sources.out / "scans" / scan_files.made(spec, "volumes", sources.keys)
     found: dict[str, str] = {}
@@ -119,6 +119,23 @@ def volumes(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[st
     if not found:
         raise Absent(f"no volumes of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
     return found
+
+
+def _rows(sources: Sources, manifest: Manifest, spec: ModalitySpec, table: pd.DataFrame, file: str) -> pd.DataFrame:
+    """The rows of slides or scans whose patients are the cohort's, by their ids, and which were known in time."""
+    options = spec.options
+    style = options.get("ids") or sources.folder.ids
+    if "patient_id" not in table and style != "tcga":
+        raise DataFault(f"'{file}' has no column 'patient_id'")
+    ids = table.get("patient_id", table.index)  # the barcode of a slide begins with the patient
+    table = table.assign(patient_id=barcodes.patients(ids, style, f"'{file}'"))
+    least = float(options.get("matched", 0.9))
+    sources.folder.matched(
+        pd.Index(table["patient_id"]), manifest.patients.index, file, least, {"bag": "slides"}.get(spec.kind, "scans")
+    )
+    ours = table[table["patient_id"].isin(manifest.patients.index)]
+    out = feature_tables.too_late(sources, spec, ours, list(ours["patient_id"]), file)
+    return table.drop(index=out)
 
 
 _SOME_TILES = 100_000  # bytes: a larger feature file holds a tile, and need not be opened to know it

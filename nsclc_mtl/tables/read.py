@@ -111,7 +111,7 @@ def _with_points(cells: pd.DataFrame, file: str) -> pd.DataFrame:
     for name in cells:
         doubt = cells[name].str.match(_POINT if name in used else _THOUSANDS) | cells[name].str.match(_THOUSANDS)
         if doubt.any():
-            value = cells.loc[doubt.idxmax(), name]
+            value = cells[name][doubt].iloc[0]
             raise DataFault(
                 f"'{file}' column '{name}' holds {value!r} in a file with decimal commas: a part, or thousands? "
                 "Write all numbers in one way, without a sign for thousands"
