@@ -88,10 +88,10 @@ class _Loader:
             modality = ModalitySpec(name, str(options["kind"]), _plain(name, options))
             try:
                 found = sources.fill(places, manifest, ModalitySpec(name, modality.kind, options))
-            except times.Later as later:
+            except times.Later:
                 if modalities is not None or not options.get("optional"):
                     raise
-                self.notes.append(f"modality '{name}' left out: {later}")
+                self.notes.append(f"modality '{name}' left out: it is known only after {index}")
                 continue
             except Absent:
                 if modalities is None and options.get("optional"):

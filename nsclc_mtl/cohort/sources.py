@@ -128,6 +128,9 @@ def _rows(sources: Sources, manifest: Manifest, spec: ModalitySpec, table: pd.Da
     if "patient_id" not in table and style != "tcga":
         raise DataFault(f"'{file}' has no column 'patient_id'")
     ids = table.get("patient_id", table.index)  # the barcode of a slide begins with the patient
+    blank = table.index[ids.str.strip() == ""]
+    if len(blank):
+        raise DataFault(f"'{file}': {blank[0]} has no patient_id ({len(blank)} such rows); fill it or drop the row")
     table = table.assign(patient_id=barcodes.patients(ids, style, f"'{file}'"))
     least = float(options.get("matched", 0.9))
     sources.folder.matched(

@@ -168,7 +168,7 @@ def undated(cohort: Mapping[str, Any], modalities: Sequence[str]) -> list[str]:
 
 def _span(days: pd.Series) -> str:
     least, most = days.min(), days.max()
-    return f"{least:g} day{'s' * (least != 1)}" if least == most else f"{least:g} to {most:g} days"
+    return f"{least:g} day{'' if least == 1 else 's'}" if least == most else f"{least:g} to {most:g} days"
 
 
 def _some(rows: pd.Series, most: int = 5) -> str:

@@ -104,10 +104,9 @@ def plausible(column: pd.Series, wanted: Covariate, where: str) -> None:
 
 def limits(wanted: Covariate) -> str:
     """The plausible values of a numeric column in words: `0 to 120 years`."""
+    unit = f" {wanted.unit}" if wanted.unit else ""
     if math.isinf(wanted.most):
-        told = f"{wanted.least:g} and above"
-    elif math.isinf(wanted.least):
-        told = f"{wanted.most:g} and below"
-    else:
-        told = f"{wanted.least:g} to {wanted.most:g}"
-    return f"{told} {wanted.unit}".strip()
+        return f"{wanted.least:g}{unit} and above"
+    if math.isinf(wanted.least):
+        return f"{wanted.most:g}{unit} and below"
+    return f"{wanted.least:g} to {wanted.most:g}{unit}"
