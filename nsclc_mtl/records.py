@@ -5,7 +5,7 @@ Heavy libraries appear here only as types: importing this file costs NumPy and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NewType, Self
 
@@ -48,6 +48,29 @@ class DataFault(Fault):
     """Invalid input data, or nothing could be done (exit 3)."""
 
     exit_code = 3
+
+
+@dataclass(frozen=True)
+class FaultRow:
+    """One fault of a cohort's tables: where it stands, what is wrong and what to do."""
+
+    file: str
+    row: int | None  # line of the file; None: the column or the file as a whole
+    column: str
+    value: str  # of a date only the form
+    rule: str
+    todo: str
+
+
+class TableFault(DataFault):
+    """Tables of a cohort with faults, of which the sentence tells the first and `rows` all (exit 3)."""
+
+    def __init__(self, sentence: str, rows: Sequence[FaultRow]) -> None:
+        super().__init__(sentence)
+        self.rows = list(rows)
+
+    def __reduce__(self) -> tuple[type, tuple[str, list[FaultRow]]]:  # so that it travels between processes
+        return type(self), (str(self), self.rows)
 
 
 class IntegrityFault(Fault):
@@ -186,6 +209,8 @@ class Manifest:
     inputs: list[dict[str, str]] = field(default_factory=list)  # [{path, sha256}] of the tables that were read
     notes: list[str] = field(default_factory=list)  # what was left out and why, for the log and the report
     slides: pd.DataFrame | None = None  # slide_id (index), patient_id, path, ...
+    applicable: dict[str, pd.Series] = field(default_factory=dict)  # task -> bool by patient; False is not "missing"
+    unmatched: dict[str, list[str]] = field(default_factory=dict)  # file -> ids that are no patients of the cohort
 
     @property
     def ids(self) -> list[str]:

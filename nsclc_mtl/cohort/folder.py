@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nsclc_mtl.cohort import barcodes
 from nsclc_mtl.records import DataFault, UsageFault
 from nsclc_mtl.tables import read
 
@@ -23,34 +24,73 @@ class Folder:
     Raises UsageFault where no folder is given and DataFault where it does not exist.
     """
 
-    def __init__(self, name: str, root: Any, id_column: str) -> None:
+    def __init__(self, name: str, root: Any, id_column: str, ids: str = "text") -> None:
         if not root:
             raise UsageFault(f"cohort={name} needs the folder of its tables: set cohort.root=PATH")
-        self.root, self.id = Path(str(root)), id_column
+        self.name, self.root, self.id, self.ids = name, Path(str(root)), id_column, ids
         if not self.root.is_dir():
             raise DataFault(
                 f"cohort={name}: no folder '{self.root}'; set cohort.root, or make the phantom with `mtl demo`"
             )
-        self.read: dict[tuple[str, str, str], pd.DataFrame] = {}
+        self.read: dict[tuple[str, ...], pd.DataFrame] = {}
         self.inputs: dict[str, dict[str, str]] = {}
         self.notes: list[str] = []
+        self.unmatched: dict[str, list[str]] = {}  # file -> ids that are no patients of the cohort
 
-    def table(self, file: str, column: str | None = None, duplicates: str = "refuse") -> pd.DataFrame:
-        """A table of text by patient id, read once. `duplicates=first` keeps the first row of a repeated id."""
+    def table(
+        self,
+        file: str,
+        column: str | None = None,
+        duplicates: str = "refuse",
+        ids: str | None = None,
+        samples: str = "tumour",
+    ) -> pd.DataFrame:
+        """A table of text by patient id, read once. `duplicates=first` keeps the first row of a repeated id.
+
+        `ids=tcga` (None: as the cohort's patients) cuts barcodes to the patient; rows of normal tissue are left out
+        then, with a note, unless `samples=all`.
+        """
         if duplicates not in ("refuse", "first"):
             raise UsageFault(f"duplicates={duplicates!r} is none of refuse, first")
-        key = (file, column or self.id, duplicates)
+        if samples not in barcodes.SAMPLES:
+            raise UsageFault(f"samples={samples!r} is none of {', '.join(barcodes.SAMPLES)}")
+        style = ids or self.ids
+        key = (file, column or self.id, duplicates, style, samples)
         if key not in self.read:
-            path = self.root / file
-            if not path.is_file():
-                raise Absent(f"no table '{file}' under cohort.root; correct the cohort's `file`, or cohort.root")
-            table = read.read_indexed(path, key[1], unique=duplicates == "refuse")
+            path = self.path(file)
+            table = read.read_indexed(path, key[1], unique=duplicates == "refuse" and style == "text")
+            table = self._of_patients(table, file, style, samples, duplicates)
             again = table.index.duplicated()
             if again.any():
                 self.notes.append(f"'{file}': {again.sum()} further rows of a patient left out (duplicates: first)")
             self.read[key] = table[~again]
             self.inputs[file] = {"path": file, "sha256": read.sha256(path)}
         return self.read[key]
+
+    def path(self, file: str) -> Path:
+        """Where a table lies. Raises `Absent` where it does not."""
+        path = self.root / file
+        if not path.is_file():
+            raise Absent(f"no table '{file}' under cohort.root; correct the cohort's `file`, or cohort.root")
+        return path
+
+    def _of_patients(self, table: pd.DataFrame, file: str, style: str, samples: str, duplicates: str) -> pd.DataFrame:
+        """The same rows under the ids of their patients, without those of normal tissue."""
+        if style == "text":
+            return table
+        cut = barcodes.patients(table.index, style, f"'{file}'")
+        normal = ~barcodes.tumours(table.index).to_numpy()
+        if samples == "tumour" and normal.any():
+            self.notes.append(f"'{file}': {normal.sum()} rows of normal tissue left out (samples: tumour)")
+            table, cut = table[~normal], [name for name, out in zip(cut, normal, strict=True) if not out]
+        made = table.set_axis(pd.Index(cut, name=table.index.name))
+        twice = made.index[made.index.duplicated()].unique()
+        if duplicates == "refuse" and len(twice):
+            raise DataFault(
+                f"'{file}' holds several barcodes of {len(twice)} patients ({', '.join(twice[:3])}); keep one row a "
+                "patient, or set duplicates to first"
+            )
+        return made
 
     def vectors(self, file: str) -> pd.DataFrame:
         """A table of numbers by patient id, from a `.npz` of patient id -> vector."""
@@ -77,18 +117,24 @@ class Folder:
         table.columns = [f"v{i}" for i in range(table.shape[1])]
         return table
 
-    def matched(self, ids: pd.Index, known: pd.Index, file: str) -> None:
-        """Raises where most of a table's ids are no patients of the cohort: two ways of writing the same id."""
-        strange = ids.difference(known)
-        if (
-            len(ids)
-            and len(strange) / len(ids) > 0.5
-            and len(known.intersection(ids)) < 0.9 * min(len(known), len(ids))
-        ):
+    def matched(self, ids: pd.Index, known: pd.Index, file: str, least: float = 0.9, what: str = "rows") -> None:
+        """Lists a table's ids that are no patients of the cohort, in `unmatched` and in a note.
+
+        Raises DataFault where fewer than `least` match of those that could (of the table's patients or of the
+        cohort's, whichever are fewer): most likely the same ids are written in two ways. One stray id is no such sign.
+        """
+        ids = ids.unique()
+        strange = ids.difference(known, sort=False)
+        if not len(strange):
+            return
+        self.unmatched[file] = list(map(str, strange))
+        first = f"{', '.join(map(str, strange[:3]))}{', ...' * (len(strange) > 3)}"
+        if len(strange) > 1 and len(known.intersection(ids)) < least * min(len(known), len(ids)):
             raise DataFault(
-                f"'{file}': {len(strange)} of {len(ids)} ids are no patients of the cohort "
-                f"({', '.join(map(str, strange[:3]))}); "
-                f"ids are compared as text ('{known[0]}')"
+                f"'{file}': {len(strange)} of {len(ids)} ids are no patients of the cohort ({first}), fewer than "
+                f"{least:.0%} match; ids are compared as text ('{known[0]}'): write them in one way (barcodes: "
+                "`ids: tcga`), or lower `matched`"
             )
-        if len(strange):
-            self.notes.append(f"'{file}': {len(strange)} rows belong to no patient of the cohort")
+        note = f"'{file}': {what} of {len(strange)} patients outside the cohort ({first})"
+        if note not in self.notes:
+            self.notes.append(note)

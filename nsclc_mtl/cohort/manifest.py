@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nsclc_mtl.cohort import names, scan_files
+from nsclc_mtl.cohort import names, sources, times
 from nsclc_mtl.cohort.folder import Absent, Folder
-from nsclc_mtl.features import store, vectors
-from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, Repeated, TaskSpec, UsageFault
-from nsclc_mtl.tables import outcomes, read
-
-KINDS = ("bag", "clinical", "deep", "omics", "radiomics", "vector", "volume")
-VECTORS = ("deep", "vector")  # tables whose columns have no meaning of their own
+from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
+from nsclc_mtl.tables import applicable, outcomes
+from nsclc_mtl.tables.covariates import covariates
 
 
 def load(
@@ -49,7 +45,9 @@ class _Loader:
     def __init__(self, cohort: Mapping[str, Any], out: Path, keys: dict[str, str], icc_lower: float) -> None:
         self.cohort, self.out, self.keys, self.icc_lower = cohort, out, keys, icc_lower
         self.name = str(cohort.get("name") or "cohort")
-        self.folder = Folder(self.name, cohort.get("root"), str(cohort["patients"].get("id", "patient_id")))
+        patients = cohort["patients"]
+        style = str(patients.get("ids") or "text")
+        self.folder = Folder(self.name, cohort.get("root"), str(patients.get("id", "patient_id")), style)
         self.notes = self.folder.notes
 
     @property
@@ -68,223 +66,96 @@ class _Loader:
         if site and site not in patients:
             raise DataFault(f"'{self.cohort['patients']['file']}' has no column '{site}' (cohort.patients.site)")
         frame = patients.assign(site=patients[site] if site else "")
-        specs = {name: outcomes.task_spec(name, d) for name, d in declared.items()}
+        index = self._index_date()
+        specs = {name: self._spec(name, d) for name, d in declared.items()}
         # every declared outcome is kept from the inputs, also of tasks that this run does not train
-        all_specs = [outcomes.task_spec(name, d) for name, d in self.cohort["tasks"].items()]
-        forbidden = {column for spec in all_specs for column in spec.columns} | set(
-            self.cohort.get("never_inputs") or ()
-        )
+        all_specs = [self._spec(name, d) for name, d in self.cohort["tasks"].items()]
+        outcome_columns = {column for spec in all_specs for column in spec.columns}
+        forbidden = frozenset(outcome_columns | set(self.cohort.get("never_inputs") or ()))
         manifest = Manifest(
             name=self.name,
             patients=frame,
             tasks=specs,
             modalities={},
-            labels={name: self._labels(spec, declared[name], frame.index) for name, spec in specs.items()},
+            labels={},
             notes=self.notes,
+            unmatched=self.folder.unmatched,
         )
+        for name, spec in specs.items():
+            self._label(manifest, spec, declared[name], index)
+        places = sources.Sources(self.cohort, self.folder, self.out, self.keys, self.icc_lower, forbidden, index)
         for name, options in wanted.items():
-            spec = ModalitySpec(name, str(options["kind"]), options)
-            if spec.kind not in KINDS:
-                raise UsageFault(f"cohort.modalities.{name}.kind={spec.kind!r} is none of {', '.join(KINDS)}")
+            modality = ModalitySpec(name, str(options["kind"]), _plain(name, options))
             try:
-                found = self._modality(manifest, spec, forbidden)
+                found = sources.fill(places, manifest, ModalitySpec(name, modality.kind, options))
+            except times.Later:
+                if modalities is not None or not options.get("optional"):
+                    raise
+                self.notes.append(f"modality '{name}' left out: it is known only after {index}")
+                continue
             except Absent:
                 if modalities is None and options.get("optional"):
                     found = 0
                 else:
                     raise
             if found:
-                manifest.modalities[name] = spec
+                manifest.modalities[name] = modality
             elif modalities is not None:
                 raise DataFault(
-                    f"cohort={self.name}: no patient has the modality '{name}'; run {self._maker(spec)} first"
+                    f"cohort={self.name}: no patient has the modality '{name}'; run {sources.made_by(modality)} first"
                 )
-            elif spec.kind in ("bag", "volume") or not options.get("optional"):  # an optional table is just not there
+            elif modality.kind in ("bag", "volume") or not options.get(
+                "optional"
+            ):  # an optional table is just not there
                 self.notes.append(f"modality '{name}' left out: no patient has it here")
         if not manifest.modalities:
             raise DataFault(
                 f"cohort={self.name}: no patient has any modality; run `mtl tile` and `mtl extract`, or `mtl demo`"
             )
+        undated = times.undated(self.cohort, list(manifest.modalities))
+        if undated:
+            self.notes.append(f"no `time` is declared for {', '.join(undated)}: taken as known by {index}")
         manifest.inputs = list(self.folder.inputs.values())
         return manifest
 
-    @staticmethod
-    def _maker(spec: ModalitySpec) -> str:
-        extracted = spec.kind == "vector" and not spec.options.get("file")
-        return (
-            "`mtl extract`"
-            if extracted or spec.kind in ("bag", "volume", "radiomics", "deep")
-            else "nothing: its table is empty; correct it"
-        )
-
-    def _labels(self, spec: TaskSpec, declared: Mapping[str, Any], index: pd.Index) -> pd.DataFrame:
+    def _index_date(self) -> times.IndexDate:
+        declared = self.cohort.get("index_date") or {}
         file = declared.get("file") or self.cohort["patients"]["file"]
-        made = outcomes.labels(spec, declared, self.folder.table(file, declared.get("id")), file)
-        self.folder.matched(made.index, index, file)
-        return made.reindex(index)
+        return times.index_date(self.cohort, self.folder.table(file, declared.get("id")))
 
-    def _modality(self, manifest: Manifest, spec: ModalitySpec, forbidden: set[str]) -> int:
-        """Fills in one modality; the number of patients who have it."""
-        if spec.kind == "bag":
-            manifest.bags[spec.name] = bags = self._bags(manifest, spec)
-            return len(bags)
-        if spec.kind == "volume":
-            manifest.volumes[spec.name] = volumes = self._volumes(manifest, spec)
-            return len(volumes)
-        table = self._table(manifest, spec, forbidden)
-        if len(table):
-            manifest.tables[spec.name] = table
-        return len(table)
+    @staticmethod
+    def _spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
+        return outcomes.task_spec(name, applicable.plain_map(times.plain(declared)))
 
-    def _table(self, manifest: Manifest, spec: ModalitySpec, forbidden: set[str]) -> pd.DataFrame:
-        options = spec.options
-        if spec.kind == "vector":
-            table = self.folder.vectors(options["file"] if options.get("file") else self._encoded(spec))
-        elif spec.kind == "radiomics" and not (options.get("file") and (self.folder.root / options["file"]).is_file()):
-            table = self._extracted(spec, "radiomics")
-            if again := scan_files.made(spec, "perturbed", self.keys):
-                manifest.repeated[spec.name] = Repeated(scan_files.perturbed(self.out, again, table), self.icc_lower)
-        elif spec.kind == "deep":
-            table = self._extracted(spec, "deep")
-        else:
-            table = self.folder.table(options["file"], options.get("id"), options.get("duplicates", "refuse"))
-        self.folder.matched(table.index, manifest.patients.index, str(options.get("file", spec.name)))
-        table = table.loc[[p for p in manifest.patients.index if p in table.index]]
-        columns = options.get("columns")
-        if columns:
-            named = sorted(set(columns) & forbidden)
-            if named:
-                raise DataFault(
-                    f"cohort.modalities.{spec.name}.columns names '{named[0]}', which is an outcome or a part of one; "
-                    "an outcome is never an input: take it out"
-                )
-            absent = [name for name in columns if name not in table.columns]
-            if absent:
-                raise DataFault(
-                    f"'{options['file']}' has no column '{absent[0]}' (cohort.modalities.{spec.name}.columns)"
-                )
-            table = table[list(columns)]
-        elif spec.kind not in VECTORS:
-            match = re.compile(options.get("match") or "")
-            keep = [c for c in table.columns if match.search(c) and c not in set(options.get("exclude") or ())]
-            out = [c for c in keep if c in forbidden]
-            if out:
-                self.notes.append(f"{spec.name}: {', '.join(out)} kept out (outcome columns are never inputs)")
-            table = table[[c for c in keep if c not in forbidden]]
-            if table.shape[1] == 0:
-                raise DataFault(f"cohort.modalities.{spec.name}: no column of '{options.get('file')}' is left to use")
-        typed = _typed(table, columns, spec.name)
-        for column, order in (columns or {}).items():
-            if not isinstance(order, str):
-                self._unordered(typed[column], [str(value) for value in order], spec.name)
-        return typed
-
-    def _unordered(self, column: pd.Series, order: Sequence[str], name: str) -> None:
-        """Notes the values of an ordered column that its order does not name: they count as missing."""
-        strange = column[~column.isin(order) & ~column.isin(read.MISSING)]
-        if len(strange):
-            listed = ", ".join(f"'{value}' ({count} rows)" for value, count in strange.value_counts().head(5).items())
-            self.notes.append(f"{name}: column '{column.name}' holds {listed}, outside its order: taken as missing")
-
-    def _encoded(self, spec: ModalitySpec) -> str:
-        """The `.npz` of patients that a slide encoder made of this cohort's slides."""
-        if not self.keys.get("slides"):
-            raise Absent(
-                f"cohort.modalities.{spec.name} names no file, so it is what a slide encoder makes of the slides: set "
-                "slide_encoder=NAME as for `mtl extract`, or name an .npz of patient_id -> vector"
-            )
-        name = vectors.patients_file(self.name, spec.options.get("table", "slides.csv"))
-        path = (self.out / "slides" / self.keys["slides"] / name).resolve()
-        if not path.is_file():
-            raise Absent(f"no slide vectors at '{path}'; run `mtl extract` with the same slide_encoder")
-        return str(path)
-
-    def _extracted(self, spec: ModalitySpec, what: str) -> pd.DataFrame:
-        path = self.out / "scans" / f"{scan_files.made(spec, what, self.keys)}.parquet"
-        if not path.is_file():
-            told = {"radiomics": "radiomics", "deep": "deep features"}[what]
-            raise Absent(f"no {told} of '{spec.name}' at '{path}'; run `mtl extract` (the phantom: `mtl demo`)")
-        table = pd.read_parquet(path)
-        table.index = table.index.astype(str)
-        return table.select_dtypes("number").astype(float)
-
-    def _bags(self, manifest: Manifest, spec: ModalitySpec) -> dict[str, list[str]]:
-        file = spec.options.get("table", "slides.csv")
-        slides = self.folder.table(file, "slide_id")
-        for name in ("patient_id", "path"):
-            if name not in slides:
-                raise DataFault(f"'{file}' has no column '{name}'")
-        manifest.slides = slides
-        derived = self.out / "features" / self.keys.get("features", "")
-        bags: dict[str, list[str]] = {}
-        waiting = empty = 0
-        for slide_id, row in slides.iterrows():
-            if row["patient_id"] not in manifest.patients.index:
-                continue
-            given = self.folder.root / row["path"]
-            ours = derived / f"{slide_id}.h5"
-            path = given if given.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"} else ours
-            if path is given and _no_tile(path):
-                empty += 1
-            elif path.is_file():
-                bags.setdefault(row["patient_id"], []).append(str(path))
-            else:
-                waiting += 1
-        strange = set(slides["patient_id"]) - set(manifest.patients.index)
-        if strange:
-            self.notes.append(f"'{file}': slides of {len(strange)} patients outside the cohort")
-        if empty:
-            self.notes.append(f"{spec.name}: {empty} of {len(slides)} slides hold no tile: taken as absent")
-        if waiting:
+    def _label(self, manifest: Manifest, spec: TaskSpec, declared: Mapping[str, Any], index: times.IndexDate) -> None:
+        """Fills in the labels of one task, and to whom it applies."""
+        patients = manifest.patients.index
+        file = declared.get("file") or self.cohort["patients"]["file"]
+        table = self.folder.table(file, declared.get("id"))
+        plain, dated = times.counted(declared, table, index, f"cohort.tasks.{spec.name}")
+        made = outcomes.labels(spec, applicable.plain_map(plain), dated, file)
+        self.folder.matched(made.index, patients, file, float(declared.get("matched", 0.9)))
+        applies = applicable.coded(declared, table).reindex(patients, fill_value=True)
+        if "applicable" in made:  # a derived outcome may know that it does not exist
+            applies &= made.pop("applicable").reindex(patients, fill_value=True)
+        if by := declared.get("applies"):
+            of = by.get("file") or file
+            rows = self.folder.table(of, by.get("id") or (declared.get("id") if of == file else None))
+            applies &= applicable.by_column(spec.name, by, rows, of).reindex(patients, fill_value=True)
+        manifest.labels[spec.name] = made.reindex(patients).where(applies)
+        manifest.applicable[spec.name] = applies.astype(bool)
+        if not applies.all():
+            missing = int((applies & manifest.labels[spec.name].isna().any(axis=1)).sum())
             self.notes.append(
-                f"{spec.name}: {waiting} of {len(slides)} slides have no features (not extracted, or without tissue)"
+                f"{spec.name}: not applicable to {int((~applies).sum())} of {len(applies)} patients "
+                f"(no missing label); missing for {missing}"
             )
-        if not bags:
-            raise Absent(f"no features of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
-        return bags
-
-    def _volumes(self, manifest: Manifest, spec: ModalitySpec) -> dict[str, str]:
-        file = spec.options.get("table", scan_files.FILE)
-        if self.cohort.get("scans"):
-            scans = scan_files.table(self.folder.root, self.cohort, manifest.patients.index).set_index("scan_id")
-        else:
-            scans = self.folder.table(file, "scan_id")
-        wanted = spec.options.get("scan_modality")
-        derived = self.out / "scans" / scan_files.made(spec, "volumes", self.keys)
-        volumes: dict[str, str] = {}
-        chosen = derived.with_suffix(".csv")  # which scan is the patient's, where there are several
-        first = set(read.read_text(chosen)["scan_id"]) if chosen.is_file() else None
-        for scan_id, row in scans.iterrows():
-            path = derived / f"{scan_id}.h5"
-            right = wanted is None or row.get("modality") == wanted
-            right = right and (first is None or scan_id in first)
-            if right and path.is_file() and row["patient_id"] in manifest.patients.index:
-                volumes.setdefault(row["patient_id"], str(path))
-        if not volumes:
-            raise Absent(f"no volumes of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
-        return volumes
 
 
-_SOME_TILES = 100_000  # bytes: a larger feature file holds a tile, and need not be opened to know it
-
-
-def _no_tile(path: Path) -> bool:
-    """Whether a feature file of another tool is whole and empty; what cannot be read is told by who reads it."""
-    try:
-        return path.stat().st_size < _SOME_TILES and store.header(path)[0] == 0
-    except (OSError, DataFault):
-        return False
-
-
-def _typed(table: pd.DataFrame, columns: Mapping[str, Any] | None, name: str) -> pd.DataFrame:
-    """Numeric columns as float64, the others as text without spaces around it."""
-    if all(dtype.kind == "f" for dtype in table.dtypes):
-        return table
-    text = [c for c in table.columns if columns is not None and columns[c] != "numeric"]
-    made = read.numeric_table(table.drop(columns=text), f"modality '{name}'")
-    for column in text:
-        made[column] = table[column].astype(str).str.strip()
-    return made[list(table.columns)]
+def _plain(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with columns in the short form that encoders take."""
+    columns = covariates(options.get("columns"), f"cohort.modalities.{name}.columns")
+    return {**options, **({"columns": {key: one.short for key, one in columns.items()}} if columns else {})}
 
 
 def _pick(declared: Mapping[str, Any], wanted: Sequence[str] | None, word: str, name: str) -> dict[str, Any]:

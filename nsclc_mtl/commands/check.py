@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import DataFault, Manifest
+from nsclc_mtl.records import DataFault, Manifest, TableFault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,17 +20,21 @@ def body(cfg: DictConfig, run: Run) -> None:
     """Counts and findings on the terminal and in `check.json`. Raises DataFault (exit 3) where there are errors."""
     from nsclc_mtl.cohort import checks
     from nsclc_mtl.cohort.leaks import Finding
-    from nsclc_mtl.commands.cohort import open_cohort
+    from nsclc_mtl.commands.cohort import checked, open_cohort, write_unmatched
     from nsclc_mtl.commands.tile import rooted
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
     try:
         manifest = open_cohort(settings)
+        checked(settings)
     except DataFault as fault:  # the tables themselves: nothing can be counted
-        _write(run, {"errors": 1, "warnings": 0, "findings": [vars(Finding("error", "table", "cohort", str(fault)))]})
+        rows = [vars(row) for row in fault.rows] if isinstance(fault, TableFault) else []
+        found = [vars(Finding("error", "table", "cohort", str(fault)))]
+        _write(run, {"errors": max(len(rows), 1), "warnings": 0, "findings": found, "faults": rows})
         raise
     run.inputs += manifest.inputs
+    write_unmatched(manifest, run.path)
     splits, early = _split(settings, manifest)
     findings, best = checks.check(
         manifest,

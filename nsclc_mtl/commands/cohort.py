@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import DataFault, Manifest, UsageFault
+from nsclc_mtl.records import DataFault, FaultRow, Manifest, TableFault, UsageFault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,43 @@ def open_cohort(cfg: Mapping[str, Any]) -> Manifest:
         cohort["root"] = str(phantom_root(cohort, cfg["paths"]))
     lower = float((cfg["scans"].get("robustness") or {}).get("lower", 0.75))
     wanted = {"tasks": cfg.get("tasks"), "modalities": cfg.get("modalities")}
-    return manifest.load(cohort, out, **wanted, keys=derived(cfg), icc_lower=lower)
+    try:
+        return manifest.load(cohort, out, **wanted, keys=derived(cfg), icc_lower=lower)
+    except DataFault as fault:
+        rows = table_faults(cohort, cfg)
+        if not rows:
+            raise
+        told = f" ({len(rows)} faults in all, see faults.json)" if len(rows) > 1 else ""
+        raise TableFault(f"{fault}{told}", rows) from fault
+
+
+def table_faults(cohort: Mapping[str, Any], cfg: Mapping[str, Any]) -> list[FaultRow]:
+    """Every fault of the cohort's tables, for the tasks and modalities that the run asks for."""
+    if not cohort.get("root") or not Path(str(cohort["root"])).is_dir():
+        return []
+    from nsclc_mtl.cohort import schema
+
+    return schema.faults(cohort, tasks=cfg.get("tasks"), modalities=cfg.get("modalities"))
+
+
+def checked(cfg: Mapping[str, Any]) -> None:
+    """Raises TableFault where the schema of a cohort's tables finds a fault, also one that loading does not mind."""
+    rows = table_faults({**cfg["cohort"], "root": str(cohort_root(cfg))}, cfg)
+    if rows:
+        first = rows[0]
+        at = f" row {first.row}" if first.row else ""
+        told = f"'{first.file}'{at} column '{first.column}': {first.rule}; {first.todo}"
+        raise TableFault(f"{told} ({len(rows)} faults, see faults.json)", rows)
+
+
+def write_unmatched(manifest: Manifest, folder: Path) -> None:
+    """`unmatched.csv` (file, id): ids of the tables that are no patients of the cohort, where there are any."""
+    import csv
+
+    rows = [(file, name) for file, ids in manifest.unmatched.items() for name in ids]
+    if rows:
+        with (folder / "unmatched.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("file", "id"), *rows])
 
 
 def cohort_root(cfg: Mapping[str, Any]) -> Path:

@@ -17,8 +17,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from nsclc_mtl import signals
-from nsclc_mtl.records import Fault, TryAgain, UsageFault
+from nsclc_mtl.records import Fault, TableFault, TryAgain, UsageFault
 
+from . import fault_table
 from .allow import check
 from .resolved import to_yaml
 from .run import FULL, Log, Run
@@ -84,6 +85,9 @@ def _run(cfg: DictConfig, run: Run, load: Callable[[], Body], verbose: bool) -> 
             if code:
                 _tell([run.verdict()], code)
         except Fault as fault:
+            if isinstance(fault, TableFault):
+                with suppress(OSError):
+                    fault_table.tell(run, fault.rows)
             code = _fault(run, str(fault), fault.exit_code, verbose)
             unused = isinstance(fault, UsageFault)
         except Terminated:

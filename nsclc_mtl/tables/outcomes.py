@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nsclc_mtl.records import DataFault, TaskSpec, UsageFault
-from nsclc_mtl.tables.read import MISSING, numeric
+from nsclc_mtl.tables.read import MISSING, numeric, shown
 
 DAYS = {"days": 1.0, "weeks": 7.0, "months": 365.25 / 12, "years": 365.25}
 ZERO = ("refuse", "half_day", "drop")
@@ -110,7 +110,9 @@ def _column(table: pd.DataFrame, name: str, file: str) -> pd.Series:
 def _all_named(column: pd.Series, named: Mapping[str, Any], key: str, file: str, name: str) -> None:
     unnamed = column[~column.isin(list(named)) & ~column.isin(MISSING)]
     if len(unnamed):
-        counts = ", ".join(f"{value!r} ({count} rows)" for value, count in unnamed.value_counts().head(5).items())
+        counts = ", ".join(
+            f"{shown(value)!r} ({count} rows)" for value, count in unnamed.value_counts().head(5).items()
+        )
         raise DataFault(
             f"'{file}' column '{name}' holds {counts}, which {key} does not name; add it there (null = not known)"
         )

@@ -40,8 +40,30 @@ PLAIN = b"patient_id,age,sex\n00123,61.5,f\n1E5,70,m\nNA,,m\n"
         zipped(zipped(PLAIN), "t.zip"),
         zipped(PLAIN, beside="__MACOSX/._t.csv"),
         PLAIN.rstrip(b"\n"),
+        PLAIN.replace(b"\n", b"\r"),
+        PLAIN.decode().encode("utf-16"),
+        PLAIN.decode().replace(",", "\t").replace("\n", "\r\n").encode("utf-16"),
+        b"\xfe\xff" + PLAIN.decode().encode("utf-16-be"),
+        PLAIN.replace(b"\n", b"\n\n"),
+        PLAIN.replace(b",sex", b',"sex"').replace(b"61.5", b'"61.5"'),
     ],
-    ids=["plain", "crlf", "bom", "tab", "semicolon", "zip", "nested zip", "zip of a Mac", "no last newline"],
+    ids=[
+        "plain",
+        "crlf",
+        "bom",
+        "tab",
+        "semicolon",
+        "zip",
+        "nested zip",
+        "zip of a Mac",
+        "no last newline",
+        "cr",
+        "utf-16",
+        "Unicode text of Excel",
+        "utf-16 big",
+        "blank lines",
+        "quoted",
+    ],
 )
 def test_one_table_written_in_many_ways(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(data)
@@ -68,6 +90,39 @@ def test_the_decimal_comma_leaves_ids_alone(tmp_path: Path) -> None:
     assert read.numeric(frame["y"], "y").tolist() == [0.0025, 0.5]
 
 
+@pytest.mark.parametrize("ids", [np.array([7, 123]), np.array([7.0, 123.0])], ids=["whole", "float"])
+def test_numeric_ids_of_parquet_are_text_without_a_point(tmp_path: Path, ids: np.ndarray) -> None:
+    pd.DataFrame({"patient_id": ids, "x": [1.0, 2.0]}).to_parquet(tmp_path / "t.parquet")
+    assert read.read_indexed(tmp_path / "t.parquet", "patient_id").index.tolist() == ["7", "123"]
+    pd.DataFrame({"patient_id": [1.5, 2.0]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataFault, match="fractions in the id column 'patient_id'"):
+        read.read_indexed(tmp_path / "t.parquet", "patient_id")
+
+
+def test_a_separator_within_a_quoted_name_separates_nothing(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('id,"a;b;c"\n1,2\n')
+    assert read.read_indexed(tmp_path / "t.csv", "id").columns.tolist() == ["a;b;c"]
+
+
+def test_a_decimal_comma_between_commas_is_refused_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('id,x\n1,"61,5"\n2,"1.234,5"\n')
+    with pytest.raises(DataFault, match=r"2 value.*\(1: '61,5'; 2: '1.234,5'\).*decimal comma is read only where `;`"):
+        read.numeric(read.read_indexed(tmp_path / "t.csv", "id")["x"], "x")
+
+
+def test_rows_are_counted_as_an_editor_counts_lines(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('\nid,x\n1,"a\nb"\n\n2,c\n')
+    assert read.line_numbers(tmp_path / "t.csv") == [3, 6]
+
+
+def test_a_sentence_quotes_no_date(tmp_path: Path) -> None:
+    with pytest.raises(DataFault, match="P2: '####-##-##'"):
+        read.numeric(pd.Series(["5", "2019-12-31"], index=["P1", "P2"]), "x")
+    assert [read.shown(word) for word in ("31 Dec 2019", "1.5", "T1-2", "Stage IIA")] == [
+        "## Dec ####", "1.5", "T1-2", "Stage IIA",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [
@@ -79,12 +134,19 @@ def test_the_decimal_comma_leaves_ids_alone(tmp_path: Path) -> None:
         (b"patient_id,a,b\n1,2,3\n4,5\n", "row 3"),
         (b'patient_id,a\n1,"2\n', "cannot be read"),
         (b"patient_id,a\n1,\xe9\n", "UTF-8"),
-        ("patient_id,a\n1,2\n".encode("utf-16"), "UTF-8"),
+        ("patient_id,a\n1,2\n".encode("utf-16-le"), "UTF-8"),
+        (b"\xff\xfep\x00a", "UTF-16, though"),
+        (bytes.fromhex("d0cf11e0a1b11ae1") + bytes(100), "spreadsheet"),
+        (zipped(b"<xml/>", "[Content_Types].xml", beside="xl/workbook.xml"), "spreadsheet"),
         (b"PK\x03\x04junk", "archive"),
         (zipped(PLAIN)[:60], "archive"),
         (zipped(PLAIN, beside="other.csv"), "2 files"),
         (b"name,a\n1,2\n", "no column 'patient_id'"),
         (b"patient_id,a\n1,2\n ,3\n", "row 3.*blank"),
+        (b'patient_id,a\n\n1,"2\n2"\n,3\n', "row 5.*blank"),
+        (b"patient_id;a\n1;1,5\n2;2.5\n", "'a' holds '2.5' in a file with decimal commas"),
+        (b"patient_id;a;b\n1;1,5;1.234\n", "'b' holds '1.234' in a file with decimal commas"),
+        (b"patient_id;a;b\n1;1,5;1.234,5\n", "'b' holds '1.234,5' in a file with decimal commas"),
         (b"patient_id,a\n7,2\n7,3\n", "'7' more than once"),
     ],
 )  # fmt: skip

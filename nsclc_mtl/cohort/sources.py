@@ -1,0 +1,152 @@
+"""Where the data of each modality lie: the cohort's own files, and those that earlier verbs derived from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nsclc_mtl.cohort import barcodes, feature_tables, scan_files, times
+from nsclc_mtl.cohort.folder import Absent, Folder
+from nsclc_mtl.features import store
+from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, UsageFault
+from nsclc_mtl.tables import read
+
+KINDS = ("bag", "clinical", "deep", "omics", "radiomics", "vector", "volume")
+
+
+@dataclass
+class Sources:
+    """What a cohort declares, the folder of its tables, and where derived files lie."""
+
+    cohort: Mapping[str, Any]
+    folder: Folder
+    out: Path  # derived files lie below it
+    keys: Mapping[str, str] = field(default_factory=dict)  # names of the derived files
+    icc_lower: float = 0.75  # radiomics are judged by it
+    forbidden: frozenset[str] = frozenset()  # outcome columns: never inputs
+    index: times.IndexDate = field(default_factory=times.IndexDate)
+
+    @property
+    def name(self) -> str:
+        """Name of the cohort."""
+        return self.folder.name
+
+
+def fill(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> int:
+    """The number of patients who have the modality, after it has been filled into the manifest.
+
+    Raises UsageFault on a kind that does not exist, `Absent` where its files are not there and DataFault where they
+    are invalid.
+    """
+    if spec.kind not in KINDS:
+        raise UsageFault(f"cohort.modalities.{spec.name}.kind={spec.kind!r} is none of {', '.join(KINDS)}")
+    if spec.kind == "bag":
+        manifest.bags[spec.name] = found = bags(sources, manifest, spec)
+        return len(found)
+    if spec.kind == "volume":
+        manifest.volumes[spec.name] = crops = volumes(sources, manifest, spec)
+        return len(crops)
+    table = feature_tables.table(sources, manifest, spec)
+    if len(table):
+        manifest.tables[spec.name] = table
+    return len(table)
+
+
+def made_by(spec: ModalitySpec) -> str:
+    """The verb that makes the files of a modality, for the sentence that misses them."""
+    extracted = spec.kind == "vector" and not spec.options.get("file")
+    if extracted or spec.kind in ("bag", "volume", "radiomics", "deep"):
+        return "`mtl extract`"
+    return "nothing: its table is empty; correct it"
+
+
+def bags(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[str, list[str]]:
+    """Feature files of every patient who has a slide with tiles; fills `manifest.slides`. `Absent` without one."""
+    file = spec.options.get("table", "slides.csv")
+    slides = _rows(sources, manifest, spec, sources.folder.table(file, "slide_id", ids="text"), file)
+    if "path" not in slides:
+        raise DataFault(f"'{file}' has no column 'path'")
+    manifest.slides = slides
+    derived = sources.out / "features" / sources.keys.get("features", "")
+    found: dict[str, list[str]] = {}
+    waiting = empty = 0
+    for slide_id, row in slides.iterrows():
+        if row["patient_id"] not in manifest.patients.index:
+            continue
+        given = sources.folder.root / row["path"]
+        ours = derived / f"{slide_id}.h5"
+        path = given if given.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"} else ours
+        if path is given and _no_tile(path):
+            empty += 1
+        elif path.is_file():
+            found.setdefault(row["patient_id"], []).append(str(path))
+        else:
+            waiting += 1
+    if empty:
+        sources.folder.notes.append(f"{spec.name}: {empty} of {len(slides)} slides hold no tile: taken as absent")
+    if waiting:
+        sources.folder.notes.append(
+            f"{spec.name}: {waiting} of {len(slides)} slides have no features (not extracted, or without tissue)"
+        )
+    if not found:
+        raise Absent(f"no features of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
+    return found
+
+
+def volumes(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[str, str]:
+    """The cached crop of every patient who has a scan. Raises `Absent` where there is none."""
+    file = spec.options.get("table", scan_files.FILE)
+    if sources.cohort.get("scans"):
+        scans = scan_files.table(sources.folder.root, sources.cohort, manifest.patients.index).set_index("scan_id")
+    else:
+        scans = sources.folder.table(file, "scan_id", ids="text")
+    scans = _rows(sources, manifest, spec, scans, file)
+    wanted = spec.options.get("scan_modality")
+    derived = sources.out / "scans" / scan_files.made(spec, "volumes", sources.keys)
+    found: dict[str, str] = {}
+    chosen = derived.with_suffix(".csv")  # which scan is the patient's, where there are several
+    first = set(read.read_text(chosen)["scan_id"]) if chosen.is_file() else None
+    for scan_id, row in scans.iterrows():
+        path = derived / f"{scan_id}.h5"
+        right = wanted is None or row.get("modality") == wanted
+        right = right and (first is None or scan_id in first)
+        if right and path.is_file() and row["patient_id"] in manifest.patients.index:
+            found.setdefault(row["patient_id"], str(path))
+    if not found:
+        raise Absent(f"no volumes of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
+    return found
+
+
+def _rows(sources: Sources, manifest: Manifest, spec: ModalitySpec, table: pd.DataFrame, file: str) -> pd.DataFrame:
+    """The rows of slides or scans whose patients are the cohort's, by their ids, and which were known in time."""
+    options = spec.options
+    style = options.get("ids") or sources.folder.ids
+    if "patient_id" not in table and style != "tcga":
+        raise DataFault(f"'{file}' has no column 'patient_id'")
+    ids = table.get("patient_id", table.index)  # the barcode of a slide begins with the patient
+    blank = table.index[ids.str.strip() == ""]
+    if len(blank):
+        raise DataFault(f"'{file}': {blank[0]} has no patient_id ({len(blank)} such rows); fill it or drop the row")
+    table = table.assign(patient_id=barcodes.patients(ids, style, f"'{file}'"))
+    least = float(options.get("matched", 0.9))
+    sources.folder.matched(
+        pd.Index(table["patient_id"]), manifest.patients.index, file, least, {"bag": "slides"}.get(spec.kind, "scans")
+    )
+    ours = table[table["patient_id"].isin(manifest.patients.index)]
+    out = feature_tables.too_late(sources, spec, ours, list(ours["patient_id"]), file)
+    return table.drop(index=out)
+
+
+_SOME_TILES = 100_000  # bytes: a larger feature file holds a tile, and need not be opened to know it
+
+
+def _no_tile(path: Path) -> bool:
+    """Whether a feature file of another tool is whole and empty; what cannot be read is told by who reads it."""
+    try:
+        return path.stat().st_size < _SOME_TILES and store.header(path)[0] == 0
+    except (OSError, DataFault):
+        return False
