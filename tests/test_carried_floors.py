@@ -12,7 +12,8 @@ import yaml
 from test_way import Way
 
 from nsclc_mtl.baselines.design import Design
-from nsclc_mtl.baselines.ridge import CoxLikelihood, newton
+from nsclc_mtl.baselines.likelihoods import CoxLikelihood
+from nsclc_mtl.baselines.ridge import newton
 from nsclc_mtl.commands import evaluate
 from nsclc_mtl.commands.cohort import open_cohort
 from nsclc_mtl.phantom.cohort import make

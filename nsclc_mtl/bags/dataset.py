@@ -51,8 +51,7 @@ class PatientDataset(Dataset[Patient]):
         self.rows: dict[str, dict[str, np.ndarray]] = {}
         for name, table in manifest.tables.items():
             here = [p for p in self.ids if p in table.index]
-            values = fitted.tables[name].transform(table.loc[here])
-            self.rows[name] = dict(zip(here, values, strict=True))
+            self.rows[name] = dict(zip(here, fitted.rows(manifest, name, here), strict=True))
         self.volumes: dict[str, np.ndarray] = {}
         self.targets = {task: _targets(labels.loc[self.ids]) for task, labels in manifest.labels.items()}
 

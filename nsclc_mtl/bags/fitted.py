@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from nsclc_mtl.bags.cache import BagCache, read_volume
+from nsclc_mtl.bags.sites import fit_sites, without_sites
 from nsclc_mtl.records import DataFault, Manifest
 from nsclc_mtl.tables.encode import TableEncoder
+from nsclc_mtl.tables.harmonize import Combat
 from nsclc_mtl.tables.robust import robust_features
 
 
@@ -19,6 +21,7 @@ class Fitted:
     """Everything that was fitted on the training patients of a fold, as plain JSON types can hold it."""
 
     tables: dict[str, TableEncoder] = field(default_factory=dict)
+    combat: dict[str, Combat] = field(default_factory=dict)  # modality -> site effects that are taken out of its table
     robust: dict[str, dict[str, Any]] = field(default_factory=dict)  # modality -> ICC of its features, and those kept
     bags: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # modality -> {mean, sd} per feature
     volumes: dict[str, list[int]] = field(default_factory=dict)  # modality -> shape [z, y, x]
@@ -30,15 +33,25 @@ class Fitted:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
         plain = {name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust", "robust")}
-        return {"tables": tables, **plain}
+        return {"tables": tables, "combat": {name: made.state() for name, made in self.combat.items()}, **plain}
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
-        """What `state()` came from; folds of before may lack `trust` and `robust`."""
+        """What `state()` came from; folds of before may lack `trust`, `robust` and `combat`."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
         kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
         later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "robust")}
+        later["combat"] = {name: Combat.load(s) for name, s in (state.get("combat") or {}).items()}
         return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()}, **later)
+
+    def rows(self, manifest: Manifest, name: str, ids: Sequence[str]) -> np.ndarray:
+        """Float32 [patient, dim]: a table's rows of these patients as the network takes them.
+
+        A site that moves by its own patients is looked at whole: a row does not depend on who else is asked for.
+        """
+        table, combat = manifest.tables[name], self.combat.get(name)
+        whole = table if combat is not None and combat.unseen == "own" else table.loc[list(ids)]
+        return self.tables[name].transform(without_sites(manifest, whole, combat).loc[list(ids)])
 
     def dims(self) -> dict[str, Any]:
         """Input size of each modality: columns of a table, features of a tile, shape of a volume."""
@@ -71,6 +84,8 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
             judged = robust_features(rows, manifest.repeated[name], train, name)
             made.robust[name], rows = judged.state(), rows[judged.kept]
             columns = columns and {c: kind for c, kind in columns.items() if c in judged.kept}
+        if combat := fit_sites(manifest, name, rows, chosen):
+            made.combat[name], rows = combat, without_sites(manifest, rows, combat)
         made.tables[name] = TableEncoder.fit(
             rows,
             columns,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands.sealed import unbroken, written
+from nsclc_mtl.commands.sites import keeps_no_outcome
 from nsclc_mtl.config import build
 from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec
 
@@ -21,9 +22,12 @@ def options(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, dict[str, A
     out = {}
     for name, spec in manifest.modalities.items():
         kind = cfg["parts"]["modalities"][spec.kind]
-        words = ("encoder", "clip", "top_variance", "components", "max_tiles", "augment")
+        words = ("encoder", "clip", "top_variance", "components", "max_tiles", "augment", "harmonize")
         own = {k: v for k, v in spec.options.items() if k in words}
         out[name] = {**kind, **own, "encoder": {**kind["encoder"], **(own.get("encoder") or {})}}
+        if "combat" in kind:
+            out[name]["combat"] = {**kind["combat"], **(spec.options.get("combat") or {})}
+            keeps_no_outcome(cfg["cohort"], out[name]["combat"])
     return out
 
 

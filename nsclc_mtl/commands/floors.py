@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from nsclc_mtl.config import Run
 
+SLIDES = "mean slide feature"
 OURS, THEIRS = "trained/", "new/"  # two cohorts may count their patients alike
 
 
@@ -31,11 +32,12 @@ def fit_floors(
     `apart` is what `apart_tables` gives, where the caller has it already.
     """
     from nsclc_mtl import baselines
+    from nsclc_mtl.config import build
     from nsclc_mtl.report.measures import curve_days
 
-    separate, stage = apart or apart_tables(trained, manifest, tasks)
     wanted = settings["floors"]
-    known = baselines.floor_tables(list(manifest.tables), separate)
+    separate, stage = apart or apart_tables(trained, manifest, tasks, wanted)
+    known = baselines.floor_tables(list(manifest.tables), [*separate, *slide_floors(manifest)])
     strange = [name for name in wanted or () if name not in known]
     if strange:
         raise UsageFault(f"floors: no floor '{strange[0]}' here; there are {', '.join(known) or 'none'}")
@@ -57,14 +59,59 @@ def fit_floors(
         only=wanted,
         apart={} if none else separate,
         repeated=manifest.repeated,
+        prepare=without_site_effects(trained, manifest),
+        model=build(settings["floor"]) if settings.get("floor") else None,
     )
 
 
+def without_site_effects(trained: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """What takes the site effects out of each table that the run harmonised, fitted on a fold's training patients."""
+    from nsclc_mtl.bags.sites import fit_sites, wanted, without_sites
+    from nsclc_mtl.commands.assemble import options
+
+    def prepare(name: str, chosen: Mapping[str, Any]) -> Any:
+        def of(table: pd.DataFrame, training: list[str]) -> pd.DataFrame:
+            rows = table.loc[table.index.intersection(training)]
+            return without_sites(manifest, table, fit_sites(manifest, name, rows, chosen))
+
+        return of
+
+    if "parts" not in trained:
+        return {}
+    every = options(trained, manifest)
+    return {name: prepare(name, every[name]) for name in manifest.tables if wanted(name, every[name])}
+
+
+def slide_floors(manifest: Manifest) -> dict[str, str]:
+    """Floors on the mean tile feature of a patient: {floor: modality}."""
+    if len(manifest.bags) == 1:
+        return {SLIDES: next(iter(manifest.bags))}
+    return {f"{SLIDES}, {name}": name for name in manifest.bags}
+
+
+def slide_means(manifest: Manifest, modality: str) -> pd.DataFrame:
+    """Mean feature of all tiles of each patient who has a tile, indexed by patient_id."""
+    import numpy as np
+    import pandas as pd
+
+    from nsclc_mtl.bags.cache import BagCache
+
+    means = {}
+    for patient, paths in manifest.bags[modality].items():
+        features, _ = BagCache(0)(paths)
+        if len(features):
+            means[patient] = features.mean(axis=0, dtype=np.float64)
+    return pd.DataFrame.from_dict(means, orient="index").add_prefix("feature ")
+
+
 def apart_tables(
-    trained: Mapping[str, Any], manifest: Manifest, tasks: Mapping[str, TaskSpec]
+    trained: Mapping[str, Any],
+    manifest: Manifest,
+    tasks: Mapping[str, TaskSpec],
+    wanted: Sequence[str] | None = None,
 ) -> tuple[dict[str, pd.DataFrame], str | None]:
-    """Tables that stand apart (stage, `cohort.stage_column`; tumour volume; the single columns of `cohort.floors`), and
-    the task that is the stage."""
+    """Tables that stand apart (stage, `cohort.stage_column`; tumour volume; mean slide feature; the single columns of
+    `cohort.floors`), and the task that is the stage. Slides are read only where `wanted` names them or is None."""
     from nsclc_mtl.commands.cohort import cohort_root
     from nsclc_mtl.tables import read
 
@@ -90,6 +137,9 @@ def apart_tables(
                 volumes.append(table[volume])
     if volumes:  # of several scans the one that most patients have
         apart["tumour volume"] = max(volumes, key=len)
+    for name, modality in slide_floors(manifest).items():
+        if wanted is None or name in wanted:
+            apart[name] = slide_means(manifest, modality)
     for name, told in (cohort.get("floors") or {}).items():
         modality, column = str(told["modality"]), str(told["column"])
         if modality not in manifest.tables:
@@ -122,12 +172,12 @@ def carry(
     read, theirs = there
     try:
         ours = open_cohort(trained)
-        apart, stage = apart_tables(trained, ours, tasks)
+        apart, stage = apart_tables(trained, ours, tasks, settings["floors"])
     except (Fault, OSError) as fault:
         run.say(f"note: no floors, because the training cohort is not at hand: {fault}")
         return None
     run.inputs += ours.inputs
-    away, _ = apart_tables(read, theirs, tasks)
+    away, _ = apart_tables(read, theirs, tasks, settings["floors"])
     if "stage" not in apart and stage is not None and not theirs.labels[stage]["value"].notna().any():
         stage = None
     members = splits["patient_id"].unique()
@@ -139,7 +189,7 @@ def carry(
         tables={n: _both(table, theirs.tables[n]) for n, table in ours.tables.items() if n in theirs.tables},
         labels=labels,
         repeated={n: replace(r, table=r.table.rename(index=lambda p: OURS + str(p), level=0)) for n, r in again},
-        patients=_both(ours.patients[[]], theirs.patients[[]]),
+        patients=_both(ours.patients[["site"]], theirs.patients[["site"]]),
     )
     parts = [(OURS + p, -1, "train") for p in members] + [(THEIRS + p, -1, "test") for p in external]
     made = fit_floors(

@@ -79,6 +79,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     from nsclc_mtl.commands import assemble, device
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.fold import long_table
+    from nsclc_mtl.commands.sites import strangers
 
     place, _ = device.lightning(settings["device"])
     trained, folder, folds = trained_run(settings)
@@ -97,6 +98,8 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     own = same_patients(read, trained, manifest, folder)
     tested, seen = parts_of(folder, ids, models, own)
     ids = held_out(ids, tested, models, bool(settings.get("patients")), run)
+    for name, count, how in strangers(manifest, ids, models):
+        run.say(f"note: {name}: {count} patients are of a site that training does not know: combat.unseen={how}")
     by = {p: [tested[p]] if p in tested else [f for f in models if f not in seen.get(p, ())] for p in ids}
     trained_on = [p for p in ids if not by[p]]
     by.update({p: list(models) for p in trained_on})

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Splits the cohort, trains every fold (or the one asked for) and writes `predictions.csv`."""
+    from nsclc_mtl.commands.assemble import options
     from nsclc_mtl.commands.cohort import open_cohort, split
+    from nsclc_mtl.commands.sites import unknown_sites
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
@@ -32,7 +34,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     splits = split(settings, manifest)
     enough(manifest, splits, settings["folds"]["min_events"])
     run.inputs += manifest.inputs
-    for note in manifest.notes:
+    for note in manifest.notes + unknown_sites(manifest, splits, options(settings, manifest)):
         run.say(f"note: {note}")
     run.say(
         f"{manifest.name}: {splits['patient_id'].nunique()} patients, modalities {', '.join(manifest.modalities)}, "

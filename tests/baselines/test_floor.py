@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.baselines.design import Design
-from nsclc_mtl.baselines.ridge import CoxLikelihood, GradesLikelihood, Rotation, baseline_hazard, newton
+from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood, baseline_hazard
+from nsclc_mtl.baselines.ridge import Rotation, newton
 from nsclc_mtl.metrics import classification, survival
 from nsclc_mtl.records import Repeated, TaskSpec
 
@@ -25,7 +26,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def lung() -> dict[str, Any]:
-    return json.loads((Path(__file__).parent / "golden" / "survival.json").read_text())
+    return json.loads((Path(__file__).parent.parent / "golden" / "survival.json").read_text())
 
 
 def study(n: int = 150, seed: int = 0, folds: int = 3) -> tuple[dict, dict, pd.DataFrame]:

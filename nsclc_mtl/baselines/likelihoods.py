@@ -1,0 +1,177 @@
+"""What the floors maximise: Cox's partial likelihood (Efron's ties) and proportional odds, with their derivatives."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Self
+
+import numpy as np
+
+
+class CoxLikelihood:
+    """Log partial likelihood with Efron's correction for ties (JASA, 1977), its slope and curvature."""
+
+    def __init__(self, z: np.ndarray, time: np.ndarray, event: np.ndarray) -> None:
+        order = np.argsort(time, kind="stable")
+        self.order = order
+        self.z, self.time, self.event = z[order], time[order], event[order]
+        dead = self.event == 1
+        times, counts = np.unique(self.time[dead], return_counts=True)
+        self.start_of = np.searchsorted(self.time, times, side="left")  # a risk set is a suffix of the sorted patients
+        self.group_of_dead = np.searchsorted(times, self.time[dead])
+        self.dead = np.flatnonzero(dead)
+        self.first_dead = np.r_[0, np.cumsum(counts)[:-1]].astype(int) if len(counts) else np.zeros(0, dtype=int)
+        self.seen = np.searchsorted(times, self.time, side="right")  # event times up to and including one's own
+        self.term = np.repeat(np.arange(len(times)), counts)
+        self.fraction = np.concatenate([np.arange(d) / d for d in counts]) if len(counts) else np.zeros(0)
+
+    def start(self) -> np.ndarray:
+        """No slope."""
+        return np.zeros(self.z.shape[1])
+
+    def columns(self, some: np.ndarray) -> Self:
+        """The same patients with some of the columns."""
+        made = copy(self)
+        made.z = self.z[:, some]
+        return made
+
+    def value(self, beta: np.ndarray) -> float:
+        """The log partial likelihood alone."""
+        return self._value(self.z @ beta)
+
+    def value_of(self, eta: np.ndarray) -> float:
+        """The log partial likelihood of linear predictors, patients in the order in which they were given."""
+        return self._value(eta[self.order])
+
+    def _value(self, eta: np.ndarray) -> float:
+        shift = eta.max()
+        e = np.exp(eta - shift)
+        died = np.bincount(self.group_of_dead, weights=e[self.dead], minlength=len(self.start_of))
+        phi = np.cumsum(e[::-1])[::-1][self.start_of][self.term] - self.fraction * died[self.term]
+        return float(eta[self.dead].sum() - np.log(phi).sum() - shift * len(phi))
+
+    def slopes(self, beta: np.ndarray) -> np.ndarray:
+        """The gradient alone, of all columns."""
+        eta = self.z @ beta
+        e = np.exp(eta - (eta.max() if len(eta) else 0.0))
+        load, _ = self._load(e)
+        return np.asarray(self.z.T @ (self.event - e * load))
+
+    def _load(self, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Hazard that each patient has seen up to its own time, and the denominator of every death."""
+        groups = len(self.start_of)
+        died = np.bincount(self.group_of_dead, weights=e[self.dead], minlength=groups)
+        phi = np.cumsum(e[::-1])[::-1][self.start_of][self.term] - self.fraction * died[self.term]
+        first = np.r_[0.0, np.cumsum(np.bincount(self.term, weights=1 / phi, minlength=groups))]
+        load = first[self.seen]
+        own = np.bincount(self.term, weights=self.fraction / phi, minlength=groups)
+        load[self.dead] -= own[self.group_of_dead]
+        return load, phi
+
+    def __call__(self, beta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value, gradient [axis] and negative Hessian [axis, axis] at the coefficients."""
+        eta = self.z @ beta
+        shift = eta.max() if len(eta) else 0.0
+        e = np.exp(eta - shift)
+        groups = len(self.start_of)
+        load, phi = self._load(e)
+        value = float(eta[self.dead].sum() - np.log(phi).sum() - shift * len(phi))
+        gradient = self.z.T @ (self.event - e * load)
+        ez = e[:, None] * self.z
+        sums = np.cumsum(ez[::-1], axis=0)[::-1][self.start_of]
+        # the dead are sorted by time, so each tied group is a stretch of them
+        tied = np.add.reduceat(ez[self.dead], self.first_dead, axis=0) if groups else sums
+        mean = (sums[self.term] - self.fraction[:, None] * tied[self.term]) / phi[:, None]
+        curvature = self.z.T @ (ez * load[:, None]) - mean.T @ mean
+        return value, gradient, curvature
+
+
+class GradesLikelihood:
+    """Log likelihood of proportional odds, P(Y > k) = sigma(z beta - theta_k); with two classes the logistic model.
+
+    Parameters: K - 1 cut-offs theta (not penalised), then beta. y: class numbers 0..K-1, every class occurring.
+    """
+
+    def __init__(self, z: np.ndarray, y: np.ndarray, classes: int) -> None:
+        self.z, self.y, self.classes = z, y.astype(int), classes
+        self.lower, self.upper = np.flatnonzero(self.y > 0), np.flatnonzero(self.y < classes - 1)
+
+    def start(self) -> np.ndarray:
+        """Cut-offs of the base rates, no slope."""
+        above = np.array([(self.y > k).mean() for k in range(self.classes - 1)])
+        return np.r_[-np.log(above / (1 - above)), np.zeros(self.z.shape[1])]
+
+    def columns(self, some: np.ndarray) -> Self:
+        """The same patients with some of the columns."""
+        made = copy(self)
+        made.z = self.z[:, some]
+        return made
+
+    def slopes(self, parameters: np.ndarray) -> np.ndarray:
+        """The gradient of beta alone, of all columns."""
+        sa, sb, _ = self._sides(parameters)
+        return np.asarray(self.z.T @ (1 - sa - sb))
+
+    def value(self, parameters: np.ndarray) -> float:
+        """The log likelihood alone."""
+        p = self._sides(parameters)[2]
+        return float(np.log(p).sum()) if (p > 0).all() else -np.inf
+
+    def _sides(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """P(Y >= y), P(Y > y) and P(Y = y) of every patient's own class y."""
+        cuts = self.classes - 1
+        theta, eta = parameters[:cuts], self.z @ parameters[cuts:]
+        a, b = np.full(len(eta), np.inf), np.full(len(eta), -np.inf)
+        a[self.lower] = eta[self.lower] - theta[self.y[self.lower] - 1]
+        b[self.upper] = eta[self.upper] - theta[self.y[self.upper]]
+        sa, sb = _sigma(a), _sigma(b)
+        # p = sigma(a) - sigma(b), written so that two values near 1 do not cancel
+        return sa, sb, np.where(b > 0, _sigma(-b) - _sigma(-a), sa - sb)
+
+    def __call__(self, parameters: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value, gradient and negative Hessian at (theta, beta)."""
+        cuts = self.classes - 1
+        n = len(self.y)
+        sa, sb, p = self._sides(parameters)
+        if (p <= 0).any():
+            return -np.inf, np.zeros(len(parameters)), np.eye(len(parameters))
+        da, db = sa * (1 - sa), sb * (1 - sb)
+        pull_a, pull_b = da / p, db / p
+        cut_gradient = np.bincount(self.y[self.upper], weights=pull_b[self.upper], minlength=cuts) - np.bincount(
+            self.y[self.lower] - 1, weights=pull_a[self.lower], minlength=cuts
+        )
+        gradient = np.r_[cut_gradient, self.z.T @ (1 - sa - sb)]
+        # second derivatives of log p in a and b; eta moves both, a cut-off only its own
+        aa = pull_a**2 - da * (1 - 2 * sa) / p
+        bb = pull_b**2 + db * (1 - 2 * sb) / p
+        ab = -pull_a * pull_b
+        of_a, of_b = np.zeros((n, cuts)), np.zeros((n, cuts))
+        of_a[self.lower, self.y[self.lower] - 1] = 1
+        of_b[self.upper, self.y[self.upper]] = 1
+        curvature = np.empty((len(parameters), len(parameters)))
+        curvature[cuts:, cuts:] = self.z.T @ (self.z * (da + db)[:, None])
+        cross = -(of_a * (aa + ab)[:, None] + of_b * (bb + ab)[:, None]).T @ self.z
+        curvature[:cuts, cuts:], curvature[cuts:, :cuts] = cross, cross.T
+        mixed = (of_a * ab[:, None]).T @ of_b
+        curvature[:cuts, :cuts] = of_a.T @ (of_a * aa[:, None]) + of_b.T @ (of_b * bb[:, None]) + mixed + mixed.T
+        return float(np.log(p).sum()), gradient, curvature
+
+    def proba(self, parameters: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Class probabilities of other patients. [patient, K]."""
+        cuts = self.classes - 1
+        above = _sigma((z @ parameters[cuts:])[:, None] - parameters[:cuts])
+        edges = np.concatenate([np.ones((len(z), 1)), above, np.zeros((len(z), 1))], axis=1)
+        return np.asarray(np.maximum(edges[:, :-1] - edges[:, 1:], 0))
+
+
+def baseline_hazard(risk: np.ndarray, time: np.ndarray, event: np.ndarray, when: np.ndarray) -> np.ndarray:
+    """Breslow's cumulative hazard of a patient of risk 0, at the times asked for. [when]."""
+    order = np.argsort(time, kind="stable")
+    t, e, r = time[order], event[order], np.exp(risk[order])
+    at_risk = np.cumsum(r[::-1])[::-1][np.searchsorted(t, t, side="left")]
+    total = np.cumsum(e / at_risk)
+    return np.asarray(np.r_[0.0, total][np.searchsorted(t, when, side="right")])
+
+
+def _sigma(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -700, 700))))
