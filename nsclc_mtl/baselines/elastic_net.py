@@ -36,7 +36,8 @@ class ElasticNet:
 
     def spaces(self, blocks: Sequence[Block], alone: Sequence[float]) -> list[Space]:
         """The tables side by side."""
-        return [Space(*(np.concatenate([b[part] for b in blocks], axis=1) for part in (0, 1)))]
+        train, test = (np.concatenate(side, axis=1) for side in zip(*blocks, strict=True))
+        return [Space(train, test)]
 
     def paths(self, space: Space, outcome: Outcome) -> list[NetPath]:
         """A path a share of the lasso, all from the weakest penalty that leaves no column."""
