@@ -13,6 +13,7 @@ import numpy as np
 
 from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood
 from nsclc_mtl.baselines.model import Block, Outcome, Said, Space
+from nsclc_mtl.records import UsageFault
 
 _NEWTON = 40
 _SWEEPS = 200
@@ -27,16 +28,21 @@ class ElasticNet:
     """
 
     def __init__(
-        self, l1_ratio: Sequence[float] = (0.2, 0.5, 0.9), steps: int = 15, weakest: float = 0.01, inner: int = 5
+        self,
+        l1_ratio: Sequence[float] | float = (0.2, 0.5, 0.9),
+        steps: int = 15,
+        weakest: float = 0.01,
+        inner: int = 5,
     ) -> None:
-        self.ratios, self.inner = tuple(float(r) for r in l1_ratio), inner
+        self.ratios, self.inner = tuple(map(float, np.atleast_1d(l1_ratio))), inner
         if not self.ratios or min(self.ratios) <= 0 or max(self.ratios) > 1:
-            raise ValueError(f"l1_ratio={list(self.ratios)} must lie above 0 and up to 1; 0 is floor=ridge")
+            raise UsageFault(f"floor.l1_ratio={list(self.ratios)} must lie above 0 and up to 1; 0 is floor=ridge")
         self.shares = np.geomspace(1.0, weakest, steps)
 
     def spaces(self, blocks: Sequence[Block], alone: Sequence[float]) -> list[Space]:
         """The tables side by side."""
-        return [Space(*(np.concatenate([b[part] for b in blocks], axis=1) for part in (0, 1)))]
+        train, test = (np.concatenate(side, axis=1) for side in zip(*blocks, strict=True))
+        return [Space(train, test)]
 
     def paths(self, space: Space, outcome: Outcome) -> list[NetPath]:
         """A path a share of the lasso, all from the weakest penalty that leaves no column."""

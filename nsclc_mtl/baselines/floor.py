@@ -66,7 +66,7 @@ def fit_floors(
     prepare: what is fitted on a fold's training patients and taken out of a table before anything else (ComBat).
     model: the family of linear models, `Ridge()` where none is given.
     """
-    model = model or Ridge()
+    family: Model = Ridge() if model is None else model
     extra = dict(apart or {})
     if STAGE not in extra and stage is not None and stage in labels and stage in tasks:
         extra = {STAGE: _stage_table(labels[stage], tasks[stage]), **extra}
@@ -89,7 +89,7 @@ def fit_floors(
             seen[name] = (prepare or {})[name](seen[name], training)
         designs = {name: Design(table, training) for name, table in seen.items()}
         blocks = {name: (design(seen[name], training), design(seen[name], test)) for name, design in designs.items()}
-        plain = {name: model.spaces([block], []) for name, block in blocks.items()}
+        plain = {name: family.spaces([block], []) for name, block in blocks.items()}
         found: dict[tuple[str, str], float] = {}  # what suited a task on one table alone
         for name, sees in floors.items():
             for task in tasks.values():
@@ -98,10 +98,10 @@ def fit_floors(
                 spaces = plain[sees[0]]
                 if len(sees) > 1:
                     alone = [found.get((task.name, b), np.nan) for b in sees]
-                    spaces = model.spaces([blocks[b] for b in sees], alone)
+                    spaces = family.spaces([blocks[b] for b in sees], alone)
                 rng = np.random.default_rng([seed, _number(str(fold)), _number(name), _number(task.name)])
                 days = (horizons or {}).get(task.name)
-                outputs, alone_by = _predict(model, task, spaces, labels[task.name].reindex(training), rng, days)
+                outputs, alone_by = _predict(family, task, spaces, labels[task.name].reindex(training), rng, days)
                 if len(sees) == 1:
                     found[task.name, sees[0]] = alone_by
                 frames.append(_long(f"floor:{name}", task, fold, test, outputs, labels[task.name]))

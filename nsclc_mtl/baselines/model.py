@@ -53,7 +53,9 @@ class Space:
 class Path(Protocol):
     """Fits of growing freedom."""
 
-    penalties: np.ndarray
+    @property
+    def penalties(self) -> np.ndarray:
+        """The penalties, strongest first."""
 
     def walk(self, z: np.ndarray, outcome: Outcome) -> Iterator[Said]:
         """A fit a penalty, strongest first, as exact as a search needs."""

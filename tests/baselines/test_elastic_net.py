@@ -10,6 +10,7 @@ from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.baselines.elastic_net import ElasticNet, elastic_net
 from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood
 from nsclc_mtl.baselines.model import Outcome, Space
+from nsclc_mtl.records import UsageFault
 
 
 def survivors(n: int, p: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -97,5 +98,5 @@ def test_floors_of_every_kind_of_task() -> None:
 
 
 def test_its_words() -> None:
-    with pytest.raises(ValueError, match="0 is floor=ridge"):
+    with pytest.raises(UsageFault, match="0 is floor=ridge"):
         ElasticNet([0.0, 0.5])
