@@ -133,7 +133,7 @@ class _Loader:
         file = declared.get("file") or self.cohort["patients"]["file"]
         table = self.folder.table(file, declared.get("id"))
         plain, dated = times.counted(declared, table, index, f"cohort.tasks.{spec.name}")
-        made = outcomes.labels(spec, applicable.plain_map(plain), dated, file)
+        made = outcomes.labels(spec, applicable.plain_map(plain), dated, file, self.notes)
         self.folder.matched(made.index, patients, file, float(declared.get("matched", 0.9)))
         applies = applicable.coded(declared, table).reindex(patients, fill_value=True)
         if "applicable" in made:  # a derived outcome may know that it does not exist

@@ -143,3 +143,37 @@ def test_repeated_rows_need_a_policy(real_data: Path) -> None:
     del cfg["modalities"]["rna"]["duplicates"]
     with pytest.raises(DataFault, match="more than once"):
         manifest.load(cfg, Path("out"), modalities=["rna"])
+
+
+def test_the_rules_give_the_labels_of_explicit_maps(cohorts: dict[str, tuple[dict[str, Any], Manifest]]) -> None:
+    """Stage, grade and response of the shipped TCGA cohorts by rule, against a map of every value."""
+    maps = {
+        ("tcga_lusc", "stage"): ("stage", {"1.0": 0, "2.0": 1, "3.0": 2, "4.0": 3}),
+        ("tcga_ucec", "grade"): ("grade", {"G1": 0, "G2": 1, "G3": 2}),
+        **{
+            (name, "response"): ("response", {
+                "Complete Remission/Response": 1, "Partial Remission/Response": 1, "Stable Disease": 0,
+                "Progressive Disease": 0,
+            })
+            for name in ("tcga_lusc", "tcga_ucec")
+        },
+    }  # fmt: skip
+    for (name, task), (column, numbers) in maps.items():
+        _, who = cohorts[name]
+        expected = who.patients[column].map(numbers).astype(float)
+        pd.testing.assert_series_equal(who.labels[task]["value"], expected, check_names=False)
+
+
+def test_substages_and_what_tcga_does_not_tell(real_data: Path) -> None:
+    cfg = settings("tcga_lusc", real_data)["cohort"]
+    stage = cfg["tasks"]["stage"]
+    stage["classes"] = ["IA", "IB", "IIA", "IIB", "IIIA", "IIIB", "IV"]
+    with pytest.raises(DataFault, match=r"'Stage III?' \(3 rows\).*none of the classes IA, IB"):
+        manifest.load(cfg, Path("out"), tasks=["stage"], modalities=["clinical"])
+    stage["map"].update({f"Stage {word}": None for word in ("I", "II", "III")})
+    made = manifest.load(cfg, Path("out"), tasks=["stage"], modalities=["clinical"]).labels["stage"]["value"]
+    assert made.value_counts().sort_index().tolist() == [90, 152, 65, 95, 63, 19, 7]
+    ucec = settings("tcga_ucec", real_data)["cohort"]
+    ucec["tasks"]["figo"] = {"kind": "ordinal", "rule": "ajcc_group", "column": "stage_raw", "edition": 7}
+    with pytest.raises(DataFault, match=r"'\[Not Applicable\]' \(548 rows\), which rule=ajcc_group does not read"):
+        manifest.load(ucec, Path("out"), tasks=["figo"], modalities=["clinical"])
