@@ -168,6 +168,7 @@ class TaskSpec:
     classes: tuple[str, ...] = ()  # lowest first; for `binary` the second one is the positive class
     columns: tuple[str, ...] = ()  # every column that holds the target or a part of it: never an input
     endpoint: str = ""  # for survival: OS, DSS, PFS, ...
+    landmark_days: float = 0.0  # for survival: times count from this day after the index date
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,8 @@ class Manifest:
     `labels[task]` has one row a patient, indexed by patient_id (text): column `value` (class number, float, NaN where
     unknown) for class tasks; columns `event` (1 = happened, 0 = censored, NaN = unknown) and `time_days` for survival.
     `tables[modality]` is indexed by patient_id and holds only the patients who have the modality.
-    `bags[modality]` maps patient_id to feature files; `volumes[modality]` to the cached crop.
+    `bags[modality]` maps patient_id to feature files; `volumes[modality]` to the cached crop. `series[modality]` has a
+    row a visit, indexed by (patient_id, days), in the order of time.
     """
 
     name: str
@@ -206,6 +208,7 @@ class Manifest:
     bags: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     repeated: dict[str, Repeated] = field(default_factory=dict)  # modality -> the same features under perturbed masks
     volumes: dict[str, dict[str, str]] = field(default_factory=dict)
+    series: dict[str, pd.DataFrame] = field(default_factory=dict)
     inputs: list[dict[str, str]] = field(default_factory=list)  # [{path, sha256}] of the tables that were read
     notes: list[str] = field(default_factory=list)  # what was left out and why, for the log and the report
     slides: pd.DataFrame | None = None  # slide_id (index), patient_id, path, ...
@@ -216,6 +219,19 @@ class Manifest:
     def ids(self) -> list[str]:
         """Patient ids, in the order of the table."""
         return list(self.patients.index)
+
+    def who(self, modality: str) -> list[str]:
+        """The patients who have a modality; nobody where the manifest does not have it."""
+        for files in (self.bags, self.volumes):
+            if modality in files:
+                return list(files[modality])
+        if modality in self.series:
+            return list(self.series[modality].index.unique(level=0))
+        return list(self.tables[modality].index) if modality in self.tables else []
+
+    def holders(self) -> dict[str, list[str]]:
+        """The patients who have each modality: tables first, then bags, volumes and series."""
+        return {name: self.who(name) for name in (*self.tables, *self.bags, *self.volumes, *self.series)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -238,6 +254,21 @@ class Bag:
 
 
 @dataclass
+class Series:
+    """Visits of several patients in one tensor, each patient's in the order of time; patient i owns rows
+    offsets[i]:offsets[i+1] (possibly none)."""
+
+    values: Tensor  # float [visit, column], scaled; 0 where not measured
+    measured: Tensor  # float [visit, column]: 1 where there is a value, else 0
+    time: Tensor  # float [visit], days from the index date, scaled
+    offsets: Tensor  # int64 [patient + 1], starts with 0
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The same visits on another device."""
+        return type(self)(*(part.to(*args, **kwargs) for part in (self.values, self.measured, self.time, self.offsets)))
+
+
+@dataclass
 class Target:
     """What a task should have said, for the patients of a batch."""
 
@@ -251,7 +282,7 @@ class Batch:
     """Some patients with whatever each of them has. Plain, not frozen: Lightning moves it between devices."""
 
     patients: list[str]
-    inputs: dict[str, Any]  # modality -> Bag | Tensor [patient, ...]; rows of absent patients hold zeros
+    inputs: dict[str, Any]  # modality -> Bag | Series | Tensor [patient, ...]; rows of absent patients hold zeros
     present: dict[str, Tensor]  # modality -> bool [patient]
     targets: dict[str, Target]  # task -> Target
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nsclc_mtl.bags.spots import Chosen
 from nsclc_mtl.features import store
 from nsclc_mtl.records import IntegrityFault
 
@@ -27,9 +28,17 @@ class BagCache:
             self.counted[key] = min((store.view_count(Path(path)) for path in paths), default=0)
         return self.counted[key]
 
-    def __call__(self, paths: Sequence[str], view: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, paths: Sequence[str], view: int | None = None, chosen: Chosen | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Features [tile, dim] and coords [tile, 2] of a patient's slides, one after the other; in another stain where
-        the number of a view is given."""
+        the number of a view is given; of spots the chosen genes."""
+        if chosen is not None:
+            key = (*paths, chosen.digest)
+            if key not in self.kept:
+                self._keep(key, chosen.read(paths))
+            self.kept.move_to_end(key)
+            return self.kept[key]
         if view is not None:
             _, coords = self(paths)
             key = (*paths, str(view))

@@ -16,7 +16,7 @@ from nsclc_mtl.bags.augment import wanted
 from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.dataset import Patient, PatientDataset, pack
 from nsclc_mtl.bags.fitted import Fitted, fit
-from nsclc_mtl.records import Bag, Batch, Manifest
+from nsclc_mtl.records import Bag, Batch, Manifest, Series
 
 
 class Shuffled(Sampler[int]):
@@ -118,7 +118,7 @@ def moved(batch: Batch, device: torch.device) -> Batch:
     """The batch on the device, record by record."""
     if device.type == "cpu":
         return batch
-    move: Callable[[Any], Any] = lambda x: x.to(device) if isinstance(x, (Tensor, Bag)) else x  # noqa: E731
+    move: Callable[[Any], Any] = lambda x: x.to(device) if isinstance(x, (Tensor, Bag, Series)) else x  # noqa: E731
     targets = {
         name: type(t)(move(t.known), move(t.value), None if t.event is None else move(t.event))
         for name, t in batch.targets.items()

@@ -11,9 +11,11 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
+from nsclc_mtl.bags import series
 from nsclc_mtl.bags.augment import changed
 from nsclc_mtl.bags.cache import BagCache, read_volume
 from nsclc_mtl.bags.fitted import Fitted
+from nsclc_mtl.bags.spots import Chosen
 from nsclc_mtl.records import Bag, Batch, IntegrityFault, Manifest, Target
 
 
@@ -22,7 +24,9 @@ class Patient:
     """One patient: arrays of the modalities that are there, and the labels that are known."""
 
     patient_id: str
-    inputs: dict[str, Any]  # modality -> array; bags: (features [tile, dim], coords [tile, 2])
+    inputs: dict[
+        str, Any
+    ]  # modality -> array; bags: (features [tile, dim], coords [tile, 2]); series: see `series.Visits`
     targets: dict[str, tuple[float, float, bool]]  # task -> value, event, known
 
 
@@ -48,10 +52,14 @@ class PatientDataset(Dataset[Patient]):
         self.augment, self.crops = augment, dict(crops or {})
         self.manifest, self.ids, self.fitted, self.cache = manifest, list(ids), fitted, cache
         self.seed, self.epoch, self.max_tiles = seed, 0, max_tiles
-        self.rows: dict[str, dict[str, np.ndarray]] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
         for name, table in manifest.tables.items():
             here = [p for p in self.ids if p in table.index]
             self.rows[name] = dict(zip(here, fitted.rows(manifest, name, here), strict=True))
+        for name, visits in manifest.series.items():
+            wanted, scale = visits[visits.index.get_level_values(0).isin(self.ids)], fitted.series[name]
+            self.rows[name] = {str(p): scale(rows.droplevel(0)) for p, rows in wanted.groupby(level=0)}
+        self.chosen = {name: Chosen.of(state) for name, state in fitted.bags.items() if "genes" in state}
         self.volumes: dict[str, np.ndarray] = {}
         self.targets = {task: _targets(labels.loc[self.ids]) for task, labels in manifest.labels.items()}
 
@@ -63,7 +71,8 @@ class PatientDataset(Dataset[Patient]):
         inputs: dict[str, Any] = {name: rows[patient] for name, rows in self.rows.items() if patient in rows}
         for name, bags in self.manifest.bags.items():
             if patient in bags:
-                features, coords = self.cache(bags[patient], self._view(bags[patient], index))
+                view, chosen = self._view(bags[patient], index), self.chosen.get(name)
+                features, coords = self.cache(bags[patient], view, chosen)
                 if len(features):  # a bag of no tile is a missing modality
                     inputs[name] = self._sample(features, coords, index)
         for name, volumes in self.manifest.volumes.items():
@@ -109,6 +118,9 @@ def pack(patients: Sequence[Patient], fitted: Fitted) -> Batch:
         present[name] = torch.tensor(have)
         if name in fitted.bags:
             inputs[name] = _pack_bag([p.inputs.get(name) for p in patients], dim)
+            continue
+        if name in fitted.series:
+            inputs[name] = series.pack([p.inputs.get(name) for p in patients], dim)
             continue
         shape = (1, *dim) if name in fitted.volumes else (dim,)
         block = np.zeros((n, *shape), np.float32)

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from nsclc_mtl.bags import spots
 from nsclc_mtl.bags.cache import BagCache, read_volume
+from nsclc_mtl.bags.series import SeriesScale
 from nsclc_mtl.bags.sites import fit_sites, without_sites
 from nsclc_mtl.records import DataFault, Manifest
 from nsclc_mtl.tables.encode import TableEncoder
@@ -23,8 +25,9 @@ class Fitted:
     tables: dict[str, TableEncoder] = field(default_factory=dict)
     combat: dict[str, Combat] = field(default_factory=dict)  # modality -> site effects that are taken out of its table
     robust: dict[str, dict[str, Any]] = field(default_factory=dict)  # modality -> ICC of its features, and those kept
-    bags: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # modality -> {mean, sd} per feature
+    bags: dict[str, dict[str, Any]] = field(default_factory=dict)  # modality -> {mean, sd} per feature; spots: genes
     volumes: dict[str, list[int]] = field(default_factory=dict)  # modality -> shape [z, y, x]
+    series: dict[str, SeriesScale] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled by the tasks: bins, cut-offs
     patterns: list[list[str]] = field(default_factory=list)  # combinations of modalities that were trained
     trust: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> temperature and sets, from calibration
@@ -33,7 +36,9 @@ class Fitted:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
         plain = {name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust", "robust")}
-        return {"tables": tables, "combat": {name: made.state() for name, made in self.combat.items()}, **plain}
+        combat = {name: made.state() for name, made in self.combat.items()}
+        series = {name: scale.state() for name, scale in self.series.items()}
+        return {"tables": tables, "combat": combat, "series": series, **plain}
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
@@ -42,6 +47,8 @@ class Fitted:
         kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
         later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "robust")}
         later["combat"] = {name: Combat.load(s) for name, s in (state.get("combat") or {}).items()}
+
+        later["series"] = {name: SeriesScale.load(s) for name, s in (state.get("series") or {}).items()}
         return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()}, **later)
 
     def rows(self, manifest: Manifest, name: str, ids: Sequence[str]) -> np.ndarray:
@@ -54,11 +61,12 @@ class Fitted:
         return self.tables[name].transform(without_sites(manifest, whole, combat).loc[list(ids)])
 
     def dims(self) -> dict[str, Any]:
-        """Input size of each modality: columns of a table, features of a tile, shape of a volume."""
+        """Input size of each modality: columns of a table or a visit, features of a tile, shape of a volume."""
         return {
             **{name: encoder.dim for name, encoder in self.tables.items()},
             **{name: len(scale["mean"]) for name, scale in self.bags.items()},
             **{name: tuple(shape) for name, shape in self.volumes.items()},
+            **{name: len(scale.columns) for name, scale in self.series.items()},
         }
 
 
@@ -68,8 +76,7 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
     Raises DataFault where none of them has a modality.
     """
     made = Fitted()
-    sources: dict[str, Any] = {**{n: t.index for n, t in manifest.tables.items()}, **manifest.bags, **manifest.volumes}
-    sources = {name: set(source) for name, source in sources.items()}
+    sources = {name: set(patients) for name, patients in manifest.holders().items()}
     for name, have in sources.items():
         if have.isdisjoint(train):
             raise DataFault(
@@ -94,7 +101,14 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
             clip=chosen.get("clip", 5.0),
         )
     for name, paths in manifest.bags.items():
-        made.bags[name] = _tile_scale([paths[p] for p in train if p in paths], cache)
+        of = [paths[p] for p in train if p in paths]
+        if manifest.modalities[name].kind == "spots":
+            made.bags[name] = spots.fit(of, options.get(name, {}).get("top_variance"), name)
+        else:
+            made.bags[name] = _tile_scale(of, cache)
+    for name, visits in manifest.series.items():
+        rows = visits[visits.index.get_level_values(0).isin(list(train))]
+        made.series[name] = SeriesScale.fit(rows, name, options.get(name, {}).get("clip", 5.0))
     for name, volumes in manifest.volumes.items():
         made.volumes[name] = list(read_volume(next(iter(volumes.values()))).shape)
     seen = {tuple(n for n in sources if p in sources[n]) for p in train}

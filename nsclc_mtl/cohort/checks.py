@@ -99,9 +99,8 @@ def having(manifest: Manifest) -> dict[str, pd.Series]:
     index = manifest.patients.index
     out = {}
     for name in manifest.modalities:
-        source = manifest.tables.get(name)
-        ids = list(manifest.bags.get(name) or manifest.volumes.get(name) or ()) if source is None else source.index
-        out[name] = pd.Series(np.isin(index.to_numpy(str), np.array(list(ids), str)).astype(int), index=index) == 1
+        ids = np.array(manifest.who(name), str)
+        out[name] = pd.Series(np.isin(index.to_numpy(str), ids).astype(int), index=index) == 1
     return out
 
 

@@ -92,6 +92,12 @@ class Folder:
             )
         return made
 
+    def rows(self, file: str) -> pd.DataFrame:
+        """A table of text as it stands, several rows a patient, numbered from 0."""
+        path = self.path(file)
+        self.inputs[file] = {"path": file, "sha256": read.sha256(path)}
+        return read.read_text(path, ids=self.id)
+
     def vectors(self, file: str) -> pd.DataFrame:
         """A table of numbers by patient id, from a `.npz` of patient id -> vector."""
         path = self.root / file

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from nsclc_mtl.cohort import barcodes, feature_tables, scan_files, times
+from nsclc_mtl.cohort import feature_tables, owners, scan_files, sections, times, visits
 from nsclc_mtl.cohort.folder import Absent, Folder
 from nsclc_mtl.features import store
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, UsageFault
 from nsclc_mtl.tables import read
 
-KINDS = ("bag", "clinical", "deep", "omics", "radiomics", "vector", "volume")
+KINDS = ("bag", "clinical", "deep", "omics", "radiomics", "series", "spots", "vector", "volume")
 
 
 @dataclass
@@ -50,6 +48,12 @@ def fill(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> int:
     if spec.kind == "volume":
         manifest.volumes[spec.name] = crops = volumes(sources, manifest, spec)
         return len(crops)
+    if spec.kind == "spots":
+        manifest.bags[spec.name] = found = sections.spots(sources, manifest, spec)
+        return len(found)
+    if spec.kind == "series":
+        manifest.series[spec.name] = visits.series(sources, manifest, spec)
+        return len(manifest.who(spec.name))
     table = feature_tables.table(sources, manifest, spec)
     if len(table):
         manifest.tables[spec.name] = table
@@ -67,7 +71,7 @@ def made_by(spec: ModalitySpec) -> str:
 def bags(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[str, list[str]]:
     """Feature files of every patient who has a slide with tiles; fills `manifest.slides`. `Absent` without one."""
     file = spec.options.get("table", "slides.csv")
-    slides = _rows(sources, manifest, spec, sources.folder.table(file, "slide_id", ids="text"), file)
+    slides = owners.rows(sources, manifest, spec, sources.folder.table(file, "slide_id", ids="text"), file)
     if "path" not in slides:
         raise DataFault(f"'{file}' has no column 'path'")
     manifest.slides = slides
@@ -104,7 +108,7 @@ def volumes(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[st
         scans = scan_files.table(sources.folder.root, sources.cohort, manifest.patients.index).set_index("scan_id")
     else:
         scans = sources.folder.table(file, "scan_id", ids="text")
-    scans = _rows(sources, manifest, spec, scans, file)
+    scans = owners.rows(sources, manifest, spec, scans, file)
     wanted = spec.options.get("scan_modality")
     derived = sources.out / "scans" / scan_files.made(spec, "volumes", sources.keys)
     found: dict[str, str] = {}
@@ -119,26 +123,6 @@ def volumes(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[st
     if not found:
         raise Absent(f"no volumes of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
     return found
-
-
-def _rows(sources: Sources, manifest: Manifest, spec: ModalitySpec, table: pd.DataFrame, file: str) -> pd.DataFrame:
-    """The rows of slides or scans whose patients are the cohort's, by their ids, and which were known in time."""
-    options = spec.options
-    style = options.get("ids") or sources.folder.ids
-    if "patient_id" not in table and style != "tcga":
-        raise DataFault(f"'{file}' has no column 'patient_id'")
-    ids = table.get("patient_id", table.index)  # the barcode of a slide begins with the patient
-    blank = table.index[ids.str.strip() == ""]
-    if len(blank):
-        raise DataFault(f"'{file}': {blank[0]} has no patient_id ({len(blank)} such rows); fill it or drop the row")
-    table = table.assign(patient_id=barcodes.patients(ids, style, f"'{file}'"))
-    least = float(options.get("matched", 0.9))
-    sources.folder.matched(
-        pd.Index(table["patient_id"]), manifest.patients.index, file, least, {"bag": "slides"}.get(spec.kind, "scans")
-    )
-    ours = table[table["patient_id"].isin(manifest.patients.index)]
-    out = feature_tables.too_late(sources, spec, ours, list(ours["patient_id"]), file)
-    return table.drop(index=out)
 
 
 _SOME_TILES = 100_000  # bytes: a larger feature file holds a tile, and need not be opened to know it

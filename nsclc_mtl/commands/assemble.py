@@ -83,7 +83,13 @@ def save_fitted(
 ) -> None:
     """`fitted.json`: everything fitted on the fold's training patients, and the parts that the model is made of."""
     tasks = {
-        n: {"kind": s.kind, "classes": list(s.classes), "columns": list(s.columns), "endpoint": s.endpoint}
+        n: {
+            "kind": s.kind,
+            "classes": list(s.classes),
+            "columns": list(s.columns),
+            "endpoint": s.endpoint,
+            "landmark_days": s.landmark_days,
+        }
         for n, s in specs.items()
     }
     state = {"fitted": fitted.state(), "tasks": tasks, "modalities": {n: dict(m) for n, m in modalities.items()}}
@@ -106,7 +112,7 @@ def load_fold(
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise IntegrityFault(f"'{folder.name}/fitted.json' is missing or not of this version; train again") from error
     specs = {
-        n: TaskSpec(n, t["kind"], tuple(t["classes"]), tuple(t["columns"]), t["endpoint"])
+        n: TaskSpec(n, t["kind"], tuple(t["classes"]), tuple(t["columns"]), t["endpoint"], t.get("landmark_days", 0.0))
         for n, t in state["tasks"].items()
     }
     members = []

@@ -185,10 +185,7 @@ def _folder(path: str, cfg: Mapping[str, Any]) -> Path:
 
 def _usable(manifest: Manifest) -> list[str]:
     """Patients with at least one modality and one label; the others are noted."""
-    have: set[str] = set()
-    for sources in (manifest.tables, manifest.bags, manifest.volumes):
-        for source in sources.values():
-            have |= set(source if isinstance(source, dict) else source.index)
+    have = {patient for patients in manifest.holders().values() for patient in patients}
     known: set[str] = set()
     for frame in manifest.labels.values():
         known |= set(frame.index[frame.notna().all(axis=1)])

@@ -143,6 +143,7 @@ def tasks_of(path: Path, manifest: Manifest) -> dict[str, TaskSpec]:
             tuple(said.get("classes") or ()),
             manifest.tasks[name].columns if name in manifest.tasks else (),
             said.get("endpoint") or "",
+            float(said.get("landmark_days") or 0.0),
         )
         for name, said in trained.items()
     }

@@ -88,7 +88,8 @@ def _draw(of: Explained, slide_id: str, coords: np.ndarray, maps: Mapping[str, n
     from nsclc_mtl.explain import attention
     from nsclc_mtl.slides.reader import open_slide
 
-    assert of.manifest.slides is not None
+    if of.manifest.slides is None or slide_id not in of.manifest.slides.index:
+        return  # spots: a section has no picture of its own here
     row = of.manifest.slides.loc[slide_id]
     path = cohort_root(of.read) / row["path"]
     if path.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"}:

@@ -163,7 +163,7 @@ def narrowed(manifest: Manifest, specs: Mapping[str, Any], modalities: Mapping[s
             )
     manifest.labels = {name: manifest.labels[name] for name in specs}
     manifest.tasks = dict(specs)
-    for sources in (manifest.tables, manifest.bags, manifest.volumes):
+    for sources in (manifest.tables, manifest.bags, manifest.volumes, manifest.series):
         for name in [n for n in sources if n not in modalities]:
             del sources[name]
     manifest.modalities = {n: m for n, m in manifest.modalities.items() if n in modalities}
@@ -174,10 +174,7 @@ def narrowed(manifest: Manifest, specs: Mapping[str, Any], modalities: Mapping[s
 
 def wanted_patients(settings: Mapping[str, Any], manifest: Manifest) -> list[str]:
     """Patients to predict: those asked for, or everybody with at least one modality of the model."""
-    have: set[str] = set()
-    for sources in (manifest.tables, manifest.bags, manifest.volumes):
-        for source in sources.values():
-            have |= set(source if isinstance(source, dict) else source.index)
+    have = {patient for patients in manifest.holders().values() for patient in patients}
     asked = settings.get("patients")
     ids = [str(p) for p in asked] if asked else [p for p in manifest.ids if p in have]
     strange = [p for p in ids if p not in manifest.patients.index]
@@ -251,9 +248,9 @@ def looked_at(
     names = list(next(iter(models.values()))[1].fitted.dims())
     patterns = {frozenset(pattern) for _, data in models.values() for pattern in data.fitted.patterns}
     hides = float(trained["fusion"].get("modality_dropout") or 0) > 0
-    rows = []
+    rows, holders = [], {name: set(manifest.who(name)) for name in names}
     for patient in ids:
-        have = frozenset(n for n in names if patient in _source(manifest, n))
+        have = frozenset(n for n in names if patient in holders[n])
         known = any(have <= seen if hides else have == seen for seen in patterns)
         if not known and not allow:
             raise DataFault(
@@ -271,13 +268,6 @@ def looked_at(
             }
         )
     return pd.DataFrame(rows).set_index("patient_id")
-
-
-def _source(manifest: Manifest, name: str) -> Any:
-    for sources in (manifest.bags, manifest.volumes):
-        if name in sources:
-            return sources[name]
-    return manifest.tables[name].index if name in manifest.tables else ()
 
 
 def combine(

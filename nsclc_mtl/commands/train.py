@@ -173,6 +173,7 @@ def describe(manifest: Manifest, folder: Path) -> None:
             "kind": spec.kind,
             "classes": list(spec.classes),
             "endpoint": spec.endpoint,
+            "landmark_days": spec.landmark_days,
             "known": int(manifest.labels[name].notna().all(axis=1).sum()),
             "events": int(manifest.labels[name]["event"].sum()) if spec.kind == "survival" else None,
         }
@@ -181,7 +182,7 @@ def describe(manifest: Manifest, folder: Path) -> None:
     modalities = {
         name: {
             "kind": spec.kind,
-            "patients": len(manifest.tables.get(name, manifest.bags.get(name, manifest.volumes.get(name, ())))),
+            "patients": len(manifest.who(name)),
         }
         for name, spec in manifest.modalities.items()
     }

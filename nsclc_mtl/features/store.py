@@ -37,6 +37,7 @@ GEOMETRY = (
     "downsample",
     "name",
 )
+PER_COLUMN = ("genes",)  # datasets with an entry a column of the features, not a row
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REMNANT = re.compile(r"(?P<item>.+)\.(h5|pt|npz|geojson|jpg|png)(\.[0-9a-f]{8})?\.tmp")
 
@@ -133,7 +134,9 @@ def is_complete(path: Path, config_hash: str, deep: bool = False) -> bool:
             if not attrs.get("complete", 0) or attrs.get("config_hash", "") != config_hash:
                 return False
             data = [name for name in file if isinstance(file[name], h5py.Dataset)]
-            if not {"coords", "vector"} & set(data) or any(_rows(file[name]) != attrs["rows"] for name in data):
+            if not {"coords", "vector"} & set(data) or any(
+                _rows(file[name]) != attrs["rows"] for name in data if name not in PER_COLUMN
+            ):
                 return False
             # HDF5 itself refuses a file cut short; rows that were dropped by a valid edit show in the count.
             return not deep or attrs["content_sha256"] == _digest({name: file[name][()] for name in data}, _noted(file))
@@ -176,15 +179,19 @@ def read_tiles(path: Path) -> Tiles:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
-    """A complete HDF5 file of datasets and attributes. No clock times are kept."""
+def publish(
+    path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any], compression: str | None = None
+) -> None:
+    """A complete HDF5 file of datasets and attributes, compressed where HDF5's word for it is given. No clock times are
+    kept."""
     with published(path) as aside:
         with h5py.File(aside, "w", track_order=False) as file:
             for name, array in data.items():
                 head = (1,) if name == "views" else ()  # one view is read at a time
                 tail = array.shape[len(head) :]
                 chunks = (*head, min(tail[0], 1024), *tail[1:]) if array.size else None
-                file.create_dataset(name, data=array, chunks=chunks, track_times=False)
+                packed = compression if chunks else None
+                file.create_dataset(name, data=array, chunks=chunks, track_times=False, compression=packed)
             plain = {key: value for key, value in attrs.items() if key not in layouts.RECORD or key == "config_hash"}
             as_json = sorted(
                 k

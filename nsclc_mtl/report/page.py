@@ -232,11 +232,7 @@ def flow(
         sites = patients["site"].nunique() if "site" in patients else 0
         out["total"].append({"patients": total, "sites": sites})
         for name, spec in manifest.modalities.items():
-            holders: Any = manifest.tables.get(name)
-            holders = (
-                holders.index if holders is not None else manifest.bags.get(name) or manifest.volumes.get(name) or {}
-            )
-            n = len(patients.index.intersection(list(holders)))
+            n = len(patients.index.intersection(manifest.who(name)))
             out["modalities"].append({"name": name, "kind": spec.kind, "n": n, "share": n / max(total, 1)})
         for name in results:
             out["labels"].append(_label_row(results[name].task, manifest.labels[name].reindex(patients.index)))

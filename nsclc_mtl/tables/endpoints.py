@@ -24,7 +24,7 @@ NAMES = {
     "EFS": "event-free survival",
     "TTP": "time to progression",
 }
-"""As FDA's guidance on endpoints of cancer trials (2018) has them, the intervals as TCGA-CDR (Liu et al., Cell 2018)."""
+"""As FDA's guidance on cancer trial endpoints (2018) has them, the intervals as TCGA-CDR (Liu et al., Cell 2018)."""
 COUNTS = {
     "OS": (("death",), ()),
     "PFS": (("progression", "death"), ()),

@@ -12,6 +12,7 @@ from nsclc_mtl.records import DataFault, TaskSpec, UsageFault
 from nsclc_mtl.tables import cells, endpoints, grade, iaslc, response, stage
 from nsclc_mtl.tables.read import MISSING
 
+DAYS = cells.DAYS
 ZERO = ("refuse", "half_day", "drop")
 """What becomes of a follow-up of zero days."""
 KINDS = ("binary", "multiclass", "ordinal", "survival")
@@ -48,15 +49,19 @@ def _survival_spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
     where, called = f"cohort.tasks.{name}", endpoints.endpoint(name, declared)
     if declared.get("zero", "refuse") not in ZERO:
         raise UsageFault(f"{where}.zero={declared['zero']!r} is none of {', '.join(ZERO)}")
+    landmark = declared.get("landmark_days") or 0
+    if isinstance(landmark, (str, bool)) or landmark < 0:
+        raise UsageFault(f"{where}.landmark_days={landmark!r} is no number of days after the index date")
     if declared.get("events_any") is not None:
         columns = endpoints.declared_columns(name, declared)
-        return TaskSpec(name, "survival", (), (*columns, *declared.get("also", ())), called)
+        return TaskSpec(name, "survival", (), (*columns, *declared.get("also", ())), called, float(landmark))
     for word in ("time", "unit", "event", "events"):
         if not declared.get(word):
             raise UsageFault(f"{where} declares no `{word}`; a survival task needs time, unit, event, events")
     endpoints.check_unit(where, declared["unit"])
     endpoints.check_events(where, declared["events"])
-    return TaskSpec(name, "survival", (), (declared["time"], declared["event"], *declared.get("also", ())), called)
+    columns = (declared["time"], declared["event"])
+    return TaskSpec(name, "survival", (), (*columns, *declared.get("also", ())), called, float(landmark))
 
 
 def labels(
@@ -92,19 +97,22 @@ def _survival(
 ) -> pd.DataFrame:
     if declared.get("events_any") is not None:
         event, time = endpoints.composite(spec.name, declared, table, file, notes)
-        return _at_risk(spec, declared, event, time, f"'{file}' (the first of its events)")
+        return _at_risk(spec, declared, event, time, f"'{file}' (the first of its events)", notes)
     events = {str(k): v for k, v in declared["events"].items()}
     status = cells.column(table, declared["event"], file)
     cells.all_named(status, events, f"cohort.tasks.{spec.name}.events", file, declared["event"])
     event = status.map(events.get).astype(float)
     time = cells.times(table, declared["time"], declared["unit"], file)
-    return _at_risk(spec, declared, event, time, f"'{file}' column '{declared['time']}'")
+    return _at_risk(spec, declared, event, time, f"'{file}' column '{declared['time']}'", notes)
 
 
 def _at_risk(
-    spec: TaskSpec, declared: Mapping[str, Any], event: pd.Series, time: pd.Series, where: str
+    spec: TaskSpec, declared: Mapping[str, Any], event: pd.Series, time: pd.Series, where: str, notes: list[str]
 ) -> pd.DataFrame:
-    """Events and times of those whose time is positive; what becomes of the others is declared."""
+    """Events and times of those whose time is positive; what becomes of the others is declared.
+
+    Behind a landmark only those count who were still at risk, from that day on (Anderson et al., J Clin Oncol 1983).
+    """
     negative = time.index[time < 0]
     if len(negative) and declared.get("negative", "refuse") != "drop":
         raise DataFault(
@@ -112,6 +120,14 @@ def _at_risk(
             "drop (before the index date: no label)"
         )
     time = time.mask(time < 0)
+    if spec.landmark_days:
+        gone = event.notna() & (time <= spec.landmark_days)
+        if gone.any():
+            notes.append(
+                f"{spec.name}: {int(gone.sum())} patients had the event or left by day {spec.landmark_days:g}, the "
+                "landmark: no label"
+            )
+        time = (time - spec.landmark_days).mask(gone)
     zero = time.index[(time == 0) & event.notna()]
     policy = declared.get("zero", "refuse")
     if len(zero) and policy == "refuse":
