@@ -15,7 +15,7 @@ from nsclc_mtl.tables import applicable, outcomes, read
 from nsclc_mtl.tables.covariates import covariates
 
 Tables = dict[str, Table]
-SLIDES = ("slide_id", "scan_id")  # ids of tables with several rows a patient
+SLIDES = ("slide_id", "scan_id", "section_id")  # ids of tables with several rows a patient
 
 
 def tables(cohort: Mapping[str, Any], tasks: Sequence[str] | None, modalities: Sequence[str] | None) -> list[Table]:
@@ -100,6 +100,8 @@ def _table_of(cohort: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[st
     kind = options.get("kind")
     if kind == "bag":
         return str(options.get("table", "slides.csv")), "slide_id"
+    if kind == "spots":
+        return str(options.get("table", "spots.csv")), "section_id"
     if kind == "volume":
         return ("", "") if cohort.get("scans") else (str(options.get("table", scan_files.FILE)), "scan_id")
     if kind in ("clinical", "omics", "radiomics") and options.get("file"):
@@ -165,7 +167,10 @@ def _task(
     _ids(table, column, style, unique=True)
     owners = _patients(table, column, style)
     plain = applicable.plain_map(times.plain(task))
-    if spec.kind == "survival" and {plain["time"], plain["event"]} <= set(table.frame):
+    if spec.kind == "survival" and "time" not in plain:  # composed of components: the labels themselves are asked
+        for of in spec.columns:
+            table.add(of)
+    elif spec.kind == "survival" and {plain["time"], plain["event"]} <= set(table.frame):
         events = {str(value): meant for value, meant in plain["events"].items()}
         table.add(plain["event"], rules.mapped(task["events"], f"cohort.tasks.{name}.events"))
         happened = table.frame[plain["event"]].str.strip()
@@ -177,9 +182,12 @@ def _task(
     elif spec.kind == "survival":
         table.add(plain["event"])
         table.add(plain["time"])
+    elif "rule" in task:
+        for of in spec.columns:
+            table.add(of)
     elif isinstance(plain.get("column"), str):
         named = task.get("map") or {c: c for c in spec.classes}
-        table.add(plain["column"], *([] if "rule" in task else [rules.mapped(named, f"cohort.tasks.{name}.map")]))
+        table.add(plain["column"], rules.mapped(named, f"cohort.tasks.{name}.map"))
     yield from _unmatched(file, owners, patients, float(task.get("matched", 0.9)))
 
 
@@ -204,7 +212,7 @@ def _modality(
         _ids(table, column, "text", unique=True)
         if style != "tcga" or "patient_id" in table.frame:
             table.add("patient_id", rules.filled())
-        table.add("path" if column == "slide_id" else "image")
+        table.add("image" if column == "scan_id" else "path")
         owners = _patients(table, "patient_id" if "patient_id" in table.frame else column, style)
     else:
         _ids(table, column, style, unique=options.get("duplicates", "refuse") == "refuse")
