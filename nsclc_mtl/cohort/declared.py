@@ -168,8 +168,8 @@ def _task(
     owners = _patients(table, column, style)
     plain = applicable.plain_map(times.plain(task))
     if spec.kind == "survival" and "time" not in plain:  # composed of components: the labels themselves are asked
-        for of in spec.columns:
-            table.add(of)
+        for part in _own(spec, task):
+            table.add(part)
     elif spec.kind == "survival" and {plain["time"], plain["event"]} <= set(table.frame):
         events = {str(value): meant for value, meant in plain["events"].items()}
         table.add(plain["event"], rules.mapped(task["events"], f"cohort.tasks.{name}.events"))
@@ -183,12 +183,17 @@ def _task(
         table.add(plain["event"])
         table.add(plain["time"])
     elif "rule" in task:
-        for of in spec.columns:
-            table.add(of)
+        for part in _own(spec, task):
+            table.add(part)
     elif isinstance(plain.get("column"), str):
         named = task.get("map") or {c: c for c in spec.classes}
         table.add(plain["column"], rules.mapped(named, f"cohort.tasks.{name}.map"))
     yield from _unmatched(file, owners, patients, float(task.get("matched", 0.9)))
+
+
+def _own(spec: Any, task: Mapping[str, Any]) -> list[str]:
+    """The columns that a task is read from, without those that are only kept from the inputs."""
+    return [name for name in spec.columns if name not in (task.get("also") or ())]
 
 
 def _modality(

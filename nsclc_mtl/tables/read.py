@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import hashlib
 import io
 import re
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from nsclc_mtl.records import DataFault
+from nsclc_mtl.tables.text import (
+    SPREADSHEETS,
+    cells_of,
+    decode,
+    rectangular,
+    separator_of,
+    some,
+    spreadsheet,
+    with_points,
+)
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None", "[Not Available]", "[Unknown]", "[Not Evaluated]")
 """Words that mean "not known" in a value column. In an id column they are ids like any other."""
-SPREADSHEETS = (".xlsx", ".xls", ".ods")
 
 
 def sha256(path: Path) -> str:
@@ -29,28 +34,38 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_text(path: Path, ids: str | Sequence[str] | None = None) -> pd.DataFrame:
+def plain(column: object) -> str:
+    """The name as written of a column that stood in a table more than once: `TP53 #2` is the second TP53.
+
+    >>> plain("TP53 #2"), plain("TP53"), plain("HLA #A")
+    ('TP53', 'TP53', 'HLA #A')
+    """
+    name, mark, number = str(column).rpartition(" #")
+    return name if mark and number.isdigit() else str(column)
+
+
+def read_text(path: Path, ids: str | Sequence[str] | None = None, *, repeats: bool = False) -> pd.DataFrame:
     """All cells of a CSV (also zipped, `;`- or tab-separated, with BOM, UTF-16) or Parquet file as text, blanks as ''.
 
     In a `;`-separated file the comma of a number becomes a point, except in the columns `ids`, which are text as
-    written. Raises DataFault where the file is absent, empty or a spreadsheet, repeats a column, has ragged rows, or
-    writes numbers in two ways.
+    written. With `repeats` a column may stand there several times, and the second one comes out as `NAME #2` (see
+    `plain`); never the columns `ids`. Raises DataFault where the file is absent, empty or a spreadsheet, repeats a
+    column, has ragged rows, or writes numbers in two ways.
     """
     named = [ids] if isinstance(ids, str) else list(ids or ())
     if not path.is_file():
         raise DataFault(f"no table '{path.name}' in '{path.parent.name}/'; correct the cohort's `file` or its root")
     if path.suffix.lower() in SPREADSHEETS:
-        raise DataFault(_spreadsheet(path.name))
+        raise DataFault(spreadsheet(path.name))
     if path.suffix.lower() == ".parquet":
         return _parquet(path, named)
     text = decode(path)
-    separator = _separator(text)
-    _rectangular(text, separator, path.name)
-    # object rather than str: one block of memory, where thousands of columns of Arrow strings take seconds to touch
-    frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=object, keep_default_na=False, index_col=False)
+    separator = separator_of(text)
+    header = rectangular(text, separator, path.name, named, repeats)
+    frame = cells_of(text, separator, header)
     if separator == ";":  # the decimal comma travels with the semicolon
         values = [name for name in frame.columns if name not in named]
-        frame[values] = _with_points(frame[values], path.name)
+        frame[values] = with_points(frame[values], path.name)
     return frame
 
 
@@ -59,23 +74,13 @@ def line_numbers(path: Path) -> list[int]:
     if path.suffix.lower() == ".parquet":
         return list(range(1, len(pd.read_parquet(path)) + 1))
     text = decode(path)
-    rows = csv.reader(io.StringIO(text), delimiter=_separator(text))
+    rows = csv.reader(io.StringIO(text), delimiter=separator_of(text))
     starts, before = [], 0
     for row in rows:
         if len(row) > 1 or (row and row[0].strip()):
             starts.append(before + 1)
         before = rows.line_num
     return starts[1:]
-
-
-def _separator(text: str) -> str:
-    """The sign that stands most often between the names of the columns."""
-    first = text.lstrip("\n").split("\n", 1)[0]
-    return max(",;\t", key=re.sub(r'"[^"]*"', "", first).count)
-
-
-def _spreadsheet(file: str) -> str:
-    return f"'{file}' is a spreadsheet; save it as CSV (ids and dates as text) and name that file"
 
 
 def _parquet(path: Path, ids: Sequence[str]) -> pd.DataFrame:
@@ -96,108 +101,21 @@ def _parquet(path: Path, ids: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-_COMMA = r"^([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)$"
-_POINT = r"^[+-]?\d*\.\d+(?:[eE][+-]?\d+)?$"
-_THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?$"
+def read_indexed(path: Path, column: str, *, unique: bool = True, repeats: bool = False) -> pd.DataFrame:
+    """A table of text indexed by patient id (text, as written). Raises DataFault on absent, blank or repeated ids.
 
-
-def _with_points(cells: pd.DataFrame, file: str) -> pd.DataFrame:
-    """Cells with a decimal point for the decimal comma. Raises DataFault where a column holds both, or a number such as
-    1.234 beside decimal commas may be a thousand."""
-    commas = {name: cells[name].str.match(_COMMA) for name in cells}
-    used = [name for name, found in commas.items() if found.any()]
-    if not used:
-        return cells
-    for name in cells:
-        doubt = cells[name].str.match(_POINT if name in used else _THOUSANDS) | cells[name].str.match(_THOUSANDS)
-        if doubt.any():
-            value = cells[name][doubt].iloc[0]
-            raise DataFault(
-                f"'{file}' column '{name}' holds {value!r} in a file with decimal commas: a part, or thousands? "
-                "Write all numbers in one way, without a sign for thousands"
-            )
-    return cells.assign(**{str(name): cells[name].str.replace(_COMMA, r"\1.\2", regex=True) for name in used})
-
-
-def _rectangular(text: str, separator: str, file: str) -> None:
-    """Raises DataFault where a table is empty, repeats a column, or has a row of another length than its header.
-
-    Pandas cuts a row that is too long and fills one that is too short: values would stand in the wrong column.
+    `repeats` is that of `read_text`.
     """
-    rows = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
-    try:
-        header = next((row for row in rows if row), None)
-        if header is None:
-            raise DataFault(f"'{file}' is empty; a table has a line of column names and a row a patient")
-        repeated = [name for name, times in Counter(header).items() if name and times > 1]
-        if repeated:
-            raise DataFault(f"'{file}' repeats the column(s) {_some(repeated)}; keep one of each, or merge them")
-        if '"' in text:
-            widths = ((rows.line_num, len(row)) for row in rows if len(row) > 1 or (row and row[0].strip()))
-        else:  # ten times as fast
-            lines = enumerate(text.split("\n"), start=1)
-            widths = ((at, line.count(separator) + 1) for at, line in lines if line.strip(" \r"))
-        for at, width in widths:
-            if width != len(header):
-                raise DataFault(
-                    f"'{file}' row {at} has {width} cells, the header {len(header)}; correct that row, "
-                    "or quote the cells that hold the separator"
-                )
-    except csv.Error as error:
-        raise DataFault(f"'{file}' cannot be read as a table: line {rows.line_num}: {error}") from error
-
-
-def decode(path: Path) -> str:
-    """The text of a file, also zipped or in UTF-16, with one sign for the end of a line.
-
-    Raises DataFault on a broken or encrypted archive, a spreadsheet under another name, and another encoding.
-    """
-    data = path.read_bytes()
-    for _ in range(2):  # some archives hold an archive
-        if data[:4] != b"PK\x03\x04":
-            break
-        try:  # zipfile lacks a compression by NotImplementedError, and a password by RuntimeError
-            data = _unpacked(data, path.name)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError) as error:
-            raise DataFault(f"'{path.name}' is a broken or encrypted archive ({error}); pack it anew") from error
-    if data[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
-        raise DataFault(_spreadsheet(path.name))
-    wide = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what Excel calls Unicode text
-    try:
-        text = data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        name = "UTF-16, though it begins so" if wide else "UTF-8"
-        raise DataFault(f"'{path.name}' is not {name} (byte {error.start}); save it as UTF-8") from error
-    if "\0" in text:
-        raise DataFault(f"'{path.name}' is not UTF-8 (it holds zero bytes); save it as UTF-8")
-    return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
-
-
-def _unpacked(data: bytes, file: str) -> bytes:
-    """The one table of an archive; the shadow files that a Mac packs beside it do not count."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
-        if "[Content_Types].xml" in names or "mimetype" in names:
-            raise DataFault(_spreadsheet(file))
-        if len(names) != 1:
-            raise DataFault(f"'{file}' holds {len(names)} files, one table was expected")
-        if archive.getinfo(names[0]).file_size > 4_000_000_000:
-            raise DataFault(f"'{file}' unpacks to more than 4 GB; unpack it and name the table itself")
-        return archive.read(names[0])
-
-
-def read_indexed(path: Path, column: str, *, unique: bool = True) -> pd.DataFrame:
-    """A table of text indexed by patient id (text, as written). Raises DataFault on absent, blank or repeated ids."""
-    frame = read_text(path, ids=(column, "patient_id"))
+    frame = read_text(path, ids=(column, "patient_id"), repeats=repeats)
     if column not in frame.columns:
-        raise DataFault(f"'{path.name}' has no column '{column}'; it has {_some(frame.columns)}")
+        raise DataFault(f"'{path.name}' has no column '{column}'; it has {some(frame.columns)}")
     blank = frame.index[frame[column].str.strip() == ""]
     if len(blank):
         row = line_numbers(path)[blank[0]]
         raise DataFault(f"'{path.name}' row {row}: the id in column '{column}' is blank; fill it or drop the row")
     twice = frame[column][frame[column].duplicated()].unique()
     if unique and len(twice):
-        raise DataFault(f"'{path.name}' lists {_some(twice)} more than once in '{column}'; keep one row a patient")
+        raise DataFault(f"'{path.name}' lists {some(twice)} more than once in '{column}'; keep one row a patient")
     return frame.set_index(column)
 
 
@@ -243,8 +161,3 @@ def numeric_table(table: pd.DataFrame, where: str) -> pd.DataFrame:
             numeric(cells[name], f"{where}, column '{name}'")
         raise
     return pd.DataFrame(out, index=table.index, columns=table.columns)
-
-
-def _some(names: Iterable[object], most: int = 6) -> str:
-    listed = [f"'{name}'" for name in names]
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
