@@ -209,6 +209,7 @@ class Manifest:
     repeated: dict[str, Repeated] = field(default_factory=dict)  # modality -> the same features under perturbed masks
     volumes: dict[str, dict[str, str]] = field(default_factory=dict)
     series: dict[str, pd.DataFrame] = field(default_factory=dict)
+    sets: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # modality -> gene set -> columns of its table
     inputs: list[dict[str, str]] = field(default_factory=list)  # [{path, sha256}] of the tables that were read
     notes: list[str] = field(default_factory=list)  # what was left out and why, for the log and the report
     slides: pd.DataFrame | None = None  # slide_id (index), patient_id, path, ...

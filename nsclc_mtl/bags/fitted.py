@@ -13,8 +13,10 @@ from nsclc_mtl.bags.cache import BagCache, read_volume
 from nsclc_mtl.bags.series import SeriesScale
 from nsclc_mtl.bags.sites import fit_sites, without_sites
 from nsclc_mtl.records import DataFault, Manifest
+from nsclc_mtl.tables import genes
 from nsclc_mtl.tables.encode import TableEncoder
 from nsclc_mtl.tables.harmonize import Combat
+from nsclc_mtl.tables.recipe import Recipe
 from nsclc_mtl.tables.robust import robust_features
 
 
@@ -83,6 +85,7 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
                 f"no training patient of the fold has the modality '{name}'; use fewer folds (folds.n), "
                 "or leave it out (modalities=[...])"
             )
+    labels = {task: (task_spec, manifest.labels[task].loc[list(train)]) for task, task_spec in manifest.tasks.items()}
     for name, table in manifest.tables.items():
         rows = table.loc[[p for p in train if p in table.index]]
         spec, chosen = manifest.modalities[name], options.get(name, {})
@@ -91,15 +94,12 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
             judged = robust_features(rows, manifest.repeated[name], train, name)
             made.robust[name], rows = judged.state(), rows[judged.kept]
             columns = columns and {c: kind for c, kind in columns.items() if c in judged.kept}
+        if spec.options.get("duplicate_columns") == "max_variance":
+            rows = genes.widest_of_each(rows, genes.groups(rows.columns))
         if combat := fit_sites(manifest, name, rows, chosen):
             made.combat[name], rows = combat, without_sites(manifest, rows, combat)
-        made.tables[name] = TableEncoder.fit(
-            rows,
-            columns,
-            top_variance=chosen.get("top_variance"),
-            components=chosen.get("components"),
-            clip=chosen.get("clip", 5.0),
-        )
+        recipe, sets = Recipe.of(chosen, spec.options), manifest.sets.get(name)
+        made.tables[name] = TableEncoder.fit(rows, columns, recipe, labels=labels, sets=sets)
     for name, paths in manifest.bags.items():
         of = [paths[p] for p in train if p in paths]
         if manifest.modalities[name].kind == "spots":

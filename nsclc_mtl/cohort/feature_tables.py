@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nsclc_mtl.cohort import barcodes, scan_files, times
+from nsclc_mtl.cohort import barcodes, omics, scan_files, times
 from nsclc_mtl.cohort.folder import Absent
 from nsclc_mtl.features import vectors
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, Repeated, UsageFault
@@ -52,7 +52,7 @@ def table(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> pd.DataFr
         plausible(typed[name], wanted, f"modality '{spec.name}', column '{name}'")
         if wanted.type == "ordered":
             _unordered(sources, typed[name], wanted.values, spec.name)
-    return typed
+    return omics.prepared(sources.folder, manifest, spec, typed) if spec.kind in omics.KINDS else typed
 
 
 def _read(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def _read(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> pd.DataFr
         made = _extracted(sources, spec, "deep")
     else:
         policies = {"duplicates": options.get("duplicates", "refuse"), "samples": options.get("samples", "tumour")}
-        return folder.table(options["file"], options.get("id"), ids=style, **policies)
+        return folder.table(options["file"], options.get("id"), ids=style, repeats=omics.repeats(spec), **policies)
     return made.set_axis(pd.Index(barcodes.patients(made.index, style, f"modality '{spec.name}'")))
 
 
@@ -78,11 +78,12 @@ def _matching(sources: Sources, spec: ModalitySpec, raw: pd.DataFrame) -> pd.Dat
     match = re.compile(spec.options.get("match") or "")
     when = times.columns(spec.options.get("time")) | {str((sources.cohort.get("index_date") or {}).get("column"))}
     out = set(spec.options.get("exclude") or ()) | when
-    keep = [c for c in raw.columns if match.search(c) and c not in out]
-    never = [c for c in keep if c in sources.forbidden]
+    written = read.plain
+    keep = [c for c in raw.columns if match.search(written(c)) and written(c) not in out]
+    never = [c for c in keep if written(c) in sources.forbidden]
     if never:
         sources.folder.notes.append(f"{spec.name}: {', '.join(never)} kept out (outcome columns are never inputs)")
-    chosen = raw[[c for c in keep if c not in sources.forbidden]]
+    chosen = raw[[c for c in keep if written(c) not in sources.forbidden]]
     if chosen.shape[1] == 0:
         raise DataFault(f"cohort.modalities.{spec.name}: no column of '{spec.options.get('file')}' is left to use")
     return chosen

@@ -32,7 +32,7 @@ class Folder:
             raise DataFault(
                 f"cohort={name}: no folder '{self.root}'; set cohort.root, or make the phantom with `mtl demo`"
             )
-        self.read: dict[tuple[str, ...], pd.DataFrame] = {}
+        self.read: dict[tuple[str | bool, ...], pd.DataFrame] = {}
         self.inputs: dict[str, dict[str, str]] = {}
         self.notes: list[str] = []
         self.unmatched: dict[str, list[str]] = {}  # file -> ids that are no patients of the cohort
@@ -44,21 +44,23 @@ class Folder:
         duplicates: str = "refuse",
         ids: str | None = None,
         samples: str = "tumour",
+        repeats: bool = False,
     ) -> pd.DataFrame:
         """A table of text by patient id, read once. `duplicates=first` keeps the first row of a repeated id.
 
         `ids=tcga` (None: as the cohort's patients) cuts barcodes to the patient; rows of normal tissue are left out
-        then, with a note, unless `samples=all`.
+        then, with a note, unless `samples=all`. `repeats` lets columns be repeated, see `read.read_text`.
         """
         if duplicates not in ("refuse", "first"):
             raise UsageFault(f"duplicates={duplicates!r} is none of refuse, first")
         if samples not in barcodes.SAMPLES:
             raise UsageFault(f"samples={samples!r} is none of {', '.join(barcodes.SAMPLES)}")
         style = ids or self.ids
-        key = (file, column or self.id, duplicates, style, samples)
+        name = column or self.id
+        key = (file, name, duplicates, style, samples, repeats)
         if key not in self.read:
             path = self.path(file)
-            table = read.read_indexed(path, key[1], unique=duplicates == "refuse" and style == "text")
+            table = read.read_indexed(path, name, unique=duplicates == "refuse" and style == "text", repeats=repeats)
             table = self._of_patients(table, file, style, samples, duplicates)
             again = table.index.duplicated()
             if again.any():

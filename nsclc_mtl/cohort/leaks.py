@@ -188,7 +188,7 @@ def smells(manifest: Manifest) -> list[Finding]:
             bad = [w for w in words if SMELLS.match(w)]
             if bad == ["status"] and any(HARMLESS.match(w) for w in words):
                 continue
-            if len(words) == 1 and manifest.modalities[modality].kind == "omics":
+            if len(words) == 1 and manifest.modalities[modality].kind in ("omics", "pathways"):
                 continue  # a gene
             if bad or {"days", "to"} <= set(words):
                 told = f"the name of column '{column}' speaks of an outcome; is it known at the index date?"

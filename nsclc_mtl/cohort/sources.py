@@ -13,7 +13,7 @@ from nsclc_mtl.features import store
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, UsageFault
 from nsclc_mtl.tables import read
 
-KINDS = ("bag", "clinical", "deep", "omics", "radiomics", "series", "spots", "vector", "volume")
+KINDS = ("bag", "clinical", "deep", "omics", "pathways", "radiomics", "series", "spots", "vector", "volume")
 
 
 @dataclass

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 def options(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, dict[str, Any]]:
     """Parts of every modality: those of its kind, changed by what the cohort says of it by name."""
-    out = {}
+    from nsclc_mtl.tables.recipe import OWN_WORDS
+
+    out, words = {}, ("encoder", "max_tiles", "augment", "harmonize", *OWN_WORDS)
     for name, spec in manifest.modalities.items():
         kind = cfg["parts"]["modalities"][spec.kind]
-        words = ("encoder", "clip", "top_variance", "components", "max_tiles", "augment", "harmonize")
         own = {k: v for k, v in spec.options.items() if k in words}
         out[name] = {**kind, **own, "encoder": {**kind["encoder"], **(own.get("encoder") or {})}}
         if "combat" in kind:
@@ -62,6 +63,8 @@ def learner(
             given["in_dim"] = dims[name]
         if name in fitted.bags:
             given["scale"] = fitted.bags[name]
+        if name in fitted.tables and fitted.tables[name].groups:
+            given["groups"] = fitted.tables[name].groups
         encoders[name] = build(chosen["encoder"], **given)
     fusion = build(cfg["fusion"], modalities=list(modalities), tasks=list(specs), dim=dim)
     tasks = {}

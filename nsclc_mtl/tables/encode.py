@@ -10,16 +10,21 @@ import numpy as np
 import pandas as pd
 
 from nsclc_mtl.records import DataFault, UsageFault
+from nsclc_mtl.tables.pathways import TOKENS, Pathways, Sets
 from nsclc_mtl.tables.read import MISSING, numeric_table
+from nsclc_mtl.tables.recipe import Recipe
+from nsclc_mtl.tables.select import Labels, positions
+from nsclc_mtl.tables.transform import Transform
 
 
 @dataclass
 class TableEncoder:
     """Turns a table into [patient, column] float32: one-hot, imputed, standardised. Its state is plain JSON.
 
-    Numeric columns are imputed with the training median, scaled to the training mean and SD and clipped at `clip` SD; a
-    column that was sometimes missing in training gets an indicator. Categories are those of the training patients;
-    another one at predict encodes as all zeros. Columns constant in training are dropped.
+    Numeric columns come to their logarithm and become scores of gene sets where that is asked for, are imputed with the
+    training median, scaled to the training mean and SD and clipped at `clip` SD; a column that was sometimes missing in
+    training gets an indicator. Categories are those of the training patients; another one at predict encodes as all
+    zeros. Columns constant in training are dropped.
     """
 
     numbers: list[str] = field(default_factory=list)
@@ -29,25 +34,33 @@ class TableEncoder:
     indicated: list[str] = field(default_factory=list)
     categories: dict[str, list[str]] = field(default_factory=dict)
     ordered: dict[str, list[str]] = field(default_factory=dict)
-    clip: float = 5.0
+    clip: float | None = 5.0
     loadings: list[list[float]] | None = None  # [component, column]: principal components of the scaled columns
+    log: str = "none"
+    library: list[str] = field(default_factory=list)  # columns whose sum is a patient's library size
+    pathways: Pathways | None = None  # numeric columns come out as its scores
+    groups: dict[str, list[int]] = field(default_factory=dict)  # gene set -> columns that come out: for tokens
 
     @classmethod
     def fit(
         cls,
         table: pd.DataFrame,
         columns: Mapping[str, Any] | None = None,
-        top_variance: int | None = None,
-        components: int | None = None,
-        clip: float = 5.0,
+        recipe: Recipe | None = None,
+        *,
+        labels: Labels | None = None,
+        sets: Sets | None = None,
+        **words: Any,
     ) -> TableEncoder:
         """The encoder of these (training) patients.
 
         `columns` says what each column is: `numeric`, `categorical`, or the list of its values from low to high; None
-        takes every column as numeric. `top_variance` keeps that many numeric columns of largest variance; `components`
-        replaces them by that many principal components, which a small cohort can learn from.
+        takes every column as numeric. `words` are those of `Recipe`, where none is given: `select` and `keep` choose
+        numeric columns, `components` replaces them by that many principal components, which a small cohort can learn
+        from. `labels` are those of the training patients, which `select=univariate` goes by; `sets` are gene sets.
         """
-        made = cls(clip=clip)
+        recipe = recipe or Recipe(**words)
+        made = cls(clip=recipe.clip if recipe.scaling != "none" else None)
         kinds: Mapping[str, Any] = columns if columns is not None else dict.fromkeys(table.columns, "numeric")
         for name, kind in kinds.items():
             if isinstance(kind, str) and kind not in ("numeric", "categorical"):
@@ -61,7 +74,22 @@ class TableEncoder:
             name: sorted(set(table[name]) - set(MISSING)) for name, kind in kinds.items() if kind == "categorical"
         }
         made.ordered = ordered
-        frame = made._numeric(table, [name for name, kind in kinds.items() if kind == "numeric" or name in ordered])
+        numbers = [name for name, kind in kinds.items() if kind == "numeric"]
+        change = Transform.of(recipe.values, recipe.log, numbers)
+        made.log, made.library = change.log, list(change.library)
+        frame = made._logged(table, [name for name in kinds if name in ordered or kinds[name] == "numeric"])
+        if sets and recipe.scores != TOKENS:
+            made.pathways = Pathways.fit(frame, sets, recipe.scores)
+            frame = made.pathways(frame)
+        elif sets:
+            frame = frame[[c for c in frame.columns if c in {c for own in sets.values() for c in own}]]
+        made._fit_numbers(frame, recipe, labels)
+        if sets and recipe.scores == TOKENS:
+            made.groups = made._grouped(sets)
+        return made
+
+    def _fit_numbers(self, frame: pd.DataFrame, recipe: Recipe, labels: Labels | None) -> None:
+        """Imputation, scale, selection and components of numeric columns [patient, column]."""
         values = frame.to_numpy()
         seen = np.isfinite(values)
         with np.errstate(all="ignore"):
@@ -69,14 +97,28 @@ class TableEncoder:
             filled = np.where(seen, values, median)
             mean, sd = filled.mean(0), filled.std(0)
         keep = np.flatnonzero(np.isfinite(sd) & (sd > 1e-9 * np.maximum(1.0, np.abs(mean))))
-        if top_variance is not None and len(keep) > top_variance:
-            keep = np.sort(keep[np.argsort(-sd[keep], kind="stable")[:top_variance]])
-        made.numbers = [str(frame.columns[int(i)]) for i in keep]
-        made.median, made.mean, made.sd = median[keep].tolist(), mean[keep].tolist(), sd[keep].tolist()
-        made.indicated = [str(frame.columns[int(i)]) for i in keep if 0 < seen[:, i].mean() < 1]
-        if components is not None and len(keep) > components:
-            made.loadings = made._principal(made._scaled(frame[made.numbers].to_numpy()), components)
-        return made
+        rule, most = recipe.rule
+        keep = keep[positions(rule, filled[:, keep], sd[keep], most, labels, frame.index)]
+        mean, sd = _scale(filled[:, keep], mean[keep], sd[keep], recipe.scaling)
+        self.numbers = [str(frame.columns[int(i)]) for i in keep]
+        self.median, self.mean, self.sd = median[keep].tolist(), mean.tolist(), sd.tolist()
+        if recipe.missing_indicators:
+            self.indicated = [str(frame.columns[int(i)]) for i in keep if 0 < seen[:, i].mean() < 1]
+        if recipe.components is not None and len(keep) > recipe.components:
+            self.loadings = self._principal(self._scaled(frame[self.numbers].to_numpy()), recipe.components)
+
+    def _grouped(self, sets: Sets) -> dict[str, list[int]]:
+        """Which of the columns that come out belong to each set: its genes, and the indicators of those."""
+        if self.loadings is not None:
+            raise UsageFault("pathways.scores=tokens sees the genes themselves; set components to null")
+        at: dict[str, list[int]] = {name: [i] for i, name in enumerate(self.numbers)}
+        for i, name in enumerate(self.indicated, start=len(self.numbers)):
+            at[name].append(i)
+        groups = {name: [i for c in own for i in at.get(c, ())] for name, own in sets.items()}
+        groups = {name: columns for name, columns in groups.items() if columns}
+        if not groups:
+            raise DataFault("no gene set has a gene that varies among the training patients; see pathways.file")
+        return groups
 
     @staticmethod
     def _principal(scaled: np.ndarray, components: int) -> list[list[float]]:
@@ -89,19 +131,39 @@ class TableEncoder:
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
         filled = np.where(np.isfinite(values), values, np.array(self.median))
-        return np.clip((filled - np.array(self.mean)) / np.array(self.sd), -self.clip, self.clip)
+        with np.errstate(over="ignore"):  # what overflows is clipped
+            scaled = (filled - np.array(self.mean)) / np.array(self.sd)
+        return scaled if self.clip is None else np.clip(scaled, -self.clip, self.clip)
 
     def _numeric(self, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         out = numeric_table(table[[name for name in names if name not in self.ordered]], "the table")
         for name in (name for name in names if name in self.ordered):
             rank = {value: float(i) for i, value in enumerate(self.ordered[name])}
             out[name] = table[name].map(lambda cell, rank=rank: rank.get(str(cell), np.nan)).astype(float)
-        return out[list(names)]
+        return out if list(out.columns) == list(names) else out[list(names)]
+
+    def _logged(self, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+        """Numeric columns at their logarithm, and ordered ones at their rank."""
+        if self.log == "none":
+            return self._numeric(table, names)
+        plain = [name for name in names if name not in self.ordered]
+        frame = self._numeric(table, [*dict.fromkeys([*self.library, *plain])])
+        logged = Transform(self.log, tuple(self.library))(frame)[plain]
+        ranks = self._numeric(table, [name for name in names if name in self.ordered])
+        return pd.concat([logged, ranks], axis=1)[list(names)]
+
+    def _measured(self, table: pd.DataFrame) -> np.ndarray:
+        """The numbers of `numbers` before imputation, [patient, number]."""
+        if self.pathways is not None:
+            _there(table, [*self.library, *self.pathways.genes])
+            return self.pathways(self._logged(table, self.pathways.genes))[self.numbers].to_numpy()
+        _there(table, [*self.library, *self.numbers])
+        return self._logged(table, self.numbers).to_numpy(dtype=float)
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
         """Float32 [patient, dim]; never NaN. Raises DataFault where a column of the training table is absent."""
-        _there(table, [*self.numbers, *self.categories])
-        values = self._numeric(table, self.numbers).to_numpy(dtype=float).reshape(len(table), len(self.numbers))
+        _there(table, self.categories)
+        values = self._measured(table).reshape(len(table), len(self.numbers))
         seen = np.isfinite(values)
         scaled = self._scaled(values)
         parts = [scaled if self.loadings is None else scaled @ np.array(self.loadings).T]
@@ -132,11 +194,23 @@ class TableEncoder:
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> TableEncoder:
         """The encoder that `state()` came from."""
-        return cls(**state)
+        pathways = state.get("pathways")
+        return cls(**{**state, "pathways": Pathways(**pathways) if pathways else None})
+
+
+def _scale(filled: np.ndarray, mean: np.ndarray, sd: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
+    """What is taken off and what is divided by. `robust`: median and IQR, in SD of a normal; SD where the IQR is 0."""
+    if scaling == "none":
+        return np.zeros_like(mean), np.ones_like(sd)
+    if scaling == "standard" or not len(filled):
+        return mean, sd
+    low, middle, high = np.quantile(filled, [0.25, 0.5, 0.75], axis=0)
+    wide = (high - low) / 1.349
+    return middle, np.where(wide > 1e-9 * np.maximum(1.0, np.abs(middle)), wide, sd)
 
 
 def _there(table: pd.DataFrame, names: Iterable[str]) -> None:
-    absent = [name for name in names if name not in table.columns]
+    absent = [name for name in dict.fromkeys(names) if name not in table.columns]
     if absent:
         raise DataFault(f"the table lacks {len(absent)} column(s) that the model needs: {', '.join(absent[:5])}")
 

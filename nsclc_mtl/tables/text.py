@@ -115,7 +115,8 @@ def cells_of(text: str, separator: str, header: list[str]) -> pd.DataFrame:
     else:  # ten times as fast for thousands of columns
         rows = [line.split(separator) for line in text.split("\n") if line.strip(" ")][1:]
         block = np.empty((len(rows), len(header)), dtype=object)
-        block[:] = rows
+        if rows:
+            block[:] = rows
         frame = pd.DataFrame(block, dtype=object, copy=False)
     frame.columns = pd.Index(names)
     return frame
