@@ -34,7 +34,7 @@ def cox_scores(values: np.ndarray, time: np.ndarray, event: np.ndarray) -> np.nd
     mean = total / last[:, None]
     score = (x[happened] - mean).sum(axis=0)
     information = (square / last[:, None] - mean**2).sum(axis=0)
-    tiny = 1e-12 * (x**2).sum(axis=0)
+    tiny = 1e-12 * (x**2).sum(axis=0) + 1e-18 * (values**2).sum(axis=0)
     return np.where(information > tiny, score**2 / np.maximum(information, 1e-300), 0.0)
 
 
@@ -52,7 +52,7 @@ def anova(values: np.ndarray, label: np.ndarray) -> np.ndarray:
     free = len(label) - len(classes)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (between / (len(classes) - 1)) / (within / free)
-    return np.where(total > 0, f.sf(ratio, len(classes) - 1, free), 1.0)
+    return np.where(total > 1e-18 * (values**2).sum(axis=0), f.sf(ratio, len(classes) - 1, free), 1.0)
 
 
 def spearman(values: np.ndarray, label: np.ndarray) -> np.ndarray:
