@@ -12,7 +12,7 @@ from nsclc_mtl.tables import genes, pathways, read, transform
 
 KINDS = ("omics", "pathways")
 REPEATED = ("refuse", "mean", "max_variance")
-"""What becomes of columns of one name: refused; their mean; the one that varies most among a fold's training patients."""
+"""What becomes of columns of one name: refused; their mean; the one that varies most among training patients."""
 
 
 def repeats(spec: ModalitySpec) -> bool:

@@ -39,7 +39,7 @@ def read_gmt(path: Path) -> tuple[dict[str, list[str]], list[str]]:
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) < 2 or not cells[0]:
             raise DataFault(
-                f"'{path.name}' line {number} is no gene set (name, description and genes, separated by tabs); correct it"
+                f"'{path.name}' line {number} is no gene set (name, description, genes, separated by tabs); correct it"
             )
         written = [gene for gene in cells[2:] if gene]
         genes = list(dict.fromkeys(written))
@@ -65,7 +65,7 @@ def match(
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Columns of each set that has at least `least` genes in the table, and notes on what has not.
 
-    `suffix` is what the table's columns carry behind the gene's name (`_rnaseq`). Raises DataFault where no set is left.
+    `suffix` is what the table's columns carry behind the gene's name (`_rnaseq`). Raises DataFault where none remains.
     """
     at: dict[str, list[str]] = {}
     for column in columns:

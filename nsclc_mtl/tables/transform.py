@@ -99,5 +99,5 @@ def doubts(table: pd.DataFrame, values: str | None, name: str) -> list[str]:
 
 def _first(table: pd.DataFrame, where: np.ndarray) -> str:
     row, column = np.argwhere(where)[0]
-    value = table.iat[int(row), int(column)]
+    value = float(table.to_numpy(dtype=float)[row, column])
     return f"{value:g} (column '{table.columns[column]}', patient {table.index[row]})"

@@ -119,9 +119,9 @@ def test_gene_sets_come_with_the_table(load: Load, folder: Path) -> None:
     assert fit(tokens, IDS, BagCache(), {"rna": {"scores": "tokens"}}).tables["rna"].groups == {"ALL": [0, 1, 2, 3, 4]}
     with pytest.raises(UsageFault, match="pathways needs `file`"):
         load(names, kind="pathways")
-    with pytest.raises(UsageFault, match="pathways.min is none of file, min_genes"):
+    with pytest.raises(UsageFault, match=r"pathways\.min is none of file, min_genes"):
         load(names, pathways={"file": "sets.gmt", "min": 3})
-    with pytest.raises(DataFault, match="modalities.rna: no gene sets 'absent.gmt'"):
+    with pytest.raises(DataFault, match=r"modalities\.rna: no gene sets 'absent\.gmt'"):
         load(names, pathways={"file": "absent.gmt"})
 
 

@@ -17,9 +17,10 @@ MANGLED = {
     "2-Sep_rnaseq": "SEPTIN2", "7157": "a number", "12345": "a number", "3-Apr": "a gene whose name reads as a date",
 }  # fmt: skip
 GENES = [
-    "TP53", "SEPT2", "SEPTIN2", "SEP15", "MARCH1", "MARCHF1", "DEC1", "OCT4", "HLA-A", "HLA-DRB1", "NKX2-1", "AC004556.1",
-    "ENSG00000141510.17", "TP53_rnaseq", "7157_rnaseq", "TP53|7157", "chr1:100-200", "p53_pS15", "2310009E13Rik", "1e5A",
-    "miR-21-5p", "CD8A", "NOV", "MAR", "JUN", "JUN-1", "SEP_score", "T790M", "E2F1", "3-Phosphoglycerate", "MT-ND1",
+    "TP53", "SEPT2", "SEPTIN2", "SEP15", "MARCH1", "MARCHF1", "DEC1", "OCT4", "HLA-A", "HLA-DRB1", "NKX2-1",
+    "ENSG00000141510.17", "TP53_rnaseq", "7157_rnaseq", "TP53|7157", "chr1:100-200", "p53_pS15", "2310009E13Rik",
+    "1e5A", "AC004556.1", "miR-21-5p", "CD8A", "NOV", "MAR", "JUN", "SEP_score", "T790M", "E2F1", "3-Phosphoglycerate",
+    "MT-ND1",
 ]  # fmt: skip
 
 
@@ -29,7 +30,7 @@ def test_what_a_spreadsheet_makes_of_genes(name: str, gene: str) -> None:
 
 
 def test_genes_are_left_alone() -> None:
-    assert genes.mangled([g for g in GENES if g != "JUN-1"]) == {}
+    assert genes.mangled(GENES) == {}
 
 
 def test_each_is_refused_with_the_gene_that_it_likely_was() -> None:

@@ -51,7 +51,7 @@ def test_what_is_no_gmt_is_refused(tmp_path: Path, text: str, said: str) -> None
     (tmp_path / "sets.gmt").write_bytes(b"A\tna\t\xe9\n")
     with pytest.raises(DataFault, match="not UTF-8"):
         read_gmt(tmp_path / "sets.gmt")
-    with pytest.raises(DataFault, match="no gene sets 'absent.gmt'"):
+    with pytest.raises(DataFault, match=r"no gene sets 'absent\.gmt'"):
         read_gmt(tmp_path / "absent.gmt")
 
 
@@ -78,7 +78,7 @@ def test_mean_z_is_the_mean_of_scaled_genes_and_fitted_on_training_rows() -> Non
     np.testing.assert_allclose(made.transform(new), raw / spread, rtol=1e-5)
     loaded = TableEncoder.load(json.loads(json.dumps(made.state(), allow_nan=False)))
     np.testing.assert_array_equal(loaded.transform(new), made.transform(new))
-    with pytest.raises(DataFault, match="lacks 1 column.*G3"):
+    with pytest.raises(DataFault, match=r"lacks 1 column.*G3"):
         made.transform(new.drop(columns="G3"))
 
 

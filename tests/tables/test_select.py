@@ -117,7 +117,7 @@ def judged(table: pd.DataFrame, label: pd.DataFrame, everybody: bool) -> float:
         seen = table.index if everybody else train
         made = TableEncoder.fit(table.loc[seen], select="univariate", keep=20, labels={"t": (BINARY, label.loc[seen])})
         x, y = made.transform(table), label["value"].to_numpy()
-        sign = np.sign(((y[~test] - 0.5) @ x[~test]))
+        sign = np.sign((y[~test] - 0.5) @ x[~test])
         values.append(float(auc(y[test], x[test] @ sign)))
     return float(np.mean(values))
 
