@@ -26,6 +26,7 @@ class SeriesScale:
     columns: list[str]
     mean: list[float]
     sd: list[float]
+    within: list[float]  # SD within a patient, in units of `sd`
     day_mean: float
     day_sd: float
     clip: float = 5.0  # standard deviations
@@ -41,9 +42,12 @@ class SeriesScale:
             raise DataFault(
                 f"'{name}': no column varies among the visits of the fold's training patients; leave it out"
             )
+        apart = visits[kept] - visits[kept].groupby(patients).transform("mean")
+        within = np.sqrt((apart**2).groupby(patients).mean().mean()) / sd[kept]
         days = visits.index.get_level_values(1).to_numpy(float)
         return cls(
             kept, first[kept].round(9).tolist(), sd[kept].round(9).tolist(),
+            within.where(within > 0.01, 1.0).round(9).tolist(),
             round(float(days.mean()), 6), round(float(days.std()), 6) or 1.0, float(clip),
         )  # fmt: skip
 

@@ -65,6 +65,8 @@ def learner(
             given["scale"] = fitted.bags[name]
         if name in fitted.tables and fitted.tables[name].groups:
             given["groups"] = fitted.tables[name].groups
+        if name in fitted.series:
+            given["within"] = fitted.series[name].within
         encoders[name] = build(chosen["encoder"], **given)
     fusion = build(cfg["fusion"], modalities=list(modalities), tasks=list(specs), dim=dim)
     tasks = {}

@@ -19,20 +19,33 @@ class TimeAttention(nn.Module):
     of Ilse et al. 2018); what it pools of a column are the visits at which that column was measured. The heads begin
     evenly spread from the first visits to the last, so that their differences are courses over time; the steepness is
     learned. Irregular times need no grid, the number of visits no padding, and a blank cell is no value, not a zero
-    (compare GRU-D, Che et al., Sci Rep 2018, which decays towards the mean instead).
+    (compare GRU-D, Che et al., Sci Rep 2018, which decays towards the mean instead). The plain mean of a column is its
+    level; what the heads tell is how far they lie from it, in the spread that the column has within a patient.
 
     Args:
         in_dim: columns of a visit. dim: size of the embedding. heads: of the attention. hidden: width of the gate.
+        within: spread of every column within a patient, in the units of the values; None = 1.
         dropout: of the pooled values, in training.
     """
 
-    def __init__(self, in_dim: int, dim: int, heads: int = 4, hidden: int = 16, dropout: float = 0.1) -> None:
+    within: Tensor
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        heads: int = 4,
+        hidden: int = 16,
+        dropout: float = 0.1,
+        within: list[float] | None = None,
+    ) -> None:
         super().__init__()
+        self.register_buffer("within", torch.tensor(within) if within else torch.ones(in_dim))
         self.heads = heads
         self.steepness = nn.Parameter(torch.linspace(-STEEPEST, STEEPEST, heads) if heads > 1 else torch.zeros(1))
         self.content, self.gate = nn.Linear(2 * in_dim + 1, hidden), nn.Linear(2 * in_dim + 1, hidden)
         self.score = nn.Linear(hidden, heads)
-        last = nn.Linear((heads + 1) * in_dim, dim)
+        last = nn.Linear((heads + 2) * in_dim, dim)
         with torch.no_grad():
             self.score.weight.mul_(START)
             last.weight.mul_(START)
@@ -45,10 +58,12 @@ class TimeAttention(nn.Module):
         score = self.score(torch.tanh(self.content(seen)) * torch.sigmoid(self.gate(seen)))
         score = score + self.steepness * visits.time[:, None]
         steps = range(self.heads)
+        level = _mean(torch.zeros_like(visits.time), visits.values, visits.measured, owner, n)
         pooled = [_mean(score[:, head], visits.values, visits.measured, owner, n) for head in steps]
+        course = [(head - level) / self.within for head in pooled]
         ever = segment_sum(visits.measured, owner, n).clamp(max=1.0)
         weight = torch.stack([segment_softmax(score[:, head], owner, n) for head in steps]).mean(0)
-        return Embedding(self.out(torch.cat([*pooled, ever], dim=1)), attention=weight)
+        return Embedding(self.out(torch.cat([level, *course, ever], dim=1)), attention=weight)
 
 
 def _mean(score: Tensor, values: Tensor, measured: Tensor, owner: Tensor, n: int) -> Tensor:
