@@ -19,6 +19,8 @@ def copied(manifest: Manifest, kind: str) -> pd.Series:
         "time in months": survival["time_days"] / 30.4,
         "minus the logarithm of time": -np.log(survival["time_days"] + 1),
         "days to death": survival["time_days"].where(survival["event"] == 1),
+        "whole years": (survival["time_days"] / 120).round(),
+        "a last visit of the censored": pd.Series("2020", grade.index).where(survival["event"] == 0, ""),
         "vital words": survival["event"].map({0: "alive", 1: "dead"}).fillna("NA"),
     }[kind]
 
@@ -31,6 +33,8 @@ def copied(manifest: Manifest, kind: str) -> pd.Series:
         ("time in months", "'survival' (time)"),
         ("minus the logarithm of time", "'survival' (time)"),
         ("days to death", "'survival' (time)"),
+        ("whole years", "'survival' (time)"),
+        ("a last visit of the censored", "'survival' (event)"),
         ("vital words", "'survival' (event)"),
     ],
 )
@@ -63,3 +67,36 @@ def test_what_chance_can_do_is_no_copy() -> None:
         {"y": pd.DataFrame({"value": value}, index=index)}, tables={"rna": mutations},
     )  # fmt: skip
     assert copies.copies(manifest, copies.outcome_parts(manifest)) == []
+
+
+def test_a_component_that_is_no_label() -> None:
+    """The cause of death stands in the patients table, is declared as a part of the task, and comes back renamed."""
+    manifest = cohort()
+    event = manifest.labels["survival"]["event"].fillna(0)
+    cause = pd.Series(np.random.default_rng(0).choice(["tumour", "heart"], 120), event.index).where(event == 1, "alive")
+    manifest.patients["cause"] = cause
+    manifest.tables["clinical"]["note"] = cause.map({"tumour": "t", "heart": "h", "alive": "a"})
+    task = manifest.tasks["survival"]
+    manifest.tasks["survival"] = TaskSpec(task.name, task.kind, columns=(*task.columns, "cause"))
+    (said,) = [f for f in findings(manifest) if f.level == "error"]
+    assert said.column == "note"
+    assert "the component 'cause' of the task 'survival'" in said.sentence
+
+
+def test_outcomes_that_are_asked_for_as_inputs_are_all_named() -> None:
+    cohort_of = {
+        "modalities": {
+            "clinical": {"columns": {"age": "numeric", "os_days": "numeric", "centre": "categorical"}},
+            "late": {"columns": {"os_status": "categorical"}},
+            "rna": {"match": "x"},
+        },
+        "never_inputs": ["centre"],
+    }
+    said = copies.declared(cohort_of, {"survival": TaskSpec("survival", "survival", columns=("os_status", "os_days"))})
+    assert [(f.where, f.column) for f in said] == [
+        ("clinical", "os_days"),
+        ("clinical", "centre"),
+        ("late", "os_status"),
+    ]
+    rest = copies.without(cohort_of, said)["modalities"]
+    assert rest == {"clinical": {"columns": {"age": "numeric"}}, "rna": {"match": "x"}}

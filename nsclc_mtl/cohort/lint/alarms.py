@@ -27,8 +27,10 @@ SMELLS = re.compile(
 )
 # `status` beside one of these is a finding or a habit, known at diagnosis.
 HARMLESS = re.compile(r"^(smok\w*|tobacco|alcohol|hpv|p16|ebv|msi|mmr|egfr|alk|kras|ros1|braf|her2|er|pr|pdl1|ecog|"
-                      r"performance|karnofsky|menopaus\w*|receptor|mutation\w*|family)$")  # fmt: skip
-TOLD_APART = 0.9  # share of the comparable pairs a column tells apart that it puts right: a hazard ratio of 9
+                      r"performance|karnofsky|menopaus\w*|receptor|mutation\w*|family|resection|margin\w*|"
+                      r"marital)$")  # fmt: skip
+AT_DIAGNOSIS = re.compile(r"^(primar\w*|initial\w*|synchronous|baseline|diagnos\w*)$")  # beside a metastasis
+TOLD_APART = 0.875  # share of the comparable pairs a column tells apart that it puts right: a hazard ratio of 7
 CROWD = 0.25  # share of the comparable pairs that such a column must tell apart
 
 
@@ -124,7 +126,7 @@ def _again(manifest: Manifest, task: str, known: _Known, train: Sequence[Sequenc
 
 
 def _numbers(table: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Column, name and values. Numeric columns as they are; levels of text columns, and blanks, that enough patients have as 0 and 1."""
+    """Column, name, values: numeric columns as they are; levels of text, and blanks, that enough patients have."""
     for name in table.columns:
         column = table[name]
         if column.dtype.kind in "fiub":
@@ -201,6 +203,8 @@ def smells(manifest: Manifest) -> list[Finding]:
             bad = [w for w in words if SMELLS.match(w)]
             if bad == ["status"] and any(HARMLESS.match(w) for w in words):
                 continue
+            if any(map(AT_DIAGNOSIS.match, words)) and all(w.startswith("metastas") for w in bad):
+                bad = []
             if len(words) == 1 and manifest.modalities[modality].kind == "omics":
                 continue  # a gene
             if bad or {"days", "to"} <= set(words):

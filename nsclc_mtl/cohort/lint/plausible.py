@@ -86,8 +86,9 @@ def orders(cohort: Mapping[str, Any], manifest: Manifest) -> list[Finding]:
     for long, short in permutations(survival, 2):
         if long not in overall or short in overall:
             continue
-        both = manifest.labels[long].join(manifest.labels[short], lsuffix="_long", rsuffix="_short").dropna()
-        later = both.index[both["time_days_short"] > both["time_days_long"] + 31]  # a month: dates are rounded
+        both = pd.DataFrame({"long": manifest.labels[long]["time_days"], "short": manifest.labels[short]["time_days"]})
+        both = both.dropna()
+        later = both.index[both["short"] > both["long"] + 31]  # a month: dates are rounded
         if len(both) and len(later) > max(1, 0.02 * len(both)):
             told = (
                 f"lasts longer than '{long}' in {len(later)} of {len(both)} patients ({some(later, 3)}); "
