@@ -86,7 +86,11 @@ class TryAgain(Fault):
 
 
 class NoEvents(DataFault):
-    """A survival task without enough events among the training patients of a fold (exit 3)."""
+    """A survival task without enough events in a part of a fold (exit 3)."""
+
+
+class OneClass(DataFault):
+    """A class task with fewer than two classes in a part of a fold (exit 3)."""
 
 
 class ItemFault(DataFault):

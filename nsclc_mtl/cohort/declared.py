@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.cohort import barcodes, rules, scan_files, times
+from nsclc_mtl.cohort import barcodes, rules, scan_files, specs, times
 from nsclc_mtl.cohort.schema import Table
 from nsclc_mtl.records import DataFault, FaultRow
-from nsclc_mtl.tables import applicable, outcomes, read
+from nsclc_mtl.tables import read
 from nsclc_mtl.tables.covariates import covariates
 
 Tables = dict[str, Table]
@@ -162,11 +162,11 @@ def _task(
     table = found.get(file)
     if table is None:
         return
-    spec = outcomes.task_spec(name, applicable.plain_map(times.plain(task)))
+    spec = specs.task_spec(name, task)
     style, column = str(cohort["patients"].get("ids") or "text"), _id(cohort, task)
     _ids(table, column, style, unique=True)
     owners = _patients(table, column, style)
-    plain = applicable.plain_map(times.plain(task))
+    plain = specs.plain(task)
     if spec.kind == "survival" and "time" not in plain:  # composed of components: the labels themselves are asked
         for part in _own(spec, task):
             table.add(part)
@@ -246,15 +246,11 @@ def _columns(
             filled = ~table.frame[column].isin(read.MISSING)
             _time(table, covariate.time, told, f"{where}.{column}", index, owners, filled)
     if not wanted:
-        never = {c for n, t in cohort["tasks"].items() for c in _spec(n, t).columns}
+        never = {c for n, t in cohort["tasks"].items() for c in specs.task_spec(n, t).columns}
         never |= set(cohort.get("never_inputs") or ()) | set(options.get("exclude") or ())
         never |= times.columns(options.get("time")) | {str((cohort.get("index_date") or {}).get("column"))}
         table.numeric.append(str(options.get("match") or ""))
         table.without |= never
-
-
-def _spec(name: str, task: Mapping[str, Any]) -> Any:
-    return outcomes.task_spec(name, applicable.plain_map(times.plain(task)))
 
 
 def _time(

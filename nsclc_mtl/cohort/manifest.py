@@ -10,6 +10,7 @@ import pandas as pd
 
 from nsclc_mtl.cohort import names, sources, times
 from nsclc_mtl.cohort.folder import Absent, Folder
+from nsclc_mtl.cohort.specs import task_spec
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
 from nsclc_mtl.tables import applicable, outcomes
 from nsclc_mtl.tables.covariates import covariates
@@ -67,9 +68,9 @@ class _Loader:
             raise DataFault(f"'{self.cohort['patients']['file']}' has no column '{site}' (cohort.patients.site)")
         frame = patients.assign(site=patients[site] if site else "")
         index = self._index_date()
-        specs = {name: self._spec(name, d) for name, d in declared.items()}
+        specs = {name: task_spec(name, d) for name, d in declared.items()}
         # every declared outcome is kept from the inputs, also of tasks that this run does not train
-        all_specs = [self._spec(name, d) for name, d in self.cohort["tasks"].items()]
+        all_specs = [task_spec(name, d) for name, d in self.cohort["tasks"].items()]
         outcome_columns = {column for spec in all_specs for column in spec.columns}
         forbidden = frozenset(outcome_columns | set(self.cohort.get("never_inputs") or ()))
         manifest = Manifest(
@@ -122,10 +123,6 @@ class _Loader:
         declared = self.cohort.get("index_date") or {}
         file = declared.get("file") or self.cohort["patients"]["file"]
         return times.index_date(self.cohort, self.folder.table(file, declared.get("id")))
-
-    @staticmethod
-    def _spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
-        return outcomes.task_spec(name, applicable.plain_map(times.plain(declared)))
 
     def _label(self, manifest: Manifest, spec: TaskSpec, declared: Mapping[str, Any], index: times.IndexDate) -> None:
         """Fills in the labels of one task, and to whom it applies."""

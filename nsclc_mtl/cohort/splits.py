@@ -1,9 +1,8 @@
-"""Splits: who trains, who validates, who is tested. The unit is the patient, always."""
+"""Splits: who trains, who validates, who is tested. The unit is the patient, or the patients who belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,21 +21,37 @@ def strata(labels: Mapping[str, pd.DataFrame], ids: Sequence[str]) -> np.ndarray
     return np.array(["|".join(row) for row in zip(*keys, strict=True)]) if keys else np.full(len(ids), "")
 
 
-def deal(strata_of: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+def deal(
+    strata_of: np.ndarray, shares: Sequence[float], rng: np.random.Generator, unit: np.ndarray | None = None
+) -> np.ndarray:
     """Pile of each patient, int [patient]: piles of the given shares, every stratum spread over all of them.
 
     Patients are sorted by stratum (shuffled within) and dealt one by one to the pile that is furthest behind its
-    share, so that small strata are spread as evenly as large ones.
+    share, so that small strata are spread as evenly as large ones. Patients of one `unit` (int [patient], None = each
+    a unit of its own) go to one pile; the largest units of a stratum are dealt first, and a unit's stratum is the
+    rarest of its patients.
     """
     n = len(strata_of)
-    order = rng.permutation(n)
-    order = order[np.argsort(strata_of[order], kind="stable")]
     share = np.asarray(shares, float) / np.sum(shares)
+    if unit is None or len(np.unique(unit)) == n:
+        members = [np.array([i]) for i in range(n)]
+        stratum = strata_of
+    else:
+        members = [np.flatnonzero(unit == u) for u in np.unique(unit)]
+        often = dict(zip(*np.unique(strata_of, return_counts=True), strict=True))
+        stratum = np.array([min(strata_of[m], key=lambda s: (often[s], s)) for m in members])
+    size = np.array([len(m) for m in members], dtype=int)
+    order = rng.permutation(len(members))
+    order = order[np.argsort(-size[order], kind="stable")]
+    order = order[np.argsort(stratum[order], kind="stable")]
     dealt, out = np.zeros(len(share)), np.empty(n, int)
     tie = rng.permutation(len(share)) * 1e-9
-    for position, patient in enumerate(order, start=1):
+    position = 0
+    for chosen in order:
+        position += size[chosen]
         pile = int(np.argmax(share * position - dealt + tie))
-        out[patient], dealt[pile] = pile, dealt[pile] + 1
+        out[members[chosen]] = pile
+        dealt[pile] += size[chosen]
     return out
 
 
@@ -49,13 +64,33 @@ def k_fold(
     validation: float = 0.15,
     calibration: float = 0.0,
     repeats: int = 1,
+    unit: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Table `patient_id, fold, part`: every patient is tested in exactly one fold, or once in every repeat.
 
     `validation` and `calibration` are shares of the patients who are not tested. `repeats` deals the patients anew and
-    counts the folds on. Raises UsageFault where they leave nobody to train, and DataFault where there are too few
-    patients for the folds.
+    counts the folds on. Patients of one `unit` (int [patient]) stand in one part. Raises UsageFault where the shares
+    leave nobody to train, and DataFault where there are too few patients for the folds.
     """
+    plausible(validation, calibration, repeats)
+    apart = len(ids) if unit is None else len(np.unique(unit))
+    if folds < 2 or apart < 2 * folds:
+        together = "" if apart == len(ids) else f" ({apart} units that belong together)"
+        raise DataFault(f"{len(ids)} patients{together} cannot be dealt into {folds} folds; set folds.n lower")
+    rng = np.random.Generator(np.random.PCG64([seed, 101]))
+    stratum, people = strata(labels, ids), np.array(ids, dtype=object)
+    rows = []
+    for first in range(0, folds * repeats, folds):
+        tested = deal(stratum, [1.0] * folds, rng, unit) + first
+        for fold in range(first, first + folds):
+            rest = np.flatnonzero(tested != fold)
+            part = inner(stratum[rest], validation, calibration, rng, None if unit is None else unit[rest])
+            rows += fold_rows(people, np.flatnonzero(tested == fold), rest, part, fold)
+    return check(tidy(pd.concat(rows)), "folds")
+
+
+def plausible(validation: float, calibration: float, repeats: int) -> None:
+    """Raises UsageFault where the shares leave nobody to train, or the repeats are no whole number from 1 up."""
     if not isinstance(repeats, int) or repeats < 1:
         raise UsageFault(f"folds.repeats={repeats!r} must be a whole number from 1 up")
     if validation < 0 or calibration < 0 or validation + calibration >= 1:
@@ -63,80 +98,28 @@ def k_fold(
             f"folds.validation={validation:g} and folds.calibration={calibration:g} are shares of the patients "
             "who are not tested; together they must leave some to train"
         )
-    if folds < 2 or len(ids) < 2 * folds:
-        raise DataFault(f"{len(ids)} patients cannot be dealt into {folds} folds; set folds.n lower")
-    rng = np.random.Generator(np.random.PCG64([seed, 101]))
-    stratum, people = strata(labels, ids), np.array(ids, dtype=object)
-    rows = []
-    for first in range(0, folds * repeats, folds):
-        tested = deal(stratum, [1.0] * folds, rng) + first
-        for fold in range(first, first + folds):
-            rest = np.flatnonzero(tested != fold)
-            part = _inner(stratum[rest], validation, calibration, rng)
-            rows.append(pd.DataFrame({"patient_id": people[tested == fold], "fold": fold, "part": "test"}))
-            rows.append(pd.DataFrame({"patient_id": people[rest], "fold": fold, "part": part}))
-    return check(_tidy(pd.concat(rows)), "folds")
 
 
-def _inner(stratum: np.ndarray, validation: float, calibration: float, rng: np.random.Generator) -> np.ndarray:
-    pile = deal(stratum, [1.0 - validation - calibration, validation, calibration], rng)
+def inner(
+    stratum: np.ndarray,
+    validation: float,
+    calibration: float,
+    rng: np.random.Generator,
+    unit: np.ndarray | None = None,
+) -> np.ndarray:
+    """Part of each patient who is not tested: train, validation or calibration, by their shares."""
+    pile = deal(stratum, [1.0 - validation - calibration, validation, calibration], rng, unit)
     return np.array(["train", "validation", "calibration"], dtype=object)[pile]
 
 
-def from_csv(path: Path, ids: Sequence[str]) -> pd.DataFrame:
-    """Table `patient_id, fold, part` from a file of that shape. Patients outside the cohort are dropped."""
-    from nsclc_mtl.tables.read import read_text
-
-    frame = read_text(path)
-    absent = [name for name in COLUMNS if name not in frame.columns]
-    if absent:
-        raise DataFault(f"'{path.name}' has no column {', '.join(map(repr, absent))}; it needs patient_id, fold, part")
-    listed = frame["patient_id"].nunique()
-    frame = frame[frame["patient_id"].isin(set(ids))].copy()
-    if not len(frame):
-        raise DataFault(f"'{path.name}': none of its {listed} patients is in the cohort; ids are compared as text")
-    frame["fold"] = pd.to_numeric(frame["fold"], errors="coerce")
-    if not ((frame["fold"] >= 0) & (frame["fold"] % 1 == 0)).all():
-        raise DataFault(f"'{path.name}': column 'fold' holds values that are no whole numbers from 0 up")
-    frame["fold"] = frame["fold"].astype(int)
-    unnamed = sorted(set(frame["part"]) - set(PARTS))
-    if unnamed:
-        raise DataFault(f"'{path.name}': part {unnamed[0]!r} is none of {', '.join(PARTS)}")
-    return check(_tidy(frame[COLUMNS]), path.name)
-
-
-def from_columns(
-    paths: Sequence[Path],
-    ids: Sequence[str],
-    labels: Mapping[str, pd.DataFrame],
-    *,
-    seed: int,
-    validation: float = 0.15,
-    test: str = "val",
-) -> pd.DataFrame:
-    """Splits from files `splits_<k>.csv` with the columns `train` and `val` (as several published cohorts give them).
-
-    Their `val` (or `test`) column is the test part; validation is drawn from `train`.
-    """
-    from nsclc_mtl.tables.read import read_text
-
-    rng = np.random.Generator(np.random.PCG64([seed, 102]))
-    known, rows = list(ids), []
-    for fold, path in enumerate(paths):
-        frame = read_text(path)
-        if "train" not in frame or test not in frame:
-            raise DataFault(f"'{path.name}' has no columns 'train' and '{test}'")
-        to_test, to_train = set(frame[test]) - {""}, set(frame["train"]) - {""}
-        tested, trained = [p for p in known if p in to_test], [p for p in known if p in to_train]
-        both = sorted(set(tested) & set(trained))
-        if both:
-            raise DataFault(
-                f"'{path.name}': patient {both[0]} is in 'train' and in '{test}' ({len(both)} in all); keep one"
-            )
-        part = _inner(strata(labels, trained), validation, 0.0, rng)
-        rows.append(pd.DataFrame({"patient_id": tested, "fold": fold, "part": "test"}))
-        rows.append(pd.DataFrame({"patient_id": trained, "fold": fold, "part": part}))
-    return check(_tidy(pd.concat(rows)), paths[0].parent.name)
+def fold_rows(
+    people: np.ndarray, tested: np.ndarray, rest: np.ndarray, part: np.ndarray, fold: int
+) -> list[pd.DataFrame]:
+    """The rows of one fold: places of the tested, and of the others with their parts."""
+    return [
+        pd.DataFrame({"patient_id": people[tested], "fold": fold, "part": "test"}),
+        pd.DataFrame({"patient_id": people[rest], "fold": fold, "part": part}),
+    ]
 
 
 def check(splits: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -156,7 +139,8 @@ def check(splits: pd.DataFrame, where: str) -> pd.DataFrame:
     return splits
 
 
-def _tidy(splits: pd.DataFrame) -> pd.DataFrame:
+def tidy(splits: pd.DataFrame) -> pd.DataFrame:
+    """The three columns in the order of folds, parts and ids."""
     number = {part: i for i, part in enumerate(PARTS)}
     order = splits.assign(_p=splits["part"].map(number)).sort_values(["fold", "_p", "patient_id"], kind="stable")
     return order[COLUMNS].reset_index(drop=True)

@@ -3,110 +3,167 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import DataFault, Manifest, TableFault
+from nsclc_mtl.records import DataFault, Fault, Manifest, TableFault
 
 if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
 
-    from nsclc_mtl.cohort.leaks import Finding
+    from nsclc_mtl.cohort.lint import Lint
+    from nsclc_mtl.cohort.lint.finding import Finding
     from nsclc_mtl.config import Run
 
 
 def body(cfg: DictConfig, run: Run) -> None:
-    """Counts and findings on the terminal and in `check.json`. Raises DataFault (exit 3) where there are errors."""
-    from nsclc_mtl.cohort import checks
-    from nsclc_mtl.cohort.leaks import Finding
-    from nsclc_mtl.commands.cohort import checked, open_cohort, write_unmatched
+    """Counts and findings on the terminal, in `check.json` and `check.html`. Raises DataFault (exit 3) on errors."""
+    from nsclc_mtl.cohort import lint
+    from nsclc_mtl.cohort.lint import copies
+    from nsclc_mtl.cohort.specs import task_spec
+    from nsclc_mtl.commands import splitting
+    from nsclc_mtl.commands.cohort import checked, write_unmatched
     from nsclc_mtl.commands.tile import rooted
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
     try:
-        manifest = open_cohort(settings)
+        declared = settings["cohort"]
+        specs = {name: task_spec(name, given) for name, given in declared["tasks"].items()}
+        early = copies.declared(declared, specs)
+        settings = {**settings, "cohort": copies.without(declared, early)} if early else settings
+        manifest, whole = _open(settings)
         checked(settings)
     except DataFault as fault:  # the tables themselves: nothing can be counted
-        rows = [vars(row) for row in fault.rows] if isinstance(fault, TableFault) else []
-        found = [vars(Finding("error", "table", "cohort", str(fault)))]
-        _write(run, {"errors": max(len(rows), 1), "warnings": 0, "findings": found, "faults": rows})
+        _unreadable(run, settings, fault)
         raise
     run.inputs += manifest.inputs
     write_unmatched(manifest, run.path)
-    splits, early = _split(settings, manifest)
-    findings, best = checks.check(
+    made, refused = _split(settings, manifest)
+    splits = made.table if made is not None else None
+    found = lint.check(
         manifest,
         splits,
-        level=float(settings["alarm"]),
-        patients=int(settings["alarm_patients"]),
-        alpha=float(settings["alpha"]),
-        root=Path(rooted(settings)["root"]) if settings["hash_slides"] else None,
+        limits=lint.Limits(
+            level=float(settings["alarm"]),
+            certain=float(settings["alarm_error"]),
+            patients=int(settings["alarm_patients"]),
+            alpha=float(settings["alpha"]),
+        ),
+        root=Path(rooted(settings)["root"]),
+        hash_slides=bool(settings["hash_slides"]),
+        cohort=declared,
+        outcomes=whole,
+        early=early + refused,
     )
-    findings = early + findings
-    _write(run, checks.as_json(manifest, findings, best, splits))
-    _show(run, manifest, splits, findings, best)
+    record = splitting.record(settings, manifest, made) if made is not None else {}
+    _write(run, lint.as_json(manifest, found, splits, record), _page(run, settings, manifest, found, splits, record))
+    _show(run, manifest, splits, found, record)
     run.done.append(manifest.name)
-    errors = [f for f in findings if f.level == "error"]
-    if errors:
-        raise DataFault(
-            f"{len(errors)} error{'s' * (len(errors) > 1)} in cohort={manifest.name}, first: "
-            f"{errors[0].where}: {errors[0].sentence}"
-        )
+    if found.errors:
+        raise DataFault(_verdict(manifest.name, found.errors))
 
 
-def _split(settings: dict[str, Any], manifest: Manifest) -> tuple[pd.DataFrame | None, list[Finding]]:
-    """The split that `mtl train` would use, and what it would refuse about it."""
-    from nsclc_mtl.cohort.leaks import Finding
-    from nsclc_mtl.commands.cohort import split
-    from nsclc_mtl.commands.train import enough
+def _open(settings: dict[str, Any]) -> tuple[Manifest, Manifest]:
+    """The cohort as the run asks for it, and with all declared tasks, whose outcomes must not be inputs either."""
+    from nsclc_mtl.commands.cohort import open_cohort
 
-    splits = None
+    declared = settings["cohort"]["tasks"]
+    asked = settings.get("tasks") or [name for name, task in declared.items() if not task.get("optional")]
+    if set(declared) <= set(asked):
+        manifest = open_cohort(settings)
+        return manifest, manifest
     try:
-        splits = split(settings, manifest)
-        enough(manifest, splits, settings["folds"]["min_events"])
+        whole = open_cohort({**settings, "tasks": [*asked, *(name for name in declared if name not in asked)]})
+    except DataFault:  # a task that nobody asked for cannot be read: it is let go
+        manifest = open_cohort(settings)
+        return manifest, manifest
+    tasks = {name: whole.tasks[name] for name in asked}
+    labels = {name: whole.labels[name] for name in asked}
+    return replace(whole, tasks=tasks, labels=labels), whole
+
+
+def _split(settings: dict[str, Any], manifest: Manifest) -> tuple[Any, list[Finding]]:
+    """The split that `mtl train` would use, and what it would refuse about it."""
+    from nsclc_mtl.cohort.lint.finding import Finding
+    from nsclc_mtl.commands import splitting
+
+    made = None
+    try:
+        made = splitting.split(settings, manifest)
+        splitting.sound(settings, manifest, made)
     except DataFault as fault:
-        return splits, [Finding("error", "split", "folds", str(fault))]
-    return splits, []
+        return made, [Finding("error", "split", "folds", str(fault))]
+    return made, []
 
 
-def _write(run: Run, content: Any) -> None:
+def _verdict(name: str, errors: list[Finding]) -> str:
+    """One sentence for stderr: every column that is an error by name, or the first of other errors."""
+    columns = list(dict.fromkeys(f"'{f.column}'" for f in errors if f.column))
+    listed = ", ".join(columns[:8]) + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
+    told = (
+        f"{len(errors)} error{'s' * (len(errors) > 1)} in cohort={name}, first: {errors[0].where}: {errors[0].sentence}"
+    )
+    return f"{told}; columns to look at: {listed}" if len(columns) > 1 else told
+
+
+def _unreadable(run: Run, settings: Mapping[str, Any], fault: Fault) -> None:
+    """`check.json` and `check.html` where the tables cannot be read: the fault, or all that it lists."""
+    from nsclc_mtl.cohort.lint.finding import Finding
+    from nsclc_mtl.report import check_page
+
+    listed = [vars(row) for row in fault.rows] if isinstance(fault, TableFault) else [{"fault": str(fault)}]
+    findings = [Finding("error", "table", "cohort", str(fault)).plain()]
+    content = {"cohort": settings["cohort"].get("name"), "errors": len(listed), "warnings": 0, "findings": findings}
+    _write(run, {**content, "faults": listed}, check_page.render(_meta(run, settings), faults=listed))
+
+
+def _write(run: Run, content: Mapping[str, Any], page: str) -> None:
     (run.path / "check.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (run.path / "check.html").write_text(page, encoding="utf-8")
 
 
-def _show(
-    run: Run, manifest: Manifest, splits: pd.DataFrame | None, findings: list[Finding], best: pd.DataFrame
-) -> None:
-    from nsclc_mtl.cohort import checks
+def _page(
+    run: Run,
+    settings: Mapping[str, Any],
+    manifest: Manifest,
+    found: Lint,
+    splits: pd.DataFrame | None,
+    record: Mapping[str, Any],
+) -> str:
+    from nsclc_mtl.report import check_page
 
-    sites = checks.per_site(manifest)
-    run.show(_table(f"{manifest.name}: who has what", sites.reset_index(names="")))
-    if splits is not None:
-        run.show(_table("folds: patients, events, and patients of the rarest class", checks.per_part(manifest, splits)))
-    if len(best):
-        listed = best.assign(value=best["value"].map("{:.2f}".format))
-        run.show(_table("what single columns know (AUC or C, training patients of the first fold)", listed))
-    for name, spec in manifest.tasks.items():
-        if spec.kind == "survival":
-            days = checks.median_follow_up(manifest.labels[name])
-            run.say(f"{name}: median follow-up {days:.0f} days ({days / 365.25:.1f} years)")
+    return check_page.render(_meta(run, settings), manifest, found, splits, record)
+
+
+def _meta(run: Run, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the head of the page says."""
+    from datetime import UTC, datetime
+
+    from nsclc_mtl import __version__
+
+    cohort = settings["cohort"]
+    return [
+        ("Cohort", str(cohort.get("name") or "cohort")),
+        ("Tasks", ", ".join(settings.get("tasks") or cohort["tasks"])),
+        ("Run", run.path.name),
+        ("Seed", str(settings["seed"])),
+        ("Version", __version__),
+        ("Checked", f"{datetime.now(UTC):%d %B %Y}"),
+    ]
+
+
+def _show(run: Run, manifest: Manifest, splits: pd.DataFrame | None, found: Lint, record: Mapping[str, Any]) -> None:
+    from nsclc_mtl.report import check_text
+
+    for table in check_text.tables(manifest, found, splits, record):
+        run.show(table)
     for note in manifest.notes:
         run.say(f"note: {note}")
-    for finding in findings:
-        style = "red" if finding.level == "error" else "yellow"
-        run.say(f"{finding.level} [{finding.rule}] {finding.where}: {finding.sentence}", style=style)
-    errors = sum(f.level == "error" for f in findings)
-    run.say(f"{errors} errors, {len(findings) - errors} warnings")
-
-
-def _table(title: str, frame: pd.DataFrame) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name, dtype in frame.dtypes.items():
-        table.add_column(str(name), justify="right" if dtype.kind in "iuf" else "left")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(str(cell) for cell in row))
-    return table
+    for style, line in check_text.lines(found.findings):
+        run.say(line, style=style)
+    run.say(f"{len(found.errors)} errors, {len(found.findings) - len(found.errors)} warnings")
+    run.say(f"page: {run.path / 'check.html'}")

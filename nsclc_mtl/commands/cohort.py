@@ -125,73 +125,7 @@ def phantom_root(cohort: Mapping[str, Any], paths: Mapping[str, Any]) -> Path:
 
 
 def split(cfg: Mapping[str, Any], manifest: Manifest) -> pd.DataFrame:
-    """Table patient_id, fold, part: k folds by patient, or those that a file gives."""
-    from nsclc_mtl.cohort import splits
+    """Table patient_id, fold, part of the split that `cfg["folds"]` asks for."""
+    from nsclc_mtl.commands import splitting
 
-    folds = cfg["folds"]
-    if folds.get("file") and folds.get("columns"):
-        raise UsageFault("folds.file and folds.columns both give the folds; set one of the two")
-    if folds.get("columns"):
-        paths = sorted(_folder(folds["columns"], cfg).parent.glob(Path(folds["columns"]).name), key=_by_number)
-        if not paths:
-            raise DataFault(f"no split files match folds.columns='{folds['columns']}'")
-        made = splits.from_columns(
-            paths,
-            manifest.ids,
-            manifest.labels,
-            seed=cfg["seed"],
-            validation=folds["validation"],
-            test=folds["test_column"],
-        )
-        return _noted(made, manifest)
-    if folds.get("file"):
-        return _noted(splits.from_csv(_folder(folds["file"], cfg), manifest.ids), manifest)
-    return splits.k_fold(
-        manifest.labels,
-        _usable(manifest),
-        folds=folds["n"],
-        seed=cfg["seed"] if folds.get("seed") is None else folds["seed"],
-        validation=folds["validation"],
-        calibration=folds["calibration"],
-        repeats=folds.get("repeats", 1),
-    )
-
-
-def _by_number(path: Path) -> list[tuple[int, str]]:
-    """Sorts `splits_10` behind `splits_9`."""
-    import re
-
-    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", path.name)]
-
-
-def _noted(made: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
-    """The same splits; patients whom they leave out are noted."""
-    without = len(set(manifest.ids) - set(made["patient_id"]))
-    if without:
-        manifest.notes.append(
-            f"{without} of {len(manifest.ids)} patients stand in no fold of the files given: left out"
-        )
-    return made
-
-
-def _folder(path: str, cfg: Mapping[str, Any]) -> Path:
-    """A path as given, or below the cohort's root."""
-    given = Path(path)
-    root = cfg["cohort"].get("root")
-    if not given.is_absolute() and not given.exists() and root and not list(Path(".").glob(str(given))):
-        return Path(root) / given
-    return given
-
-
-def _usable(manifest: Manifest) -> list[str]:
-    """Patients with at least one modality and one label; the others are noted."""
-    have = {patient for patients in manifest.holders().values() for patient in patients}
-    known: set[str] = set()
-    for frame in manifest.labels.values():
-        known |= set(frame.index[frame.notna().all(axis=1)])
-    keep = [p for p in manifest.ids if p in have and p in known]
-    if len(keep) < len(manifest.ids):
-        manifest.notes.append(
-            f"{len(manifest.ids) - len(keep)} of {len(manifest.ids)} patients lack any modality or any label: left out"
-        )
-    return keep
+    return splitting.split(cfg, manifest).table

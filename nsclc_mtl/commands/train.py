@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands.device import available
 from nsclc_mtl.commands.sealed import written
-from nsclc_mtl.records import DataFault, Manifest, TryAgain, UsageFault
+from nsclc_mtl.records import Manifest, TryAgain, UsageFault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Splits the cohort, trains every fold (or the one asked for) and writes `predictions.csv`."""
+    from nsclc_mtl.commands import splitting
     from nsclc_mtl.commands.assemble import options
-    from nsclc_mtl.commands.cohort import open_cohort, split
+    from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.sites import unknown_sites
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
     available(settings["device"])
     manifest = open_cohort(settings)
-    splits = split(settings, manifest)
-    enough(manifest, splits, settings["folds"]["min_events"])
+    made = splitting.split(settings, manifest)
+    splitting.sound(settings, manifest, made)
+    splits = made.table
     run.inputs += manifest.inputs
     for note in manifest.notes + unknown_sites(manifest, splits, options(settings, manifest)):
         run.say(f"note: {note}")
@@ -45,6 +47,8 @@ def body(cfg: DictConfig, run: Run) -> None:
         raise UsageFault(f"fold={settings['fold']} is none of {sorted(map(int, splits['fold'].unique()))}; or fold=all")
     with written(run.path / "splits.csv") as aside:
         splits.to_csv(aside, index=False)
+    with written(run.path / "splits.json") as aside:
+        aside.write_text(json.dumps(splitting.record(settings, manifest, made), indent=1) + "\n", encoding="utf-8")
     describe(manifest, run.path)
     kept = keep(settings, manifest, splits, run)
     for fold, seconds in _train(settings, [int(f) for f in folds if int(f) not in kept], run):
@@ -142,28 +146,6 @@ def _timed(work: Any, *args: Any) -> float:
     began = time.monotonic()
     work(*args)
     return time.monotonic() - began
-
-
-def enough(manifest: Manifest, splits: pd.DataFrame, min_events: int) -> None:
-    """Raises DataFault where a fold's training part has too few events, or one class alone, of a task."""
-    for fold, rows in splits.groupby("fold"):
-        ids = rows.loc[rows["part"] == "train", "patient_id"]
-        for name, spec in manifest.tasks.items():
-            known = manifest.labels[name].loc[ids].dropna()
-            if spec.kind == "survival":
-                events = int(known["event"].sum())
-                if events < min_events:
-                    raise DataFault(
-                        f"task {name}: {events} events among the training patients of fold {fold}, "
-                        f"folds.min_events={min_events}; "
-                        "use fewer folds (folds.n), or leave the task out (tasks=[...])"
-                    )
-            elif known["value"].nunique() < 2:
-                raise DataFault(
-                    f"task {name}: the training patients of fold {fold} hold {known['value'].nunique()} "
-                    f"of {len(spec.classes)} classes; "
-                    "use fewer folds (folds.n), or leave the task out (tasks=[...])"
-                )
 
 
 def describe(manifest: Manifest, folder: Path) -> None:

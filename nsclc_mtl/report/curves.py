@@ -99,7 +99,9 @@ def roc_figure(curves: Sequence[Roc], title: str) -> str:
         return _svg(figure, title, f"Receiver operating characteristic: {named}.")
 
 
-def kaplan_meier_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> str:
+def kaplan_meier_figure(
+    groups: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, label: str = "survival"
+) -> str:
     """SVG of survival by risk group with 95 % bands and numbers at risk. groups: {name: (time_days, event)}."""
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(_WIDTH, 4.3))
@@ -127,7 +129,7 @@ def kaplan_meier_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], tit
                 figure.text(at, y, str(count), fontsize=8.5, ha="center", va="center")
             told.append(f"{name}: {len(time)} patients, {int(event.sum())} events")
         figure.text(0.12, low - 0.06, "at risk", fontsize=8.5, va="center", color="#4a4f55")
-        axes.set(xlim=(0, longest), ylim=(0, 1.02), ylabel="survival")
+        axes.set(xlim=(0, longest), ylim=(0, 1.02), ylabel=label)
         axes.set_xlabel("months", labelpad=1, loc="right")
         axes.set_xticks(ticks)
         axes.legend(loc="best", frameon=False, handlelength=3)

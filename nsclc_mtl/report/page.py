@@ -14,8 +14,8 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from nsclc_mtl.cohort.checks import median_follow_up
 from nsclc_mtl.metrics.comparison import Interval
+from nsclc_mtl.metrics.follow_up import follow_up
 from nsclc_mtl.metrics.survival import log_rank
 from nsclc_mtl.records import Manifest, TaskSpec
 from nsclc_mtl.report import curves
@@ -253,8 +253,9 @@ _PARTS = ("train", "validation", "calibration", "test")
 def _label_row(task: TaskSpec, label: pd.DataFrame) -> dict[str, Any]:
     if task.kind == "survival":
         known = label["event"].notna() & label["time_days"].notna()
-        follow = median_follow_up(label) / curves.DAYS_PER_MONTH
-        told = f"{int(label.loc[known, 'event'].sum())} events, median follow-up {follow:.0f} months"
+        found = follow_up(label["time_days"], label["event"])
+        word, days = ("follow-up", found.median) if found.median.known else ("time", found.observed)
+        told = f"{found.events} events, median {word} {days / curves.DAYS_PER_MONTH:.0f} months"
     else:
         known = label["value"].notna()
         counts = label.loc[known, "value"].astype(int).value_counts()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsclc_mtl.cohort import splits
+from nsclc_mtl.cohort import split_files, splits
 from nsclc_mtl.records import DataFault, UsageFault
 
 
@@ -77,7 +77,7 @@ def written(path: Path, text: str) -> Path:
 
 def test_folds_from_a_file(tmp_path: Path) -> None:
     file = written(tmp_path / "f.csv", "007,1,test\n008,1,train\n007,0,train\n008,0,test\nX,0,train\n")
-    made = splits.from_csv(file, ["007", "008"])
+    made = split_files.from_csv(file, ["007", "008"])
     assert made.to_numpy().tolist() == [
         ["007", 0, "train"], ["008", 0, "test"], ["008", 1, "train"], ["007", 1, "test"],
     ]  # fmt: skip
@@ -97,7 +97,7 @@ def test_folds_from_a_file(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(DataFault, match=told):
-        splits.from_csv(written(tmp_path / "f.csv", text), ["a", "b"])
+        split_files.from_csv(written(tmp_path / "f.csv", text), ["a", "b"])
 
 
 def tcga_like(folder: Path, ids: list[str], k: int = 3) -> list[Path]:
@@ -113,7 +113,7 @@ def tcga_like(folder: Path, ids: list[str], k: int = 3) -> list[Path]:
 def test_folds_from_columns(tmp_path: Path) -> None:
     labels, ids = cohort(30)
     paths = tcga_like(tmp_path, [*ids, "stranger"])
-    made = splits.from_columns(paths, ids, labels, seed=0, validation=0.2)
+    made = split_files.from_columns(paths, ids, labels, seed=0, validation=0.2)
     assert Counter(made.loc[made["part"] == "test", "patient_id"]) == Counter(ids)
     for fold, rows in made.groupby("fold"):
         given = pd.read_csv(paths[int(fold)], dtype=str)
@@ -121,10 +121,10 @@ def test_folds_from_columns(tmp_path: Path) -> None:
         assert (rows["part"] == "validation").sum() == 4
         assert rows["patient_id"].is_unique
     with pytest.raises(DataFault, match=r"'splits_0.csv' has no columns 'train' and 'test'"):
-        splits.from_columns(paths, ids, labels, seed=0, test="test")
+        split_files.from_columns(paths, ids, labels, seed=0, test="test")
     paths[1].write_text("train,val\n00000,00000\n00001,00002\n")
     with pytest.raises(DataFault, match="patient 00000 is in 'train' and in 'val'"):
-        splits.from_columns(paths, ids, labels, seed=0)
+        split_files.from_columns(paths, ids, labels, seed=0)
 
 
 def test_strata_name_what_is_unknown() -> None:
