@@ -144,6 +144,25 @@ def demo(
     _execute("demo", overrides, show, check, conf, False, False, verbose, flags)
 
 
+@app.command(
+    help="Begin a study: template tables and a cohort YAML in DIR, or a draft from tables: --from A.csv B.csv."
+)
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the study")],
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[TABLE]...", help="further tables", hidden=True)] = None,
+    tables: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="TABLE...", help="tables that are there: draft the YAML from them"),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="of the study; else that of DIR")] = None,
+) -> None:
+    """Begin a study."""
+    if more and not tables:
+        raise typer.BadParameter("name tables after --from: mtl init DIR --from A.csv B.csv")
+    begin = importlib.import_module("nsclc_mtl.commands.init").init
+    raise typer.Exit(begin(folder, [*(tables or ()), *(more or ())], name))
+
+
 @app.command(help="Look at this machine: packages, accelerator, disk, and what to do about what is missing.")
 def doctor() -> None:
     """Run the doctor."""

@@ -35,7 +35,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert not loaded & set(HEAVY)
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "demo", "doctor"])
+@pytest.mark.parametrize("verb", [*VERBS, "demo", "doctor", "init"])
 def test_command_modules_import_nothing_heavy(verb: str) -> None:
     loaded = modules_after(f"import nsclc_mtl.commands.{verb}")
     assert not loaded & {"torch", "hydra", "monai", "pandas"}
@@ -50,7 +50,7 @@ def test_show_imports_no_torch(tmp_path: Path) -> None:
 def test_help_names_every_verb(tmp_path: Path) -> None:
     told = mtl("--help", cwd=tmp_path)
     assert told.returncode == 0
-    for verb in (*VERBS, "demo", "doctor", "version"):
+    for verb in (*VERBS, "demo", "doctor", "init", "version"):
         assert verb in told.stdout
     assert "--sweep" in mtl("train", "--help", cwd=tmp_path).stdout
 

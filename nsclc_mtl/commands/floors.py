@@ -112,6 +112,9 @@ def apart_tables(
 ) -> tuple[dict[str, pd.DataFrame], str | None]:
     """Tables that stand apart (stage, `cohort.stage_column`; tumour volume; mean slide feature; the single columns of
     `cohort.floors`), and the task that is the stage. Slides are read only where `wanted` names them or is None."""
+    import pandas as pd
+
+    from nsclc_mtl.cohort import barcodes
     from nsclc_mtl.commands.cohort import cohort_root
     from nsclc_mtl.tables import read
 
@@ -123,6 +126,8 @@ def apart_tables(
         columns = [declared["column"]] if isinstance(declared["column"], str) else list(declared["column"])
         root, id_column = cohort_root(trained), declared.get("id") or cohort["patients"].get("id", "patient_id")
         frame = read.read_indexed(root / declared["file"], id_column)[columns]
+        style = declared.get("ids") or cohort["patients"].get("ids") or "text"
+        frame.index = pd.Index(barcodes.patients(frame.index, style, f"'{declared['file']}'"))
         frame = frame.mask(frame.isin(read.MISSING)).dropna(how="all")
         if declared.get("order"):
             rank = {str(level): float(i) for i, level in enumerate(declared["order"])}

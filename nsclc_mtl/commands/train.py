@@ -158,6 +158,7 @@ def describe(manifest: Manifest, folder: Path) -> None:
             "landmark_days": spec.landmark_days,
             "known": int(manifest.labels[name].notna().all(axis=1).sum()),
             "events": int(manifest.labels[name]["event"].sum()) if spec.kind == "survival" else None,
+            "not_applicable": int((~manifest.applicable[name]).sum()) if name in manifest.applicable else 0,
         }
         for name, spec in manifest.tasks.items()
     }

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from nsclc_mtl.cli import app
 from nsclc_mtl.cohort import declared, manifest, schema
-from nsclc_mtl.config import fault_table
+from nsclc_mtl.config import compose, fault_table, plain
 from nsclc_mtl.records import DataFault, FaultRow
 
 COHORT: dict[str, Any] = {
@@ -190,3 +190,23 @@ def test_many_faults_alike_are_one_line() -> None:
     rows = [FaultRow("t.csv", row, "e", "living", "not in the map", "add it") for row in range(2, 200)]
     (line,) = zip(*(column.cells for column in fault_table.table(rows).columns), strict=True)
     assert line == ("t.csv", "2, 3, 4, 5 and 194 more", "e", "living", "not in the map", "add it")
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("name", "folder"), [("hancock", "hancock"), ("tcga_lusc", "tcga"), ("tcga_ucec", "tcga")])
+def test_shipped_cohorts_have_no_fault(name: str, folder: str, real_data: Path) -> None:
+    cohort = plain(compose("check", [f"cohort={name}", f"cohort.root={real_data / folder}"]))["cohort"]
+    assert schema.faults(cohort) == []
+
+
+@pytest.mark.realdata
+def test_a_barcode_of_a_slide_is_matched_to_its_patient(real_data: Path) -> None:
+    """TCGA-LUSC by its slides instead of its patients: nobody matches as text, everybody by the parser."""
+    words = ["cohort=tcga_lusc", f"cohort.root={real_data / 'tcga'}", "cohort.modalities.rna.id=slide_id"]
+    cohort = plain(compose("check", words))["cohort"]
+    with pytest.raises(DataFault, match="484 of 484 ids are no patients"):
+        manifest.load(cohort, Path("out"), modalities=["rna"])
+    cohort["modalities"]["rna"]["ids"] = "tcga"
+    made = manifest.load(cohort, Path("out"), modalities=["rna"])
+    plainly = plain(compose("check", words[:2]))["cohort"]
+    assert made.tables["rna"].equals(manifest.load(plainly, Path("out"), modalities=["rna"]).tables["rna"])
