@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from nsclc_mtl.records import Manifest, UsageFault
-from nsclc_mtl.tables.harmonize import Combat
+from nsclc_mtl.tables.harmonize import Combat, named_sites
 from nsclc_mtl.tables.kept_covariates import kept_covariates
 
 HARMONIZE = ("none", "combat")
@@ -24,7 +24,7 @@ def wanted(name: str, options: Mapping[str, Any]) -> bool:
 
 def needs_sites(manifest: Manifest, name: str) -> None:
     """Raises UsageFault where no patient of the cohort has a site."""
-    if not (manifest.patients["site"].astype(str).str.strip() != "").any():
+    if not (named_sites(manifest.patients["site"]) != "").any():
         raise UsageFault(
             f"harmonize=combat of the modality '{name}' needs to know the sites, and cohort={manifest.name} declares "
             "none: name their column in cohort.patients.site, or set harmonize=none"

@@ -194,7 +194,7 @@ def carry(
         tables={n: _both(table, theirs.tables[n]) for n, table in ours.tables.items() if n in theirs.tables},
         labels=labels,
         repeated={n: replace(r, table=r.table.rename(index=lambda p: OURS + str(p), level=0)) for n, r in again},
-        patients=_both(ours.patients[["site"]], theirs.patients[["site"]]),
+        patients=_both(ours.patients, theirs.patients),
     )
     parts = [(OURS + p, -1, "train") for p in members] + [(THEIRS + p, -1, "test") for p in external]
     made = fit_floors(

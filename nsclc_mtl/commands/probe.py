@@ -26,13 +26,14 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.baselines import site_probe
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.config import build, plain
+    from nsclc_mtl.tables.harmonize import named_sites
 
     settings = plain(cfg)
     keeps_no_outcome(settings["cohort"], settings["combat"])
     manifest = open_cohort({**settings, "tasks": settings["tasks"] or None})
     if settings["tasks"] == []:
         manifest.tasks = {}
-    site = manifest.patients["site"].astype(str).str.strip()
+    site = named_sites(manifest.patients["site"])
     task, label = site_probe.site_task(site, int(settings["least"]))
     if len(task.classes) < 2:
         raise UsageFault(
@@ -64,14 +65,13 @@ def probed(
     import pandas as pd
 
     from nsclc_mtl.baselines import site_probe
+    from nsclc_mtl.tables.harmonize import named_sites
 
     tables, apart = _tables(manifest)
     rows = []
     for name, table in run.track({**tables, **apart}.items(), "tables"):
         own = table[table.index.isin(label.dropna().index)]
-        spec, ours = site_probe.site_task(
-            manifest.patients.loc[own.index, "site"].astype(str).str.strip(), int(settings["least"])
-        )
+        spec, ours = site_probe.site_task(named_sites(manifest.patients.loc[own.index, "site"]), int(settings["least"]))
         if len(spec.classes) < 2:
             run.say(f"note: {name}: fewer than two sites have it in {settings['least']} patients: not probed")
             continue

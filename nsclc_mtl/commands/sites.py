@@ -31,9 +31,10 @@ def unknown_sites(manifest: Manifest, splits: pd.DataFrame, options: Mapping[str
     Raises UsageFault where the cohort has no sites.
     """
     from nsclc_mtl.bags.sites import needs_sites, wanted
+    from nsclc_mtl.tables.harmonize import named_sites
 
     told = []
-    site = manifest.patients["site"].astype(str)
+    site = named_sites(manifest.patients["site"])
     for name, chosen in options.items():
         if name not in manifest.tables or not wanted(name, chosen):
             continue

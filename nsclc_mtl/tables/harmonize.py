@@ -65,7 +65,7 @@ class Combat:
             raise UsageFault(f"combat.unseen={unseen!r} is none of {', '.join(UNSEEN)}")
         if least < 2:
             raise UsageFault(f"combat.least={least} must be at least 2: one patient has no spread")
-        named = _named(site.reindex(table.index))
+        named = named_sites(site.reindex(table.index))
         counts = named[named != ""].value_counts().sort_index()
         fitted = {str(s): int(n) for s, n in counts.items() if n >= least}
         if reference is not None and reference not in fitted:
@@ -131,7 +131,7 @@ class Combat:
             raise DataFault(
                 f"the table lacks {len(absent)} column(s) that ComBat was fitted on: {', '.join(absent[:5])}"
             )
-        named = _named(site.reindex(table.index))
+        named = named_sites(site.reindex(table.index))
         strange = self.strangers(named)
         if strange and self.unseen == "refuse":
             told = ", ".join(f"'{s}' ({n} patients)" for s, n in list(strange.items())[:5])
@@ -172,7 +172,7 @@ class Combat:
         """Sites that were not fitted, with their patients; '' are those without a site."""
         if not self.columns:
             return {}
-        named = _named(site)
+        named = named_sites(site)
         return {str(s): int(n) for s, n in named[~named.isin(self.sites)].value_counts().sort_index().items()}
 
     def state(self) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def _moved(values: np.ndarray, mean: np.ndarray, sd: np.ndarray, shift: np.ndarr
     return np.asarray(((values - mean) / sd - shift) / np.sqrt(scale) * sd + mean)
 
 
-def _named(site: pd.Series) -> pd.Series:
+def named_sites(site: pd.Series) -> pd.Series:
     """Sites as text, '' where there is none."""
     text = site.astype(object).where(site.notna(), "").astype(str).str.strip()
     return text.mask(text.isin(MISSING), "")

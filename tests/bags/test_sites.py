@@ -12,13 +12,14 @@ import pytest
 
 from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.fitted import Fitted, fit
-from nsclc_mtl.commands import assemble, predict, train
+from nsclc_mtl.commands import assemble, evaluate, predict, train
 from nsclc_mtl.commands.cohort import open_cohort
 from nsclc_mtl.commands.sites import unknown_sites
 from nsclc_mtl.config import compose, execute, plain
 from nsclc_mtl.records import DataFault, UsageFault
 
 SHIFTED = ("cohort.level=features", "cohort.n=60", "cohort.site=shift", "modalities=[rna,clinical]")
+KEPT = "parts.modalities.omics.combat.covariates={age: numeric, sex: categorical}"
 COMBAT = ("parts.modalities.omics.harmonize=combat", "parts.modalities.omics.combat.covariates=[age,sex]")
 
 
@@ -75,7 +76,7 @@ def test_what_cannot_be_harmonised_is_said_at_once(tmp_path: Path) -> None:
 def test_trained_and_carried_to_patients_of_another_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [f"paths.runs={tmp_path / 'runs'}", f"paths.out={tmp_path / 'out'}"]
     small = ["tasks=[response]", "folds.n=2", "folds.workers=0", "trainer.max_epochs=1", "optim.min_steps=1", "audit=0"]
-    words = [*SHIFTED, *COMBAT, *paths, *small, "name=a", "device=cpu", "logger=none"]
+    words = [*SHIFTED, COMBAT[0], KEPT, *paths, *small, "name=a", "device=cpu", "logger=none"]
     assert execute("train", words, lambda: train.body) == 0
     run = tmp_path / "runs" / "train" / "a"
     kept = json.loads((run / "fold0" / "fitted.json").read_text())["fitted"]["combat"]["rna"]
@@ -90,3 +91,7 @@ def test_trained_and_carried_to_patients_of_another_site(tmp_path: Path, capsys:
     words = [f"ckpt={run}", *elsewhere, *paths, "name=b", "explain.patients=0", "device=cpu"]
     assert execute("predict", words, lambda: predict.body) == 0
     assert "are of a site that training does not know: combat.unseen=pooled" in capsys.readouterr().out
+    words = [f"ckpt={run}", *elsewhere, *paths, "name=c", "floors=[rna]", "bootstrap=10"]
+    assert execute("evaluate", words, lambda: evaluate.body) == 0
+    floors = pd.read_csv(tmp_path / "runs" / "evaluate" / "c" / "floors.csv")
+    assert floors["value"].notna().all()
