@@ -165,5 +165,6 @@ def _show(run: Run, manifest: Manifest, splits: pd.DataFrame | None, found: Lint
         run.say(f"note: {note}")
     for style, line in check_text.lines(found.findings):
         run.say(line, style=style)
-    run.say(f"{len(found.errors)} errors, {len(found.findings) - len(found.errors)} warnings")
+    wrong, doubtful = len(found.errors), len(found.findings) - len(found.errors)
+    run.say(f"{wrong} error{'s' * (wrong != 1)}, {doubtful} warning{'s' * (doubtful != 1)}")
     run.say(f"page: {run.path / 'check.html'}")

@@ -146,7 +146,7 @@ def _followed(manifest: Manifest, task: str) -> str:
 # The flow of patients
 # ---------------------------------------------------------------------------------------------------------------------
 
-_BOX, _GAP, _SIDE, _LINE = 250, 46, 300, 19  # px
+_BOX, _GAP, _SIDE, _LINE = 280, 46, 300, 19  # px
 
 
 def flow_figure(steps: Sequence[Step]) -> str:

@@ -74,6 +74,7 @@ def test_a_map_the_wrong_way_round_and_days_that_are_months() -> None:
 
 def test_nothing_lasts_longer_than_the_overall_survival() -> None:
     manifest = cohort()
+    del manifest.tasks["survival"]
     days = np.linspace(100, 2000, 100)
     known(manifest, "os", list(days), [1.0, 0.0] * 50)
     known(manifest, "pfs", list(days * 0.8), [1.0, 1.0] * 50)
@@ -81,7 +82,7 @@ def test_nothing_lasts_longer_than_the_overall_survival() -> None:
     known(manifest, "pfs", list(days * 1.5), [1.0, 1.0] * 50)
     (said,) = plausible.orders({}, manifest)
     assert said.where == "pfs"
-    assert "longer than 'os' in 97 of 100 patients" in said.sentence
+    assert "longer than 'os' in 100 of 100 patients" in said.sentence
 
 
 def test_parts_that_cannot_be_judged() -> None:

@@ -54,7 +54,7 @@ def attrition(
         inside = pd.Series(np.isin(patients.to_numpy(str), splits["patient_id"].unique().astype(str)), index=patients)
     told = "usable: a modality and a label" if splits is None else "in the folds"
     steps = [
-        _step(manifest, "", "kept", f"patients (rows of {file})", pd.Series(True, index=patients)),
+        _step(manifest, "", "kept", f"rows of {file}", pd.Series(True, index=patients)),
         _step(manifest, "", "left out", "no modality", ~inside & ~some & label),
         _step(manifest, "", "left out", "no known label", ~inside & some & ~label),
         _step(manifest, "", "left out", "no modality and no known label", ~inside & ~some & ~label),
