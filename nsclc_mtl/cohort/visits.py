@@ -23,11 +23,11 @@ def series(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> pd.DataF
 
     The table `table` has the columns patient_id, `days` (days from the index date) and the values; cells may be blank,
     and the order of its rows is nothing. Visits later than `until_days` are dropped and noted, or refused
-    (`later: refuse`). Raises UsageFault where `until_days` is not declared or lies beyond the landmark of a survival
-    task, DataFault on a time or value that is no number, two rows of one day, and an outcome among the columns.
+    (`later: refuse`). Raises UsageFault where `until_days` is not declared, DataFault on a time or value that is no
+    number, two rows of one day, and an outcome among the columns.
     """
     file, options = str(spec.options.get("table", "visits.csv")), spec.options
-    until = _until(spec, manifest)
+    until = _until(spec)
     table = sources.folder.rows(file)
     days = str(options.get("days", "days"))
     for name in ("patient_id", days):
@@ -59,7 +59,32 @@ def series(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> pd.DataF
     return made.iloc[np.lexsort((made.index.get_level_values(1).to_numpy(), place))]
 
 
-def _until(spec: ModalitySpec, manifest: Manifest) -> float:
+def latest(manifest: Manifest) -> dict[str, pd.DataFrame]:
+    """A row a patient of every series, for those who look for leaks: the latest value of each column, the number of
+    visits and the day of the latest one."""
+    made = {}
+    for name, rows in manifest.series.items():
+        by = rows.groupby(level=0, sort=False)
+        days = pd.Series(rows.index.get_level_values(1).to_numpy(float), rows.index).groupby(level=0, sort=False)
+        made[name] = by.last().assign(**{"visits (number)": by.size().astype(float), "visits (latest day)": days.max()})
+    return made
+
+
+def before_the_outcome(manifest: Manifest) -> None:
+    """Raises DataFault where a series knows visits of a time in which a survival task counts events already: how long
+    a patient came would tell when the event was (immortal time)."""
+    for name in manifest.series:
+        until = float(manifest.modalities[name].options["until_days"])
+        for task, spec in manifest.tasks.items():
+            if spec.kind == "survival" and spec.landmark_days < until:
+                raise DataFault(
+                    f"cohort.modalities.{name} knows visits up to day {until:g}, and the time of the task '{task}' "
+                    f"counts from day {spec.landmark_days:g}: how long a patient came tells when the event was; set "
+                    f"cohort.tasks.{task}.landmark_days={until:g} or a smaller until_days, or leave one of the two out"
+                )
+
+
+def _until(spec: ModalitySpec) -> float:
     """The last day whose visits are known when a prediction is made."""
     where, until = f"cohort.modalities.{spec.name}", spec.options.get("until_days")
     if until is None or isinstance(until, (str, bool)):
@@ -69,13 +94,6 @@ def _until(spec: ModalitySpec, manifest: Manifest) -> float:
         )
     if spec.options.get("later", "drop") not in LATER:
         raise UsageFault(f"{where}.later={spec.options['later']!r} is none of {', '.join(LATER)}")
-    for name, task in manifest.tasks.items():
-        if task.kind == "survival" and task.landmark_days < float(until):
-            raise UsageFault(
-                f"{where} knows visits up to day {until:g}, and the time of the task '{name}' counts from day "
-                f"{task.landmark_days:g}: how long a patient came tells when the event was; set "
-                f"cohort.tasks.{name}.landmark_days: {until:g}, or a smaller until_days"
-            )
     return float(until)
 
 

@@ -56,9 +56,11 @@ def record(cfg: Mapping[str, Any], manifest: Manifest, made: Split) -> dict[str,
 
 
 def sound(cfg: Mapping[str, Any], manifest: Manifest, made: Split) -> None:
-    """Raises NoEvents or OneClass where a part has too little, DataFault where given folds part one slide's owners."""
-    from nsclc_mtl.cohort import companions, enough
+    """Raises NoEvents or OneClass where a part has too little, DataFault where given folds part one slide's owners, and
+    DataFault where a series reaches into the time that a survival task counts."""
+    from nsclc_mtl.cohort import companions, enough, visits
 
+    visits.before_the_outcome(manifest)
     folds = cfg["folds"]
     if made.given:
         companions.torn(made.together, made.table)

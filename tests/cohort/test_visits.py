@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import visium
 
-from nsclc_mtl.cohort import manifest
+from nsclc_mtl.cohort import checks, manifest
+from nsclc_mtl.cohort.visits import before_the_outcome, latest
 from nsclc_mtl.records import DataFault, Fault, IntegrityFault, Manifest, UsageFault
 
 PATIENTS = "patient_id,response,t,e\n01,yes,100,1\n02,no,200,0\n03,yes,90,1\n04,no,300,1\n"
@@ -63,7 +64,6 @@ def test_the_order_of_the_file_is_nothing(root: Path) -> None:
     ("changes", "fault", "told"),
     [
         ({"until_days": None}, UsageFault, "declares no `until_days`"),
-        ({"until_days": 100}, UsageFault, r"up to day 100, and the time of the task 'os' counts from day 90.*landmark"),
         ({"later": "refuse"}, DataFault, r"1 visits later than day 90, the first of 01"),
         ({"later": "keep"}, UsageFault, "later='keep' is none of drop, refuse"),
         ({"columns": ["vaf", "cea"]}, DataFault, "has no column 'cea'"),
@@ -100,7 +100,29 @@ def test_an_outcome_is_no_column_of_a_series(root: Path) -> None:
     with pytest.raises(DataFault, match="'response' is an outcome"):
         load(root)
     assert load(root, columns=["vaf"]).series["ctdna"].columns.tolist() == ["vaf"]
-    assert load(root, tasks=["response"], until_days=500, columns=["vaf"]).who("ctdna")  # no time of survival to tell
+
+
+def test_visits_stop_where_survival_begins_to_count(root: Path) -> None:
+    before_the_outcome(load(root))
+    with pytest.raises(DataFault, match=r"up to day 100, and the time of the task 'os' counts from day 90.*=100"):
+        before_the_outcome(load(root, until_days=100))
+    before_the_outcome(load(root, tasks=["response"], until_days=500))  # no time of survival to tell
+
+
+def test_a_series_that_holds_an_outcome_is_found(root: Path) -> None:
+    """The latest values, the number of visits and their last day are looked at as columns are."""
+    ids = [f"{i:02d}" for i in range(40)]
+    rng = np.random.Generator(np.random.PCG64(0))
+    yes = rng.random(40) < 0.5
+    lines = [f"{p},{'yes' if y else 'no'},{t},1" for p, y, t in zip(ids, yes, 100 + rng.permutation(40), strict=True)]
+    (root / "patients.csv").write_text("patient_id,response,t,e\n" + "\n".join(lines) + "\n")
+    rows = [f"{p},{d},{int(y) if d else 7},{rng.normal():.3f}" for p, y in zip(ids, yes, strict=True) for d in (0, 9)]
+    (root / "visits.csv").write_text("patient_id,days,flag,ldh\n" + "\n".join(rows) + "\n")
+    findings, _ = checks.check(load(root, tasks=["response"]), None)
+    errors = [f for f in findings if f.level == "error"]
+    assert [f.rule for f in errors] == ["copy"]
+    assert "column 'flag' is a copy of the task 'response'" in errors[0].sentence
+    assert latest(load(root))["ctdna"].columns.tolist() == ["flag", "ldh", "visits (number)", "visits (latest day)"]
 
 
 def spots(root: Path, table: str, **changes: Any) -> Manifest:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from nsclc_mtl.cohort import visits
 from nsclc_mtl.cohort.lint import alarms, associations, attrition, copies, counts, duplicates, plausible
 from nsclc_mtl.cohort.lint.attrition import Step
 from nsclc_mtl.cohort.lint.finding import Finding, worst_first
@@ -54,8 +55,9 @@ def check(
 ) -> Lint:
     """Looks at everything. `root`: folder of the tables (None = raw rows and slide files are not looked at), `cohort`:
     the declaration, `outcomes`: the same cohort with all its declared tasks, also those that are not trained, `early`:
-    findings that were made on the way here."""
+    findings that were made on the way here. Of a series the latest values are looked at."""
     limits = limits or Limits()
+    manifest = replace(manifest, tables={**manifest.tables, **visits.latest(manifest)})
     train = _train_parts(manifest, splits)
     found = copies.copies(manifest, copies.outcome_parts(outcomes or manifest))
     strong, best = alarms.alarms(
