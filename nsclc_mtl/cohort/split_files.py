@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nsclc_mtl.cohort import split_record
-from nsclc_mtl.cohort.splits import COLUMNS, check, fold_rows, inner, strata, tidy
+from nsclc_mtl.cohort.splits import COLUMNS, check, fold_rows, inner, plausible, strata, tidy
 from nsclc_mtl.records import PARTS, DataFault
 
 
@@ -40,6 +40,14 @@ def from_csv(path: Path, ids: Sequence[str], sha256: str | None = None) -> pd.Da
     return check(tidy(frame[COLUMNS]), path.name)
 
 
+def listed(path: Path) -> set[str]:
+    """The patients whom a table of folds names, in the cohort or not."""
+    from nsclc_mtl.tables.read import read_text
+
+    frame = read_text(path)
+    return set(frame["patient_id"]) if "patient_id" in frame else set()
+
+
 def from_columns(
     paths: Sequence[Path],
     ids: Sequence[str],
@@ -47,16 +55,18 @@ def from_columns(
     *,
     seed: int,
     validation: float = 0.15,
+    calibration: float = 0.0,
     test: str = "val",
     unit: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Splits from files `splits_<k>.csv` with the columns `train` and `val` (as several published cohorts give them).
 
-    Their `val` (or `test`) column is the test part; validation is drawn from `train`, patients of one `unit` (int
-    [patient]) together.
+    Their `val` (or `test`) column is the test part; validation and calibration are drawn from `train`, patients of one
+    `unit` (int [patient]) together.
     """
     from nsclc_mtl.tables.read import read_text
 
+    plausible(validation, calibration, 1)
     rng = np.random.Generator(np.random.PCG64([seed, 102]))
     known, rows = np.array(list(ids), dtype=object), []
     for fold, path in enumerate(paths):
@@ -72,6 +82,6 @@ def from_columns(
         tested = np.flatnonzero([p in to_test for p in known])
         trained = np.flatnonzero([p in to_train for p in known])
         of = None if unit is None else unit[trained]
-        part = inner(strata(labels, list(known[trained])), validation, 0.0, rng, of)
+        part = inner(strata(labels, list(known[trained])), validation, calibration, rng, of)
         rows += fold_rows(known, tested, trained, part, fold)
     return check(tidy(pd.concat(rows)), paths[0].parent.name)

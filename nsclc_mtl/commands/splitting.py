@@ -101,10 +101,11 @@ def _made(cfg: Mapping[str, Any], manifest: Manifest, together: list[Twins]) -> 
     if ways and folds.get("sites"):
         raise UsageFault(f"folds.{ways[0]} and folds.sites both give the folds; set one of the two")
     notes: list[str] = []
-    ids = manifest.ids if folds.get("file") or folds.get("columns") else _usable(manifest, notes)
+    given = bool(folds.get("file") or folds.get("columns"))
+    ids = _with_data(manifest, notes) if given else _usable(manifest, notes)
     unit = twins.components(ids, [same.patients for same in together])
     if ways and ways[0] != "external":
-        table = _given(cfg, manifest, ids, unit)
+        table = _given(cfg, manifest, ids, unit, notes)
         without = len(set(ids) - set(table["patient_id"]))
         if without:
             notes.append(f"{without} of {len(ids)} patients stand in no fold of the files given: left out")
@@ -150,16 +151,24 @@ def _seed(cfg: Mapping[str, Any]) -> int:
     return int(cfg["seed"] if cfg["folds"].get("seed") is None else cfg["folds"]["seed"])
 
 
-def _given(cfg: Mapping[str, Any], manifest: Manifest, ids: list[str], unit: np.ndarray) -> pd.DataFrame:
+def _given(
+    cfg: Mapping[str, Any], manifest: Manifest, ids: list[str], unit: np.ndarray, notes: list[str]
+) -> pd.DataFrame:
     from nsclc_mtl.cohort import split_files
 
     folds = cfg["folds"]
     if folds.get("file"):
-        return split_files.from_csv(_folder(folds["file"], cfg), ids, folds.get("sha256"))
+        path = _folder(folds["file"], cfg)
+        if not path.is_file():
+            raise UsageFault(f"folds.file: there is no file '{folds['file']}', here or below cohort.root")
+        strange = split_files.listed(path) - set(manifest.ids)
+        if strange:
+            notes.append(f"'{path.name}' lists {len(strange)} patients who are not in the cohort: left out")
+        return split_files.from_csv(path, ids, folds.get("sha256"))
     paths = sorted(_folder(folds["columns"], cfg).parent.glob(Path(folds["columns"]).name), key=_by_number)
     if not paths:
         raise DataFault(f"no split files match folds.columns='{folds['columns']}'")
-    words = {"validation": folds["validation"], "test": folds["test_column"]}
+    words = {"validation": folds["validation"], "calibration": folds["calibration"], "test": folds["test_column"]}
     return split_files.from_columns(paths, ids, manifest.labels, seed=cfg["seed"], unit=unit, **words)
 
 
@@ -252,6 +261,15 @@ def _folder(path: str, cfg: Mapping[str, Any]) -> Path:
     if not given.is_absolute() and not given.exists() and root and not list(Path(".").glob(str(given))):
         return Path(root) / given
     return given
+
+
+def _with_data(manifest: Manifest, notes: list[str]) -> list[str]:
+    """Patients with at least one modality; a prediction for the others, who are noted, would rest on nothing."""
+    have = {patient for patients in manifest.holders().values() for patient in patients}
+    keep = [p for p in manifest.ids if p in have]
+    if len(keep) < len(manifest.ids):
+        notes.append(f"{len(manifest.ids) - len(keep)} of {len(manifest.ids)} patients lack any modality: left out")
+    return keep
 
 
 def _usable(manifest: Manifest, notes: list[str]) -> list[str]:

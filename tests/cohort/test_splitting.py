@@ -140,3 +140,28 @@ def test_check_names_a_split_by_site(data: Path, tmp_path: Path, monkeypatch: py
     assert [fold["name"] for fold in said["splits"]["folds"]] == ["A", "B", "C"]
     assert [row["shared_sites"] for row in said["overlap"]] == [0, 0, 0]
     assert [row["shared_patients"] for row in said["overlap"]] == [0, 0, 0]
+
+
+def test_given_folds_leave_out_whom_nothing_is_known_of_and_strangers_with_a_note(data: Path, tmp_path: Path) -> None:
+    words = ["modalities=[rna]", "folds.together=[]"]
+    ids = list(pd.read_csv(data / "patients.csv", dtype=str)["patient_id"])
+    with_rna = set(pd.read_csv(data / "rna.csv", dtype=str)["patient_id"])
+    rows = [(p, fold, "test" if at % 2 == fold else "train") for at, p in enumerate([*ids, "X"]) for fold in (0, 1)]
+    pd.DataFrame(rows, columns=["patient_id", "fold", "part"]).to_csv(tmp_path / "f.csv", index=False)
+    manifest = open_cohort(settings(data, *words))
+    made = split(data, manifest, *words, f"folds.file={tmp_path / 'f.csv'}")
+    assert set(made.table["patient_id"]) == with_rna
+    assert made.notes[0] == f"{60 - len(with_rna)} of 60 patients lack any modality: left out"
+    assert "'f.csv' lists 1 patients who are not in the cohort: left out" in made.notes
+    with pytest.raises(UsageFault, match=r"folds.file: there is no file 'absent.csv'"):
+        split(data, manifest, "folds.file=absent.csv")
+
+
+def test_given_columns_have_a_calibration_part_where_one_is_asked_for(
+    data: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    half = len(manifest.ids) // 2
+    pairs = zip(manifest.ids[:half], manifest.ids[half:], strict=True)
+    pd.DataFrame(pairs, columns=["train", "val"]).to_csv(tmp_path / "s_0.csv", index=False)
+    made = split(data, manifest, f"folds.columns={tmp_path}/s_*.csv", "folds.calibration=0.2", "folds.together=[]")
+    assert dict(made.table["part"].value_counts()) == {"test": 30, "train": 21, "calibration": 6, "validation": 3}
