@@ -35,8 +35,7 @@ def test_every_site_is_whole_and_tested_once(sizes: list[int], folds: int, seed:
     labels, ids, site = cohort(sizes, seed)
     try:
         made = site_splits.preserve(labels, ids, site, folds=folds, seed=seed, validation=0.2).splits
-    except DataFault as fault:  # one site as large as all the others together
-        assert "1 of" in str(fault)
+    except DataFault:  # one site as large as all the others together: too few are left for the parts
         assume(False)
     where = made.assign(site=made["patient_id"].map(dict(zip(ids, site, strict=True))))
     assert (where.groupby(["fold", "site"])["part"].nunique() == 1).all()
