@@ -112,7 +112,8 @@ def _unreadable(run: Run, settings: Mapping[str, Any], fault: Fault) -> None:
     from nsclc_mtl.cohort.lint.finding import Finding
     from nsclc_mtl.report import check_page
 
-    listed = list(getattr(fault, "faults", None) or [{"fault": str(fault)}])
+    rows = getattr(fault, "rows", None) or ()  # a fault that lists all those of the tables
+    listed = [vars(row) for row in rows] or [{"fault": str(fault)}]
     findings = [Finding("error", "table", "cohort", str(fault)).plain()]
     content = {"cohort": settings["cohort"].get("name"), "errors": len(listed), "warnings": 0, "findings": findings}
     _write(run, {**content, "faults": listed}, check_page.render(_meta(run, settings), faults=listed))
