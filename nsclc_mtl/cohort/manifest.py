@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nsclc_mtl.cohort import names, sources, times
+from nsclc_mtl.cohort import names, sources, times, words
 from nsclc_mtl.cohort.folder import Absent, Folder
 from nsclc_mtl.cohort.specs import task_spec
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
@@ -28,10 +28,11 @@ def load(
     """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`); derived files lie under `out`.
 
     `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
-    are left out with a note. `keys` names the derived files (`features`, `slides`, those of `scan_files.made`, and
+    are left out with a note; a word that nobody reads is a UsageFault. `keys` names the derived files (`features`, `slides`, those of `scan_files.made`, and
     `perturbed` where radiomics are to be judged by `icc_lower`). Raises DataFault on invalid tables and UsageFault on
     an unknown task or modality.
     """
+    words.refuse_unknown(cohort)
     return _Loader(cohort, Path(out), dict(keys or {}), icc_lower).load(tasks, modalities)
 
 

@@ -30,8 +30,11 @@ def check_group(verb: str, override: Override, groups: Mapping[str, Sequence[str
     if isinstance(value, dict):
         yield f"{override.input_line!r}: {group} is a group, pick one of {', '.join(groups[group])}"
         return
+    if value is None:
+        yield f"{override.input_line!r}: leave the word out, or pick one of {', '.join(groups[group])}"
+        return
     for option in value if isinstance(value, list) else [value]:
-        if option is not None and str(option) not in groups[group]:
+        if str(option) not in groups[group]:
             near = nearest(str(option), groups[group]) or f"; there are {', '.join(groups[group])}"
             yield f"{group} has no option {str(option)!r}{near}"
 

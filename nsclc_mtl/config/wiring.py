@@ -135,6 +135,9 @@ def _readable(line: str) -> str:
         return line
     if key == "name" and re.fullmatch(r"[\w.+@-]+", value) and value != "null":
         return f"{key}={_quoted(value)}"  # 007 and 1e5 are names, not numbers
+    if key == "patients" and re.fullmatch(r"\[[\w.+@, -]*\]", value):
+        ids = [item.strip() for item in value[1:-1].split(",")]
+        return f"{key}=[{','.join(_quoted(item) for item in ids if item)}]"  # so are ids
     if value.startswith("~/"):
         return f"{key}={_quoted(str(Path(value).expanduser()))}"
     if value.startswith(("/", "./", "../")) or (value and not value.startswith("[") and _exists(value)):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nsclc_mtl.config import compose, config_hash, plain
+from nsclc_mtl.config.wiring import parse
 from nsclc_mtl.records import UsageFault
 
 Write = Callable[[Path, dict[str, str]], None]
@@ -47,6 +48,7 @@ def test_tasks_and_modalities_are_plain_values_beside_groups_of_that_name(conf: 
         (["tasks=[grad]"], "did you mean 'grade'?"),
         (["modalities=[clinicl]"], "did you mean 'clinical'?"),
         (["cohort={n:3}"], "cohort is a group"),
+        (["optim=null"], "leave the word out, or pick one of adamw"),
         (["optim.defaults={lr:1}"], "no key 'optim.defaults'"),
         (["model=abmil,moe_mil"], "add --sweep"),
         (["seed=1,2"], "add --sweep"),
@@ -139,3 +141,10 @@ def test_hash_follows_the_content_and_not_the_name(conf: Path) -> None:
     first = config_hash(compose("toy", ["name=a"]))
     assert first == config_hash(compose("toy", ["name=b"]))
     assert first != config_hash(compose("toy", ["seed=1"]))
+
+
+def test_ids_of_patients_are_text(conf: Path) -> None:
+    (override,) = parse("predict", ["patients=[00123, 1E5,NA,1.0,P 7]"])
+    assert override.value() == ["00123", "1E5", "NA", "1.0", "P 7"]
+    (quoted,) = parse("predict", ["patients=['1E5',\"a,b\"]"])
+    assert [str(item) for item in quoted.value()] == ["1E5", "a,b"]

@@ -1,0 +1,90 @@
+"""What the single values of a verb may be: told before anything is read, all faults at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .resolved import flat, plain
+
+# Least and largest value, and whether the number is whole; the ends belong to the range but for those below.
+NUMBERS: dict[str, tuple[float, float, bool]] = {
+    "seed": (0, math.inf, True),
+    "members": (1, math.inf, True),
+    "audit": (0, math.inf, True),
+    "checkpoint_s": (0, math.inf, False),
+    "trust.miss": (0, 1, False),
+    "folds.n": (2, math.inf, True),
+    "folds.repeats": (1, math.inf, True),
+    "folds.seed": (0, math.inf, True),
+    "folds.validation": (0, 1, False),
+    "folds.calibration": (0, 1, False),
+    "folds.min_events": (0, math.inf, True),
+    "folds.min_validation": (0, math.inf, True),
+    "folds.min_test": (0, math.inf, True),
+    "folds.site_patients": (0, math.inf, True),
+    "folds.workers": (0, math.inf, True),
+    "folds.threads": (1, math.inf, True),
+    "trainer.max_epochs": (1, math.inf, True),
+    "optim.optimizer.lr": (0, math.inf, False),
+    "optim.optimizer.weight_decay": (0, math.inf, False),
+    "optim.warmup": (0, 1, False),
+    "optim.batch_size": (1, math.inf, True),
+    "optim.min_steps": (0, math.inf, True),
+    "optim.dim": (1, math.inf, True),
+    "bootstrap": (0, math.inf, True),
+    "alarm": (0.5, 1, False),
+    "alpha": (0, 1, False),
+    "cohort.n": (1, math.inf, True),
+    "cohort.seed": (0, math.inf, True),
+}
+ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr")  # the least value itself is none
+BELOW = ("trust.miss", "alpha", "folds.validation", "folds.calibration")  # nor is the largest
+NULL = ("folds.seed", "folds.threads")  # null means something
+WORDS: dict[str, tuple[str, ...]] = {
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),  # Lightning's
+    "cohort.level": ("features", "images"),
+    "cohort.missing": ("mcar", "mar", "mnar"),
+    "cohort.site": ("none", "shift", "confounded"),
+}
+
+
+def faults(cfg: Any) -> list[str]:
+    """What is wrong with the values of a composed configuration, a sentence each; keys that it lacks are no fault."""
+    settings = plain(cfg)
+    return list(_faults(flat(settings), settings))
+
+
+def _faults(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    phantom = "cohort.level" in values  # another cohort's `n` or `site` would be words of its own
+    for key, known in WORDS.items():
+        if key in values and (phantom or not key.startswith("cohort.")) and values[key] not in known:
+            yield f"{key}={values[key]!r} is none of {', '.join(known)}"
+    for key, (low, high, whole) in NUMBERS.items():
+        if key not in values or (key.startswith("cohort.") and not phantom) or values[key] == "???":
+            continue
+        if not (values[key] is None and key in NULL) and not _holds(key, values[key], low, high, whole):
+            yield f"{key}: {_wanted(key, low, high, whole)} is needed, not {values[key]!r}"
+    for key in ("tasks", "modalities"):
+        if settings.get(key) == []:
+            yield f"{key}=[] leaves nothing: name at least one, or null for all"
+    fold = values.get("fold", "all")
+    if fold != "all" and not _holds("fold", fold, 0, math.inf, True):
+        yield f"fold: the number of a fold or `all` is needed, not {fold!r}"
+
+
+def _holds(key: str, value: Any, low: float, high: float, whole: bool) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
+        return False
+    return low <= value <= high and not (value == low and key in ABOVE) and not (value == high and key in BELOW)
+
+
+def _wanted(key: str, low: float, high: float, whole: bool) -> str:
+    number = "a whole number" if whole else "a number"
+    if high == math.inf:
+        return f"{number} above {low:g}" if key in ABOVE else f"{number} from {low:g} up"
+    if key in ABOVE:
+        return f"{number} between {low:g} and {high:g}"
+    return f"{number} from {low:g} to below {high:g}" if key in BELOW else f"{number} from {low:g} to {high:g}"
