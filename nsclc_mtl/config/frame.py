@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from nsclc_mtl import signals
 from nsclc_mtl.records import Fault, TryAgain, UsageFault
 
+from . import slide_options
 from .allow import check
 from .resolved import to_yaml
 from .run import FULL, Log, Run
@@ -61,6 +62,7 @@ def execute(
             return 0
         faults = check(cfg)
         faults += [] if isinstance(cfg.get("seed", 0), int) else [f"seed: a whole number is needed, not {cfg.seed!r}"]
+        faults += slide_options.faults(cfg)
         if check_only and not faults:
             print(f"the configuration of `mtl {verb}` holds")
         if faults or check_only:
