@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -179,7 +180,7 @@ def read_tiles(path: Path) -> Tiles:
 def publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
     """A complete HDF5 file of datasets and attributes. No clock times are kept."""
     with published(path) as aside:
-        with h5py.File(aside, "w", track_order=False) as file:
+        with new_hdf5(aside) as file:
             for name, array in data.items():
                 head = (1,) if name == "views" else ()  # one view is read at a time
                 tail = array.shape[len(head) :]
@@ -203,6 +204,18 @@ def publish(path: Path, data: Mapping[str, np.ndarray], attrs: Mapping[str, Any]
         _fsync(aside)
         if not is_complete(aside, str(attrs.get("config_hash", "")), deep=True):
             raise IntegrityFault(f"'{path.name}' did not read back as written; the disk may be failing")
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file, made in memory and written to `path` in one piece at its end.
+
+    HDF5 itself goes on writing where a disk is full, and crashes the process at its exit.
+    """
+    held = io.BytesIO()
+    with h5py.File(held, "w", track_order=False) as file:
+        yield file
+    path.write_bytes(held.getbuffer())
 
 
 @contextmanager
