@@ -54,9 +54,10 @@ def _of_slides(slides: Mapping[str, Any]) -> Iterator[str]:
     for name in ("dir", "stage", "roi"):
         if not isinstance(slides.get(name), (str, type(None))):
             yield f"slides.{name}={slides[name]}: the name of a folder is needed"
-    classes = slides.get("roi_classes")
-    if classes is not None and not (isinstance(classes, list) and classes):
-        yield f"slides.roi_classes={classes}: a list of classes is needed, for example [Tumor], or null for all"
+    for name, other in (("roi_classes", "all"), ("roi_exclude", "none")):
+        classes = slides.get(name)
+        if classes is not None and not (isinstance(classes, list) and classes):
+            yield f"slides.{name}={classes}: a list of classes is needed, for example [Tumor], or null for {other}"
     if not wrong and slides.get("overlap_um", 0) >= slides.get("tile_um", _UNBOUNDED):
         yield f"slides.overlap_um={slides['overlap_um']}: less than slides.tile_um={slides['tile_um']} is needed"
 

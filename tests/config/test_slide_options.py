@@ -24,6 +24,7 @@ def test_what_is_shipped_holds(verb: str, words: list[str]) -> None:
         "slides.overlap_um=128", "slides.min_tissue=30", "slides.sample=0", "slides.sample=2.5", "slides.sample_seed=x",
         "slides.max_unreadable=0.5", "slides.workers=many", "slides.readers=x", "slides.stage_ahead=x",
         "slides.mpp_tolerance=x", "slides.mpp_from_power=maybe", "slides.pictures=2", "slides.roi_classes=Tumor",
+        "slides.roi_exclude=3",
         "slides.tissue.min_area_um2=x", "slides.dir=3", "stain.views=x", "stain.spread=nan",
     ],
 )  # fmt: skip
