@@ -10,19 +10,101 @@ from nsclc_mtl.records import UsageFault
 from nsclc_mtl.tables.recipe import OWN_WORDS
 
 COHORT = frozenset(
-    "name root patients index_date tasks modalities never_inputs stage_column floors scans "
-    "level n seed missing site extras".split()  # the phantom's
+    [
+        "name",
+        "root",
+        "patients",
+        "index_date",
+        "tasks",
+        "modalities",
+        "never_inputs",
+        "stage_column",
+        "floors",
+        "scans",
+        "level",
+        "n",
+        "seed",
+        "missing",
+        "site",
+        "extras",
+    ]  # the phantom's
 )
-PATIENTS = frozenset("file id ids site group".split())
+PATIENTS = frozenset(["file", "id", "ids", "site", "group"])
 TASK = frozenset(
-    "kind optional file id ids matched applies also endpoint time unit event events zero negative landmark_days "
-    "events_any censored_at column classes map rule edition edition_column editions prefixes stable_disease "
-    "progressive_disease not_evaluable early_death assessed died patterns histology resected ties tolerance".split()
+    [
+        "kind",
+        "optional",
+        "file",
+        "id",
+        "ids",
+        "matched",
+        "applies",
+        "also",
+        "endpoint",
+        "time",
+        "unit",
+        "event",
+        "events",
+        "zero",
+        "negative",
+        "landmark_days",
+        "events_any",
+        "censored_at",
+        "column",
+        "classes",
+        "map",
+        "rule",
+        "edition",
+        "edition_column",
+        "editions",
+        "prefixes",
+        "stable_disease",
+        "progressive_disease",
+        "not_evaluable",
+        "early_death",
+        "assessed",
+        "died",
+        "patterns",
+        "histology",
+        "resected",
+        "ties",
+        "tolerance",
+    ]
 )
 MODALITY = frozenset(
-    "kind optional file id ids matched table columns match exclude duplicates duplicate_columns scans scan_modality "
-    "time after_index days until_days later visit samples layer values pathways gene_names min_genes combat harmonize "
-    "encoder max_tiles augment".split()
+    [
+        "kind",
+        "optional",
+        "file",
+        "id",
+        "ids",
+        "matched",
+        "table",
+        "columns",
+        "match",
+        "exclude",
+        "duplicates",
+        "duplicate_columns",
+        "scans",
+        "scan_modality",
+        "time",
+        "after_index",
+        "days",
+        "until_days",
+        "later",
+        "visit",
+        "samples",
+        "layer",
+        "values",
+        "pathways",
+        "gene_names",
+        "min_genes",
+        "combat",
+        "harmonize",
+        "encoder",
+        "max_tiles",
+        "augment",
+    ]
 ) | frozenset(OWN_WORDS)
 
 
