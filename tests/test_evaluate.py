@@ -128,3 +128,9 @@ def test_ids_survive_reading(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("patient_id,fold,part,value\nA,0,test,x\n")
     with pytest.raises(Exception, match="column 'value'"):
         evaluate.read_table(tmp_path / "p.csv")
+
+
+def test_a_primary_floor_that_is_none_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(trained, "name=primary", "primary_floor=stagee", "bootstrap=2") == 2
+    assert "primary_floor: no floor 'stagee' here; there are stage" in capsys.readouterr().err
+    assert not (trained.parent / "runs" / "evaluate" / "primary").exists()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nsclc_mtl.config import Run
 
 SLIDES = "mean slide feature"
+EVERY = "all tables"
 OURS, THEIRS = "trained/", "new/"  # two cohorts may count their patients alike
 
 
@@ -41,6 +42,9 @@ def fit_floors(
     strange = [name for name in wanted or () if name not in known]
     if strange:
         raise UsageFault(f"floors: no floor '{strange[0]}' here; there are {', '.join(known) or 'none'}")
+    primary = settings.get("primary_floor") or EVERY  # the default may be lacking, where there is one table
+    if primary not in (EVERY, *known):
+        raise UsageFault(f"primary_floor: no floor '{primary}' here; there are {', '.join(known) or 'none'}")
     none = splits is None or wanted == []
     days = {}
     for name, task in tasks.items():
