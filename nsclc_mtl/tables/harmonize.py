@@ -63,7 +63,7 @@ class Combat:
 
         With fewer than two sites of `least` patients nothing is moved. `reference`: the site whose values stay as they
         are and to which the others are brought. `change`: the logarithm that values come to first. Raises UsageFault on
-        a word that is none, and DataFault where the reference is not fitted or a covariate cannot be told from the site.
+        a word that is none, DataFault where the reference is not fitted or a covariate cannot be told from the site.
         """
         if unseen not in UNSEEN:
             raise UsageFault(f"combat.unseen={unseen!r} is none of {', '.join(UNSEEN)}")
