@@ -45,7 +45,8 @@ def fit_sites(manifest: Manifest, name: str, rows: pd.DataFrame, options: Mappin
     said = dict(options.get("combat") or {})
     covariates, kinds = kept_covariates(manifest, said.pop("covariates", None) or ())
     numbers = rows.select_dtypes("number")
-    recipe = Recipe.of(options, manifest.modalities[name].options)
+    spec = manifest.modalities.get(name)  # None: a table that was made of one, such as the mean slide feature
+    recipe = Recipe.of(options, spec.options if spec else {})
     change = Transform.of(recipe.values, recipe.log, list(map(str, numbers.columns)))
     return Combat.fit(numbers, manifest.patients["site"], covariates, kinds, change=change, **said)
 
