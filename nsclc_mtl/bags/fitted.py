@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,9 +96,10 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
             columns = columns and {c: kind for c, kind in columns.items() if c in judged.kept}
         if spec.options.get("duplicate_columns") == "max_variance":
             rows = genes.widest_of_each(rows, genes.groups(rows.columns))
+        recipe, sets = Recipe.of(chosen, spec.options), manifest.sets.get(name)
         if combat := fit_sites(manifest, name, rows, chosen):
             made.combat[name], rows = combat, without_sites(manifest, rows, combat)
-        recipe, sets = Recipe.of(chosen, spec.options), manifest.sets.get(name)
+            recipe = replace(recipe, log="none")  # taken before the sites were compared
         made.tables[name] = TableEncoder.fit(rows, columns, recipe, labels=labels, sets=sets)
     for name, paths in manifest.bags.items():
         of = [paths[p] for p in train if p in paths]

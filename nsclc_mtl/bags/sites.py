@@ -10,6 +10,8 @@ import pandas as pd
 from nsclc_mtl.records import Manifest, UsageFault
 from nsclc_mtl.tables.harmonize import Combat, named_sites
 from nsclc_mtl.tables.kept_covariates import kept_covariates
+from nsclc_mtl.tables.recipe import Recipe
+from nsclc_mtl.tables.transform import Transform
 
 HARMONIZE = ("none", "combat")
 
@@ -42,7 +44,11 @@ def fit_sites(manifest: Manifest, name: str, rows: pd.DataFrame, options: Mappin
     needs_sites(manifest, name)
     said = dict(options.get("combat") or {})
     covariates, kinds = kept_covariates(manifest, said.pop("covariates", None) or ())
-    return Combat.fit(rows.select_dtypes("number"), manifest.patients["site"], covariates, kinds, **said)
+    numbers = rows.select_dtypes("number")
+    spec = manifest.modalities.get(name)  # None: a table that was made of one, such as the mean slide feature
+    recipe = Recipe.of(options, spec.options if spec else {})
+    change = Transform.of(recipe.values, recipe.log, list(map(str, numbers.columns)))
+    return Combat.fit(numbers, manifest.patients["site"], covariates, kinds, change=change, **said)
 
 
 def without_sites(manifest: Manifest, table: pd.DataFrame, combat: Combat | None) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from nsclc_mtl.cohort.leaks import HARMLESS, SMELLS
+from nsclc_mtl.cohort.lint.alarms import HARMLESS, SMELLS
 from nsclc_mtl.cohort.templates import quoted
 from nsclc_mtl.records import DataFault, UsageFault
 from nsclc_mtl.tables.read import MISSING

@@ -28,9 +28,9 @@ def load(
     """The manifest of a declared cohort (a plain mapping, see `conf/cohort/`); derived files lie under `out`.
 
     `tasks` and `modalities` pick among the declared ones; modalities that were not asked for by name and have no data
-    are left out with a note; a word that nobody reads is a UsageFault. `keys` names the derived files (`features`, `slides`, those of `scan_files.made`, and
+    are left out with a note. `keys` names the derived files (`features`, `slides`, those of `scan_files.made`, and
     `perturbed` where radiomics are to be judged by `icc_lower`). Raises DataFault on invalid tables and UsageFault on
-    an unknown task or modality.
+    an unknown task or modality, and on a word of the declaration that nobody reads.
     """
     words.refuse_unknown(cohort)
     return _Loader(cohort, Path(out), dict(keys or {}), icc_lower).load(tasks, modalities)

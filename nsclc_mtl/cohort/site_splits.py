@@ -29,14 +29,18 @@ class Dealt:
 
 
 def columns(labels: Mapping[str, pd.DataFrame], ids: Sequence[str]) -> np.ndarray:
-    """What piles of sites are balanced over: patients, every event, class and stratum. float [patient, column]."""
+    """What piles of sites are balanced over: patients, every event and class, every stratum. float [patient, column].
+
+    The strata (event x label) count together as much as one of the others: of many small ones chance decides.
+    """
     made = [np.ones(len(ids))]
     for frame in labels.values():
         value = frame.reindex(list(ids))["event" if "event" in frame else "value"].to_numpy(float)
         made += [(value == level).astype(float) for level in np.unique(value[~np.isnan(value)])]
     kinds = strata(labels, ids)
     if len(labels) > 1:
-        made += [(kinds == kind).astype(float) for kind in np.unique(kinds)]
+        names = np.unique(kinds)
+        made += [(kinds == name) / len(names) for name in names]  # chi-square is linear in the counts
     return np.stack(made, axis=1)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nsclc_mtl.cohort import barcodes
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, UsageFault
 from nsclc_mtl.tables import read
 
@@ -33,11 +34,13 @@ def series(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> pd.DataF
     for name in ("patient_id", days):
         if name not in table:
             raise DataFault(f"'{file}' has no column '{name}' (cohort.modalities.{spec.name})")
-    ids = table["patient_id"].str.strip()
+    style = str(options.get("ids") or sources.folder.ids)
+    ids = pd.Series(barcodes.patients(table["patient_id"].str.strip(), style, f"'{file}'"), index=table.index)
     if (ids == "").any():
         at = int(np.flatnonzero(ids == "")[0]) + 2
         raise DataFault(f"'{file}' row {at}: the id in column 'patient_id' is blank; fill it or drop the row")
-    sources.folder.matched(pd.Index(ids.unique()), manifest.patients.index, file)
+    least = float(options.get("matched", 0.9))
+    sources.folder.matched(pd.Index(ids.unique()), manifest.patients.index, file, least)
     columns = _columns(spec, table, days, sources.forbidden, file)
     rows = table[ids.isin(manifest.patients.index)]
     patients = ids[rows.index]

@@ -9,21 +9,25 @@ from typing import Any
 from nsclc_mtl.records import UsageFault
 from nsclc_mtl.tables.recipe import OWN_WORDS
 
-COHORT = frozenset(
-    "name root patients index_date tasks modalities never_inputs stage_column floors scans "
-    "level n seed missing site extras".split()  # the phantom's
-)
-PATIENTS = frozenset("file id ids site group".split())
-TASK = frozenset(
-    "kind optional file id ids matched applies also endpoint time unit event events zero negative landmark_days "
-    "events_any censored_at column classes map rule edition edition_column editions prefixes stable_disease "
-    "progressive_disease not_evaluable early_death assessed died patterns histology resected ties tolerance".split()
-)
-MODALITY = frozenset(
-    "kind optional file id ids matched table columns match exclude duplicates duplicate_columns scans scan_modality "
-    "time after_index days until_days later visit samples layer values pathways gene_names min_genes combat harmonize "
-    "encoder max_tiles augment".split()
-) | frozenset(OWN_WORDS)
+# the last six are the phantom's
+_COHORT = """
+    name root patients index_date tasks modalities never_inputs stage_column floors scans level n seed missing
+    site extras
+"""
+COHORT = frozenset(_COHORT.split())
+PATIENTS = frozenset(["file", "id", "ids", "site", "group"])
+_TASK = """
+    kind optional file id ids matched applies also endpoint time unit event events zero negative landmark_days
+    events_any censored_at column classes map rule edition edition_column editions prefixes stable_disease
+    progressive_disease not_evaluable early_death assessed died patterns histology resected ties tolerance
+"""
+TASK = frozenset(_TASK.split())
+_MODALITY = """
+    kind optional file id ids matched table columns match exclude duplicates duplicate_columns scans
+    scan_modality time after_index days until_days later visit samples layer values pathways gene_names
+    min_genes combat harmonize encoder max_tiles augment
+"""
+MODALITY = frozenset(_MODALITY.split()) | frozenset(OWN_WORDS)
 
 
 def refuse_unknown(cohort: Mapping[str, Any]) -> None:

@@ -24,8 +24,8 @@ def in_folder(folder: Path, mpp: float | None, account: Account) -> list[Job]:
     """All slides below a folder, by known suffixes; two that would share a slide_id are failed by name.
 
     A DICOM series counts once, whatever the number of its files. PNG and JPEG pictures count only where their scale is
-    stated (`mpp`) and nothing else is there: beside slides they are thumbnails. Raises DataFault where the folder does
-    not exist or holds no slide.
+    stated (`mpp`) and nothing else is there: beside slides they are thumbnails, skipped by name where `mpp` might mean
+    them. Raises DataFault where the folder does not exist or holds no slide.
     """
     from nsclc_mtl.slides.reader import PICTURE_SUFFIXES, SUFFIXES, one_a_series
 
@@ -36,11 +36,19 @@ def in_folder(folder: Path, mpp: float | None, account: Account) -> list[Job]:
     slides = [file for file in listed if file.suffix.lower() in SUFFIXES]
     if dicom := [file for file in slides if file.suffix.lower() == ".dcm"]:
         slides = [file for file in slides if file not in set(dicom)] + one_a_series(dicom)
-    if not slides and mpp is not None:
-        slides = [file for file in listed if file.suffix.lower() in PICTURE_SUFFIXES]
+    pictures = [file for file in listed if file.suffix.lower() in PICTURE_SUFFIXES]
+    if mpp is not None and not slides:
+        slides, pictures = pictures, []
+    elif mpp is not None:
+        for file in pictures:
+            told = f"'{file.relative_to(folder)}' lies beside slides and is taken for a thumbnail; "
+            told += "a picture that is a slide goes into a folder without others"
+            account.not_done(file.relative_to(folder).as_posix().replace("/", "__"), ItemSkip("picture", told))
     for file in slides:
         slide_id = file.relative_to(folder).with_suffix("").as_posix().replace("/", "__")
         found.setdefault(slide_id, []).append(file)
+    if not found and pictures:
+        raise DataFault(f"only PNG and JPEG pictures below '{folder}', which state no um/px: set slides.mpp=0.5, say")
     if not found:
         raise DataFault(f"no slides below '{folder}': files with {' '.join(sorted(SUFFIXES))} are looked for")
     jobs = []

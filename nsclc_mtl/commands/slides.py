@@ -70,7 +70,8 @@ def _lay(job: Job, slides: Mapping[str, Any], path: Path, digest: str) -> Tiles:
     from nsclc_mtl.slides.tissue import survey
 
     drawn = _roi(job, slides)
-    regions = roi.load(drawn, job.slide_id, slides.get("roi_classes")) if drawn else None
+    classes = (slides.get("roi_classes"), slides.get("roi_exclude"))
+    regions = roi.load(drawn, job.slide_id, *classes) if drawn else None
     with open_job(job, slides) as slide:
         thumbnail, found = survey(slide, segmenter_of(slides), slides["tissue"], regions)
         lengths = {word: float(slides[word]) for word in ("tile_um", "min_tissue", "overlap_um")}

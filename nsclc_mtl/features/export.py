@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from nsclc_mtl.features import layouts, store
@@ -48,7 +47,7 @@ def is_complete(kind: str, path: Path) -> bool:
 
 def _stamp(aside: Path, found: Features) -> None:
     """Coordinates are micrometres from the corner of the slide, and the edge of a tile is given in um and in pixels."""
-    with h5py.File(aside, "w") as file:
+    with store.new_hdf5(aside) as file:
         file.create_dataset("feats", data=found.features, track_times=False)
         file.create_dataset("coords", data=(found.coords * found.attrs["mpp"]).astype(np.float32), track_times=False)
         file.attrs["extractor"] = str(found.attrs["backbone"])
@@ -62,7 +61,7 @@ def _stamp(aside: Path, found: Features) -> None:
 
 def _clam_h5(aside: Path, found: Features) -> None:
     """A tile is a square of `patch_size` pixels at `patch_level` 0."""
-    with h5py.File(aside, "w") as file:
+    with store.new_hdf5(aside) as file:
         file.create_dataset("features", data=found.features.astype(np.float32), track_times=False)
         file.create_dataset("coords", data=found.coords, track_times=False)
         file["coords"].attrs["patch_size"] = int(found.attrs["patch_size_level0"])

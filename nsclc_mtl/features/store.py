@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -185,7 +186,7 @@ def publish(
     """A complete HDF5 file of datasets and attributes, compressed where HDF5's word for it is given. No clock times are
     kept."""
     with published(path) as aside:
-        with h5py.File(aside, "w", track_order=False) as file:
+        with new_hdf5(aside) as file:
             for name, array in data.items():
                 head = (1,) if name == "views" else ()  # one view is read at a time
                 tail = array.shape[len(head) :]
@@ -210,6 +211,18 @@ def publish(
         _fsync(aside)
         if not is_complete(aside, str(attrs.get("config_hash", "")), deep=True):
             raise IntegrityFault(f"'{path.name}' did not read back as written; the disk may be failing")
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file, made in memory and written to `path` in one piece at its end.
+
+    HDF5 itself goes on writing where a disk is full, and crashes the process at its exit.
+    """
+    held = io.BytesIO()
+    with h5py.File(held, "w", track_order=False) as file:
+        yield file
+    path.write_bytes(held.getbuffer())
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Every crop has the axes of the patient (x towards left, y towards the back, z to
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -85,7 +86,8 @@ def save(path: Path, cube: Volume, patient_id: str, scan: Volume | None = None, 
     """
 
     def write(part: Path) -> None:
-        with h5py.File(part, "w") as file:
+        held = io.BytesIO()  # HDF5 itself goes on writing where a disk is full, and crashes the process at its exit
+        with h5py.File(held, "w") as file:
             file.create_dataset("volume", data=cube.array.astype(np.float16), compression="gzip", shuffle=True)
             file.create_dataset("roi", data=cube.mask, compression="gzip")
             told = {"affine": cube.affine, "spacing_mm": cube.spacing_mm, "patient_id": patient_id}
@@ -93,6 +95,7 @@ def save(path: Path, cube: Volume, patient_id: str, scan: Volume | None = None, 
             if scan is not None:
                 told |= {"scan_shape": scan.array.shape, "scan_affine": scan.affine}
             file.attrs.update(told)
+        part.write_bytes(held.getbuffer())
 
     def verify(part: Path) -> bool:
         return load(part).array.shape == cube.array.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -52,5 +53,7 @@ def contour_picture(
             draw.line([(x / per_x, y / per_y) for x, y in ring], fill=HOLE if number else OUTLINE, width=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    picture.save(aside, format="JPEG", quality=88)
+    held = io.BytesIO()  # Pillow takes no notice of a disk that takes only half of what it writes
+    picture.save(held, format="JPEG", quality=88)
+    aside.write_bytes(held.getbuffer())
     aside.replace(path)

@@ -74,8 +74,10 @@ def covariate(name: str, declared: Any, where: str) -> Covariate:
     return Covariate(name, kind, unit, least, most, values, words.get("time"), None if later is None else str(later))
 
 
-def covariates(columns: Mapping[str, Any] | None, where: str) -> dict[str, Covariate]:
-    """The covariates of a modality's `columns`, in their order; empty where none are declared."""
+def covariates(columns: Mapping[str, Any] | Sequence[str] | None, where: str) -> dict[str, Covariate]:
+    """The covariates of a modality's `columns`, in their order; empty where none are declared. A list: all numeric."""
+    if isinstance(columns, Sequence):
+        columns = dict.fromkeys(columns, "numeric")
     return {str(name): covariate(str(name), declared, where) for name, declared in (columns or {}).items()}
 
 

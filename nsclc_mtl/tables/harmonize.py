@@ -12,6 +12,7 @@ import pandas as pd
 from nsclc_mtl.records import DataFault, UsageFault
 from nsclc_mtl.tables.kept_covariates import CovariateDesign, Kinds
 from nsclc_mtl.tables.read import MISSING
+from nsclc_mtl.tables.transform import Transform
 
 UNSEEN = ("refuse", "pooled", "own")
 """What becomes of a patient whose site training does not know."""
@@ -42,6 +43,8 @@ class Combat:
     unseen: str = "pooled"
     least: int = 5
     reference: str | None = None
+    log: str = "none"  # what is done to counts and the like before: sites are compared on the scale of the model
+    library: list[str] = field(default_factory=list)  # as `Transform` has it
 
     @classmethod
     def fit(
@@ -54,12 +57,13 @@ class Combat:
         unseen: str = "pooled",
         least: int = 5,
         reference: str | None = None,
+        change: Transform | None = None,
     ) -> Combat:
         """ComBat of these (training) patients. table: numeric, NaN where missing; site and covariates by patient.
 
         With fewer than two sites of `least` patients nothing is moved. `reference`: the site whose values stay as they
-        are and to which the others are brought. Raises UsageFault on a word that is none, and DataFault where the
-        reference is not fitted or a covariate cannot be told from the site.
+        are and to which the others are brought. `change`: the logarithm that values come to first. Raises UsageFault on
+        a word that is none, DataFault where the reference is not fitted or a covariate cannot be told from the site.
         """
         if unseen not in UNSEEN:
             raise UsageFault(f"combat.unseen={unseen!r} is none of {', '.join(UNSEEN)}")
@@ -73,7 +77,9 @@ class Combat:
                 f"combat.reference='{reference}' has {int(counts.get(reference, 0))} training patients of the fold, "
                 f"combat.least={least}; name a larger site, or leave it null"
             )
-        made = cls(unseen=unseen, least=least, reference=reference)
+        change = change or Transform()
+        made = cls(unseen=unseen, least=least, reference=reference, log=change.log, library=list(change.library))
+        table = made._on_scale(table)
         if len(fitted) < 2 or not table.shape[1]:
             return made
         made.columns, made.sites = [str(c) for c in table.columns], fitted
@@ -124,6 +130,7 @@ class Combat:
         pooled training patients lie), refused (`refuse`, DataFault), or moved by the shift and scale that the table's
         own patients of that site give (`own`; no outcome is used; `pooled` where they are fewer than `least`).
         """
+        table = self._on_scale(table)
         if not self.columns:
             return table
         absent = [c for c in self.columns if c not in table]
@@ -158,6 +165,17 @@ class Combat:
         made[self.columns] = out
         return made
 
+    def _on_scale(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Numeric columns on the scale of the model, the others as they are."""
+        if self.log == "none":
+            return table
+        if absent := [c for c in self.library if c not in table]:
+            raise DataFault(f"the table lacks {len(absent)} column(s) of the library size: {', '.join(absent[:5])}")
+        numbers = table[self.library] if self.library else table.select_dtypes("number")
+        made = table.copy()
+        made[numbers.columns] = Transform(self.log, tuple(self.library))(numbers)
+        return made
+
     def _own(self, z: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Shift and scale [column] of a site from its patients' standardised values."""
         shift, scale = np.zeros(len(live)), np.ones(len(live))
@@ -182,7 +200,7 @@ class Combat:
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Combat:
         """The ComBat that `state()` came from."""
-        return cls(**{f.name: state[f.name] for f in fields(cls)})
+        return cls(**{f.name: state[f.name] for f in fields(cls) if f.name in state})
 
 
 def shrunken(z: np.ndarray, tolerance: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nsclc_mtl.cohort import site_splits
@@ -33,7 +33,10 @@ def cohort(sizes: list[int], seed: int = 0) -> tuple[dict[str, pd.DataFrame], li
 @given(sizes=st.lists(st.integers(1, 25), min_size=8, max_size=20), folds=st.integers(2, 4), seed=st.integers(0, 5))
 def test_every_site_is_whole_and_tested_once(sizes: list[int], folds: int, seed: int) -> None:
     labels, ids, site = cohort(sizes, seed)
-    made = site_splits.preserve(labels, ids, site, folds=folds, seed=seed, validation=0.2).splits
+    try:
+        made = site_splits.preserve(labels, ids, site, folds=folds, seed=seed, validation=0.2).splits
+    except DataFault:  # one site as large as all the others together: too few are left for the parts
+        assume(False)
     where = made.assign(site=made["patient_id"].map(dict(zip(ids, site, strict=True))))
     assert (where.groupby(["fold", "site"])["part"].nunique() == 1).all()
     tested = made.loc[made["part"] == "test", "patient_id"]

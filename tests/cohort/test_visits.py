@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import visium
 
-from nsclc_mtl.cohort import checks, manifest
+from nsclc_mtl.cohort import lint, manifest
 from nsclc_mtl.cohort.visits import before_the_outcome, latest
 from nsclc_mtl.records import DataFault, Fault, IntegrityFault, Manifest, UsageFault
 
@@ -47,7 +47,7 @@ def test_visits_in_the_order_of_time_up_to_a_day(root: Path) -> None:
     told = "; ".join(made.notes)
     assert "1 of 6 visits later than day 90 left out" in told
     assert "1 visits without any value left out" in told
-    assert "'visits.csv': 1 rows belong to no patient of the cohort" in told
+    assert "'visits.csv': rows of 1 patients outside the cohort" in told
     assert "os: 1 patients had the event or left by day 90, the landmark: no label" in told
     assert made.labels["os"]["time_days"].dropna().tolist() == [10, 110, 210]
     assert {i["path"] for i in made.inputs} == {"patients.csv", "visits.csv"}
@@ -118,8 +118,8 @@ def test_a_series_that_holds_an_outcome_is_found(root: Path) -> None:
     (root / "patients.csv").write_text("patient_id,response,t,e\n" + "\n".join(lines) + "\n")
     rows = [f"{p},{d},{int(y) if d else 7},{rng.normal():.3f}" for p, y in zip(ids, yes, strict=True) for d in (0, 9)]
     (root / "visits.csv").write_text("patient_id,days,flag,ldh\n" + "\n".join(rows) + "\n")
-    findings, _ = checks.check(load(root, tasks=["response"]), None)
-    errors = [f for f in findings if f.level == "error"]
+    found = lint.check(load(root, tasks=["response"]), None)
+    errors = found.errors
     assert [f.rule for f in errors] == ["copy"]
     assert "column 'flag' is a copy of the task 'response'" in errors[0].sentence
     assert latest(load(root))["ctdna"].columns.tolist() == ["flag", "ldh", "visits (number)", "visits (latest day)"]

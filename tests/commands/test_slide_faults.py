@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,14 +137,33 @@ def test_the_power_of_the_objective_counts_only_by_leave(slides: Path) -> None:
     assert (tiles.mpp, tiles.attrs["mpp_source"]) == (0.5, "objective_power")
 
 
-def test_pictures_count_where_nothing_else_is_there_and_their_scale_is_stated(slides: Path) -> None:
+def test_pictures_count_where_nothing_else_is_there_and_their_scale_is_stated(slides: Path, capsys) -> None:
     Image.fromarray(tissue()).save(slides / "core.png")
     assert mtl("tile", "slides")[0] == 3
+    assert "only PNG and JPEG pictures below 'slides', which state no um/px" in capsys.readouterr().err
     code, account = mtl("tile", "slides", "slides.mpp=0.5")
     assert (code, account["done"]) == (0, ["core"])
     assert tiled("core").attrs["read_by"] == "picture"
     write_pyramid(slides / "slide.tiff", tissue())
-    assert mtl("tile", "slides", "slides.mpp=0.5", "paths.out=other")[1]["done"] == ["slide"]
+    code, account = mtl("tile", "slides", "slides.mpp=0.5", "paths.out=other")
+    assert (code, account["done"], reasons(account, "skipped")) == (0, ["slide"], {"core.png": "picture"})
+    assert reasons(mtl("tile", "slides", "paths.out=third")[1], "skipped") == {}
+
+
+def test_a_packing_that_openslide_does_not_know_is_no_damage(slides: Path) -> None:
+    scale = {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(slides / "s.tif", tissue(), photometric="rgb", compression="jpeg2000", tile=(256, 256), **scale)
+    code, account = mtl("tile", "slides")
+    assert (code, reasons(account)) == (3, {"s": "unsupported"})
+
+
+def test_libraries_do_not_chat_about_a_truncated_slide(slides: Path) -> None:
+    write_pyramid(slides / "s.tiff", tissue())
+    whole = (slides / "s.tiff").read_bytes()
+    (slides / "s.tiff").write_bytes(whole[: len(whole) * 6 // 10])
+    words = [sys.executable, "-m", "nsclc_mtl", "tile", "slides", "--dry-run"]
+    told = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (3, "")
 
 
 def test_a_slide_that_lost_little_is_taken_when_asked_and_says_how_much(slides: Path) -> None:

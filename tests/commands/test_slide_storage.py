@@ -173,6 +173,17 @@ def test_the_limit_of_a_file_leaves_no_remnant_and_a_rerun_completes(here: Path,
     }
 
 
+@pytest.mark.parametrize("limit", [3000, 12288])
+def test_whichever_file_meets_the_limit_the_end_is_tidy(here: Path, limit: int) -> None:
+    """HDF5 writing on where nothing can be written ended the process by a signal; Pillow's writer left half a JPEG."""
+    process = command(*WORDS, "slides.workers=1", limit=limit)
+    told = process.communicate(timeout=120)[1]
+    assert (process.returncode, len(told.splitlines())) == (75, 1), told
+    for picture in Path("out").rglob("*.jpg"):
+        assert picture.read_bytes().endswith(b"\xff\xd9")  # the mark of a JPEG's end
+    assert not list(Path("out").rglob("*.h5"))
+
+
 def test_two_commands_share_the_work_and_both_account_for_all_of_it(here: Path, whole: Path) -> None:
     pair = [command(*ALONE, f"name={name}") for name in ("a", "b")]
     for process in pair:

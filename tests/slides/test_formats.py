@@ -43,7 +43,11 @@ def test_a_dicom_slide_is_one_slide_of_several_files(tmp_path: Path, drawn: np.n
     head.SOPClassUID = head.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"  # a CT slice
     head.save_as(tmp_path / "ct.dcm", enforce_file_format=True)
     (tmp_path / "text.dcm").write_text("no DICOM")
-    assert one_a_series(tmp_path.rglob("*.dcm")) == [folder / "level0.dcm", tmp_path / "S2" / "a.dcm"]
+    (tmp_path / "cut.dcm").write_bytes(files[1].read_bytes()[:200])
+    listed = one_a_series(tmp_path.rglob("*.dcm"))
+    assert listed[:2] == [folder / "level0.dcm", tmp_path / "S2" / "a.dcm"]
+    assert listed[2:] == [tmp_path / "cut.dcm", tmp_path / "text.dcm"]  # refused by name, not left out
+    assert {reason(path) for path in listed[2:]} <= {"unsupported", "corrupt"}
     before = content_hash(files[1])
     for path in files[1:3]:  # any file of the series opens all of it
         with open_slide(path) as slide:

@@ -104,6 +104,21 @@ def test_classes_choose_and_tissue_is_the_mask_itself(tmp_path: Path) -> None:
         roi.load(tmp_path / "gone.geojson", "s")
 
 
+def test_what_qupath_ignores_and_what_the_user_excludes_is_cut_out(tmp_path: Path) -> None:
+    far = {"type": "Polygon", "coordinates": FAR}
+    geojson.write(
+        tmp_path / "s.geojson",
+        [feature(POLYGON, name="Tumor"), feature(far, name="Ignore*"), feature(far, name="Artefact")],
+    )
+    found = roi.load(tmp_path / "s.geojson", "s")
+    assert (len(found.inside), len(found.outside)) == (2, 1)
+    found = roi.load(tmp_path / "s.geojson", "s", ["Tumor"], ["Artefact"])
+    assert (len(found.tissue), len(found.inside), len(found.outside)) == (0, 1, 2)
+    geojson.write(tmp_path / "s.geojson", [feature(far, name="Ignore*")])  # the whole slide but this
+    found = roi.load(tmp_path / "s.geojson", "s")
+    assert (found.tissue, found.inside, len(found.outside)) == ((), (), 1)
+
+
 def test_thousands_of_regions_lie_where_they_were_drawn() -> None:
     rng = np.random.default_rng(0)
     corners = rng.integers(0, 970, (3000, 2))

@@ -88,7 +88,8 @@ def test_logits_classes_and_coarse_outputs(model: Callable[..., str], image: np.
 def test_weights_that_cannot_be_used_are_one_sentence(model: Callable[..., str], tmp_path: Path) -> None:
     path = model(edge=96)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    assert Onnx(path, input_px=96, weights_sha256=digest).weights_hash == f"sha256:{digest}"
+    for stated in (digest, digest.upper(), f"sha256:{digest}"):
+        assert Onnx(path, input_px=96, weights_sha256=stated).weights_hash == f"sha256:{digest}"
     with pytest.raises(IntegrityFault, match="expected 0000"):
         Onnx(path, input_px=96, weights_sha256="0" * 64)
     with pytest.raises(UsageFault, match=r"segmenter\.input_px=96"):

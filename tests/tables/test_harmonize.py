@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
 from nsclc_mtl.tables.harmonize import Combat
 from nsclc_mtl.tables.kept_covariates import CovariateDesign, kept_covariates, refuse_outcomes
+from nsclc_mtl.tables.transform import Transform
 
 KINDS = {"age": "numeric", "sex": "categorical"}
 
@@ -232,3 +233,16 @@ def test_an_outcome_is_never_kept() -> None:
         kept_covariates(who, ["ecog"])
     with pytest.raises(DataFault, match="an outcome would leak"):
         refuse_outcomes(["grade"], ["grade"])
+
+
+def test_counts_come_to_their_logarithm_before_sites_are_compared() -> None:
+    rng = np.random.default_rng(5)
+    site = pd.Series(np.repeat(["A", "B"], 30), index=[f"p{i}" for i in range(60)])
+    depth = np.where(site == "A", 1e6, 3e6)[:, None] * rng.uniform(0.8, 1.2, (60, 1))
+    counts = pd.DataFrame(rng.poisson(depth * rng.dirichlet(np.ones(6), 60)), site.index, list("abcdef"), dtype=float)
+    change = Transform.of("counts", "auto", list(counts.columns))
+    made = Combat.fit(counts, site, change=change)
+    logged = change(counts)
+    pd.testing.assert_frame_equal(made.transform(counts, site), Combat.fit(logged, site).transform(logged, site))
+    again = Combat.load(made.state())
+    pd.testing.assert_frame_equal(again.transform(counts, site), made.transform(counts, site))

@@ -64,7 +64,7 @@ def _content(backbone_cfg: Mapping[str, Any]) -> str:
         return file_hash(Path(backbone_cfg["weights"]))
     if not backbone_cfg.get("hub"):
         return "none"
-    promised = str(backbone_cfg.get("weights_sha256") or "").removeprefix("sha256:")
+    promised = str(backbone_cfg.get("weights_sha256") or "").lower().removeprefix("sha256:")
     return promised or digest_of(hub.copy_of(backbone_cfg))
 
 

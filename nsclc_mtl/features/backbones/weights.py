@@ -26,7 +26,7 @@ def found(
     """
     path = Path(weights) if weights else _from_hub(name, hub, (file,) if file else FILES, about)
     digest = file_hash(path)
-    if sha256 and digest != sha256.removeprefix("sha256:"):
+    if sha256 and digest != sha256.lower().removeprefix("sha256:"):
         raise IntegrityFault(
             f"weights '{path.name}' have digest {digest[:12]}..., expected {sha256.removeprefix('sha256:')[:12]}...; "
             "copy them again"

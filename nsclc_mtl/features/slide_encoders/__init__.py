@@ -75,7 +75,7 @@ def fits(encoder_cfg: Mapping[str, Any], backbone: str, tile_um: float | None) -
 def _content(encoder_cfg: Mapping[str, Any]) -> str:
     weights = encoder_cfg.get("weights")
     if not weights:
-        return str(encoder_cfg.get("weights_sha256") or "none").removeprefix("sha256:")
+        return str(encoder_cfg.get("weights_sha256") or "none").lower().removeprefix("sha256:")
     try:
         return file_hash(Path(weights))
     except OSError as error:

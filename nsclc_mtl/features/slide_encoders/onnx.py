@@ -54,7 +54,7 @@ class Onnx:
         content = onnx_model.content(Path(weights), "slide_encoder.weights")
         digest = hashlib.sha256(content).hexdigest()
         self.weights_hash = f"sha256:{digest}"
-        if weights_sha256 and digest != weights_sha256.removeprefix("sha256:"):
+        if weights_sha256 and digest != weights_sha256.lower().removeprefix("sha256:"):
             raise IntegrityFault(
                 f"weights '{self.file}' have digest {digest[:12]}..., expected "
                 f"{weights_sha256.removeprefix('sha256:')[:12]}...; get the file again"

@@ -11,9 +11,10 @@ WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Imag
 
 
 def one_a_series(files: Iterable[Path]) -> list[Path]:
-    """One file of every whole-slide series, of its pixels rather than its label; all other files are left out.
+    """One file of every whole-slide series, of its pixels rather than its label; scans and reports are left out.
 
-    A series that holds only a label or an overview is listed as well, so that it is refused by name.
+    A series that holds only a label or an overview is listed as well, and so is a file that is no DICOM at all or ends
+    within its header, so that they are refused by name.
     """
     best: dict[tuple[Path, str], tuple[bool, Path]] = {}
     for file in sorted(files):
@@ -22,6 +23,8 @@ def one_a_series(files: Iterable[Path]) -> list[Path]:
             kept = best.get((file.parent, series))
             if kept is None or (volume and not kept[0]):
                 best[file.parent, series] = (volume, file)
+        elif not _is_dicom(file):
+            best[file, ""] = (False, file)
     return [file for _, file in best.values()]
 
 
@@ -74,6 +77,17 @@ def _items(file: BinaryIO, size: int) -> int:
             break
         count += 1
     return count
+
+
+def _is_dicom(path: Path) -> bool:
+    """True where the header says what the file is."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return "SOPClassUID" in pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+    except (InvalidDicomError, OSError, EOFError):
+        return False
 
 
 def _flavour(path: Path) -> tuple[str, bool] | None:

@@ -197,6 +197,9 @@ def open_slide(
         told_by_content = soundness.fault_of(path)
         if told_by_content.reason == "no_pyramid":  # OpenSlide knows the format, and misses the slide in it
             raise told_by_content from error
+        if "unsupported" in str(error).lower():  # whole, but packed in a way that OpenSlide does not unpack
+            sentence = f"slide '{path.name}' cannot be read by OpenSlide ({error}); convert it to tiled TIFF with JPEG"
+            raise ItemFault("unsupported", sentence) from error
         raise ItemFault("corrupt", f"slide '{path.name}' is damaged ({error}); copy it again") from error
     with ExitStack() as refused:  # a slide that is refused here is closed; an opened one closes its source itself
         refused.callback(source.close)

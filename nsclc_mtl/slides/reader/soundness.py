@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ SUFFIXES = frozenset(
 )
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})  # read only where somebody states their scale
 MOST_UNREADABLE = 0.05  # largest share of stored tiles that the option may let go
+# Its remarks on damaged files belong in the log of a run, where there is one, and never on the terminal.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # What tifffile raises on files that are none, or are damaged.
 NO_TIFF = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError, AttributeError)
 

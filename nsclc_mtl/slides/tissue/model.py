@@ -48,7 +48,7 @@ class Onnx:
         self.name = Path(weights).name
         content = onnx_model.content(Path(weights), "segmenter.weights")
         self.weights_hash = "sha256:" + hashlib.sha256(content).hexdigest()
-        if weights_sha256 and self.weights_hash != f"sha256:{weights_sha256}":
+        if weights_sha256 and self.weights_hash[7:] != weights_sha256.lower().removeprefix("sha256:"):
             raise IntegrityFault(
                 f"segmenter weights '{self.name}' have digest {self.weights_hash[7:19]}..., expected "
                 f"{weights_sha256[:12]}...; get the file again"

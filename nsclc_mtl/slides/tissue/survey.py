@@ -24,14 +24,16 @@ def survey(
     """(thumbnail uint8 [h, w, 3], tissue) of an open slide.
 
     `rules`: `min_area_um2`, `max_hole_um2`, and `least_sharpness` (0 = focus is not looked at). Contours that the user
-    corrected are the tissue, as they are; other regions restrict it. Raises ItemFault `roi_invalid` where none of them
-    touches the slide.
+    corrected are the tissue, as they are; other regions restrict it; those to be left out are cut out. Raises ItemFault
+    `roi_invalid` where none of them touches the slide.
     """
     thumbnail = slide.thumbnail(segmenter.um_per_px)
     um_per_px = slide.dimensions[0] * slide.mpp / thumbnail.shape[1]
     inside = np.ones(thumbnail.shape[:2], bool)
     if regions is not None and regions.inside:
         inside = _drawn(slide, regions.inside, inside.shape, regions.source)
+    if regions is not None and regions.outside:
+        inside = inside & ~_drawn(slide, regions.outside, inside.shape, regions.source)
     if regions is not None and regions.tissue:
         mask = _drawn(slide, regions.tissue, inside.shape, regions.source)
         return thumbnail, Tissue(mask & inside, 0.0, glass(thumbnail))
