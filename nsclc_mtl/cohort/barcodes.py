@@ -32,7 +32,7 @@ _BARCODE = re.compile(
 class Barcode:
     """The parts of a TCGA barcode; '' where it ends before them."""
 
-    patient: str  # TCGA-XX-XXXX
+    patient: str  # project, tissue source site and participant: TCGA-37-4129
     sample: str = ""  # two digits: 01 to 09 tumour, 10 to 19 normal, 20 to 29 control
     slide: str = ""  # DX1, TS1, ...
 

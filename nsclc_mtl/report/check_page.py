@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nsclc_mtl.cohort.lint import Lint, attrition, counts
 from nsclc_mtl.cohort.lint.attrition import Step
-from nsclc_mtl.cohort.lint.finding import TODO, Finding
+from nsclc_mtl.cohort.lint.finding import REMEDIES, Finding
 from nsclc_mtl.records import PARTS, Manifest
 from nsclc_mtl.report import curves
+from nsclc_mtl.report.templates import template
 
 _MOST_SITES = 4  # curves in one figure
 
@@ -30,15 +29,8 @@ def render(
 ) -> str:
     """The page as HTML text. Without a manifest (the tables could not be read) it holds `faults` alone: rows of one
     fault each, any columns. `record` as `splits.json` has it."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     findings = lint.findings if lint is not None else []
-    return environment.get_template("check.html.j2").render(
+    return template("check.html.j2").render(
         meta=list(meta),
         faults=list(faults),
         fault_columns=list(faults[0]) if faults else [],
@@ -53,7 +45,12 @@ def _grouped(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """Findings of one level and rule together, with what to do about them."""
     keys = dict.fromkeys((f.level, f.rule) for f in findings)
     return [
-        {"level": level, "rule": rule, "todo": TODO[rule], "rows": [f for f in findings if (f.level, f.rule) == key]}
+        {
+            "level": level,
+            "rule": rule,
+            "todo": REMEDIES[rule],
+            "rows": [f for f in findings if (f.level, f.rule) == key],
+        }
         for key in keys
         for level, rule in [key]
     ]

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from nsclc_mtl.cohort.lint import Lint, attrition, counts
-from nsclc_mtl.cohort.lint.finding import TODO, Finding
+from nsclc_mtl.cohort.lint.finding import REMEDIES, Finding
 from nsclc_mtl.records import Manifest
 from nsclc_mtl.report.check_page import fold_rows, months
 
@@ -50,7 +50,7 @@ def lines(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
         yield style, f"{finding.level} [{finding.rule}] {finding.where}: {finding.sentence}"
         last = k + 1 == len(findings) or (findings[k + 1].level, findings[k + 1].rule) != (finding.level, finding.rule)
         if last:
-            yield "dim", f"  to do: {TODO[finding.rule]}"
+            yield "dim", f"  to do: {REMEDIES[finding.rule]}"
 
 
 def _flow(name: str, lint: Lint) -> Table:

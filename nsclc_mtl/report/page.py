@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nsclc_mtl.metrics.comparison import Interval
@@ -21,6 +20,7 @@ from nsclc_mtl.records import Manifest, TaskSpec
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, risk_groups, shares
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
+from nsclc_mtl.report.templates import template
 
 METRIC_WORDS = {
     "auc": "AUC",
@@ -57,17 +57,8 @@ def render(
     splits: pd.DataFrame | None = None,
 ) -> str:
     """The page as HTML text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    environment.filters["interval"] = _interval
-    environment.filters["signed"] = _signed
-    return environment.get_template("page.html.j2").render(
+    filters: dict[str, Callable[..., str]] = {"number": _number, "interval": _interval, "signed": _signed}
+    return template("page.html.j2", filters).render(
         story=story,
         tasks=[_task(r, predictions, story.primary_floor) for r in results.values()],
         flow=flow(results, manifest, splits, predictions),

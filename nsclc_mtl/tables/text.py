@@ -29,9 +29,9 @@ def decode(path: Path) -> str:
     for _ in range(2):  # some archives hold an archive
         if data[:4] != b"PK\x03\x04":
             break
-        try:  # zipfile lacks a compression by NotImplementedError, and a password by RuntimeError
+        try:  # of a password, and of a compression that it lacks, zipfile raises RuntimeError or its child
             data = _unpacked(data, path.name)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError) as error:
+        except (zipfile.BadZipFile, RuntimeError, zlib.error, EOFError) as error:
             raise DataFault(f"'{path.name}' is a broken or encrypted archive ({error}); pack it anew") from error
     if data[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
         raise DataFault(spreadsheet(path.name))

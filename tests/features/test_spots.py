@@ -65,7 +65,7 @@ def test_it_is_converted_once_and_again_where_the_source_changed(tmp_path: Path)
     digest = spots.about(out)["config_hash"]
     assert store.is_complete(out, digest, deep=True)
     with h5py.File(out, "a") as file:
-        file["genes"][0] = b"XXXX"
+        file["genes"][0] = b"OTHER"
     assert not store.is_complete(out, digest, deep=True)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 Level = Literal["error", "warning"]
 FEW = 5  # patients of either kind: fewer, and no column can be judged
 
-TODO = {
+REMEDIES = {
     "table": "correct the table or the cohort's declaration, then check again: nothing behind it was looked at",
     "declared": "take the column out of the modality's `columns`",
     "copy": "take the column out of the inputs (cohort.modalities.*.columns or exclude, or cohort.never_inputs)",
@@ -33,7 +33,7 @@ class Finding:
     """Something that a reviewer would ask about."""
 
     level: Level
-    rule: str  # a key of TODO
+    rule: str  # a key of REMEDIES
     where: str  # modality, table or task
     sentence: str
     column: str = ""  # the input column, where the finding is about one
@@ -41,7 +41,7 @@ class Finding:
     @property
     def todo(self) -> str:
         """What to do about it."""
-        return TODO[self.rule]
+        return REMEDIES[self.rule]
 
     def plain(self) -> dict[str, str]:
         """As `check.json` holds it: level, rule, where, column, sentence, todo."""
@@ -56,5 +56,5 @@ def some(names: Iterable[object], most: int = 4) -> str:
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Errors before warnings, within each in the order of the rules."""
-    order = list(TODO)
+    order = list(REMEDIES)
     return sorted(findings, key=lambda f: (f.level != "error", order.index(f.rule)))
