@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from nsclc_mtl.encoders.supervised import SupervisedEncoder
+from nsclc_mtl.fusion.joining import Fusion
+from nsclc_mtl.fusion.skip import LinearSkip
 from nsclc_mtl.records import Batch, Embedding
 from nsclc_mtl.tasks.task import Task
 
@@ -20,27 +23,32 @@ class Learner(pl.LightningModule):
     """Encoders, one fusion, and a head a task; trained on the balanced sum of the tasks' losses.
 
     `optimizer` makes an optimiser of parameters; `warmup` is the share of all steps over which the learning rate rises
-    before it falls as a cosine.
+    before it falls as a cosine. `skip` says what a line makes of the inputs, to which the heads add. `auxiliaries` are
+    further losses of the embeddings, called with (embeddings, present, batch, share of the fit that is done).
     """
 
     encoders: nn.ModuleDict
     tasks: nn.ModuleDict
-    fusion: nn.Module
+    fusion: Fusion
     balance: nn.Module
 
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
-        fusion: nn.Module,
+        fusion: Fusion,
         tasks: Mapping[str, Task],
         balance: nn.Module,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
         warmup: float = 0.1,
+        skip: LinearSkip | None = None,
+        auxiliaries: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.encoders, self.tasks = nn.ModuleDict(encoders), nn.ModuleDict(tasks)
         self.fusion = fusion
         self.balance = balance
+        self.skip = skip
+        self.auxiliaries = nn.ModuleDict(auxiliaries or {})
         self.optimizer, self.warmup = optimizer, warmup
         self._sums: dict[str, dict[str, tuple[Any, int]]] = {}
 
@@ -50,7 +58,11 @@ class Learner(pl.LightningModule):
 
     def embed(self, batch: Batch) -> dict[str, Embedding]:
         """What each encoder says of the batch."""
-        return {name: encode(batch.inputs[name]) for name, encode in self.encoders.items()}
+        seen: dict[str, Embedding] = {name: encode(batch.inputs[name]) for name, encode in self.encoders.items()}
+        if self.skip is not None:
+            for name, embedding in seen.items():
+                embedding.linear = self.skip(name, batch.inputs[name], batch.patients)
+        return seen
 
     def decide(
         self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]
@@ -58,16 +70,45 @@ class Learner(pl.LightningModule):
         """Raw outputs of every task from embeddings, and the fusion's own losses."""
         views, losses = self.fusion(seen, present=present)
         out: dict[str, Tensor] = {}
+        earlier: dict[str, Tensor] = {}
         for name, task in self.each_task():  # in the order of their dependencies
-            out[name] = task.head(views[name], out)  # a cascade head reads earlier predictions; others ignore them
+            out[name] = task.head(views[name], earlier)  # a cascade head reads earlier predictions; others ignore them
+            if self.skip is not None:
+                out[name] = task.moved(out[name], self.skip.joined(name, seen, present))
+            if task.spec.classes:
+                earlier[name] = torch.stack(list(task.predict(out[name]).values()), dim=1)
         return out, losses
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Raw outputs of every task, [patient, ...], and the losses of encoders and fusion."""
+        """Raw outputs of every task, [patient, ...], and the losses of encoders, fusion and auxiliaries.
+
+        In training some of what is present is hidden first, from everything that follows.
+        """
+        present = self.fusion.hide(batch.present)
         seen = self.embed(batch)
-        out, losses = self.decide(seen, batch.present)
+        out, losses = self.decide(seen, present)
         own = {f"{name}/{word}": loss for name, e in seen.items() for word, loss in e.losses.items()}
+        if self.training:
+            own |= self._taught(batch, seen, present)
         return out, {**losses, **own}
+
+    def _taught(self, batch: Batch, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses that there are in training alone."""
+        losses: dict[str, Tensor] = {}
+        for name, encode in self.encoders.items():
+            if isinstance(encode, SupervisedEncoder):
+                taught = encode.supervise(batch.inputs[name], seen[name], batch.targets, batch.present[name])
+                losses |= {f"{name}/{word}": loss for word, loss in taught.items()}
+        for name, auxiliary in self.auxiliaries.items():
+            losses[name] = auxiliary(seen, present, batch, self._done())
+        return losses
+
+    def _done(self) -> float:
+        """Share of the fit that is done, 0 to 1; 0 outside of a fit."""
+        trainer = self._trainer
+        return (
+            0.0 if trainer is None else min(1.0, trainer.global_step / max(1, int(trainer.estimated_stepping_batches)))
+        )
 
     def _losses(self, batch: Batch, part: str) -> Tensor:
         out, extra = self(batch)
@@ -76,10 +117,14 @@ class Learner(pl.LightningModule):
         # a task that nobody here has a label of takes no part: its zero would teach learned weights that it is easy
         total = self.balance({name: loss for name, loss in losses.items() if known[name]} or losses)
         total = total + sum(extra.values(), start=torch.zeros((), device=self.device))
+        n = len(batch)
+        told = {"loss": (total, n), **{name: (losses[name], known[name]) for name in losses}}
+        told |= {name: (loss, n) for name, loss in extra.items()}
+        told |= {f"fusion/{name}": (note, n) for name, note in self.fusion.notes.items() if self.training}
         kept = self._sums.setdefault(part, {})
-        for name, loss, count in [("loss", total, len(batch)), *((n, losses[n], known[n]) for n in losses)]:
+        for name, (value, count) in told.items():
             before, patients = kept.get(name, (0.0, 0))
-            kept[name] = before + loss.detach() * count, patients + count
+            kept[name] = before + value.detach() * count, patients + count
         return total
 
     def _log_means(self, part: str) -> None:

@@ -174,6 +174,11 @@ class TaskSpec:
     endpoint: str = ""  # for survival: OS, DSS, PFS, ...
     landmark_days: float = 0.0  # for survival: times count from this day after the index date
 
+    @property
+    def scores(self) -> int:
+        """Numbers that say where a patient lies: one, and for classes without an order one a class."""
+        return len(self.classes) if self.kind == "multiclass" else 1
+
 
 @dataclass(frozen=True)
 class ModalitySpec:
@@ -290,6 +295,7 @@ class Batch:
     inputs: dict[str, Any]  # modality -> Bag | Series | Tensor [patient, ...]; rows of absent patients hold zeros
     present: dict[str, Tensor]  # modality -> bool [patient]
     targets: dict[str, Target]  # task -> Target
+    site: Tensor | None = None  # int64 [patient]: number of the site among those of the training, -1 = none of them
 
     def __len__(self) -> int:
         return len(self.patients)
@@ -300,6 +306,23 @@ class Embedding:
     """What an encoder says of a modality: a vector a patient, and, where it has them, tokens, attention and losses."""
 
     vector: Tensor  # float [patient, dim]
-    tokens: Tensor | None = None
+    tokens: Tensor | None = None  # float [patient, token, width], or with `offsets` packed as a bag's, [tile, width]
     attention: Tensor | None = None  # bags: float [tile], sums to one within a patient
     losses: dict[str, Tensor] = field(default_factory=dict)
+    offsets: Tensor | None = None  # int64 [patient + 1]: patient i owns the tokens offsets[i]:offsets[i+1]
+    linear: dict[str, Tensor] = field(default_factory=dict)  # task -> [patient, output]: what a line says of it
+
+    def rows(self, order: Tensor) -> Embedding:
+        """What it says of the patients `order` (int64), in this order; their losses are left behind."""
+        tokens, offsets = self.tokens, self.offsets
+        attention = None if self.attention is None or len(self.attention) != len(self.vector) else self.attention[order]
+        if tokens is not None and offsets is not None:
+            sizes = offsets.diff()[order]
+            ends = sizes.cumsum(0)
+            begins = (offsets[order] - (ends - sizes)).repeat_interleave(sizes)
+            tokens = tokens[begins + begins.new_ones(len(begins)).cumsum(0) - 1]
+            offsets = offsets.new_zeros(len(order) + 1).index_copy(0, offsets.new_ones(len(order)).cumsum(0), ends)
+        elif tokens is not None:
+            tokens = tokens[order]
+        linear = {task: said[order] for task, said in self.linear.items()}
+        return Embedding(self.vector[order], tokens, attention, {}, offsets, linear)

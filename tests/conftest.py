@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import nsclc_mtl  # noqa: F401  before any test module imports Lightning: it makes a torchvision built for CUDA importable
+
 # CI judges a change, so it tries the same examples every time; elsewhere Hypothesis hunts for new ones.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("hunt", deadline=None)

@@ -124,4 +124,5 @@ def moved(batch: Batch, device: torch.device) -> Batch:
         for name, t in batch.targets.items()
     }
     inputs = {name: move(x) for name, x in batch.inputs.items()}
-    return Batch(batch.patients, inputs, {name: move(x) for name, x in batch.present.items()}, targets)
+    present = {name: move(x) for name, x in batch.present.items()}
+    return Batch(batch.patients, inputs, present, targets, move(batch.site))

@@ -17,6 +17,7 @@ from nsclc_mtl.bags.cache import BagCache, read_volume
 from nsclc_mtl.bags.fitted import Fitted
 from nsclc_mtl.bags.spots import Chosen
 from nsclc_mtl.records import Bag, Batch, IntegrityFault, Manifest, Target
+from nsclc_mtl.tables.harmonize import named_sites
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Patient:
         str, Any
     ]  # modality -> array; bags: (features [tile, dim], coords [tile, 2]); series: see `series.Visits`
     targets: dict[str, tuple[float, float, bool]]  # task -> value, event, known
+    site: int = -1  # number of the site among those of the training; -1 = none of them
 
 
 class PatientDataset(Dataset[Patient]):
@@ -62,6 +64,8 @@ class PatientDataset(Dataset[Patient]):
         self.chosen = {name: Chosen.of(state) for name, state in fitted.bags.items() if "genes" in state}
         self.volumes: dict[str, np.ndarray] = {}
         self.targets = {task: _targets(labels.loc[self.ids]) for task, labels in manifest.labels.items()}
+        numbers = {site: number for number, site in enumerate(fitted.sites)}
+        self.sites = [numbers.get(site, -1) for site in named_sites(manifest.patients["site"]).loc[self.ids]]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,7 +86,7 @@ class PatientDataset(Dataset[Patient]):
                 inputs[name] = self.volumes[volumes[patient]]
                 if self.augment and (how := self.crops.get(name)):
                     inputs[name] = changed(inputs[name], how, self.seed, self.epoch, patient)
-        return Patient(patient, inputs, {task: rows[index] for task, rows in self.targets.items()})
+        return Patient(patient, inputs, {task: rows[index] for task, rows in self.targets.items()}, self.sites[index])
 
     def _view(self, paths: Sequence[str], index: int) -> int | None:
         """In training one of the plain features (None) and the views, drawn anew each epoch; else the plain ones."""
@@ -138,7 +142,8 @@ def pack(patients: Sequence[Patient], fitted: Fitted) -> Batch:
     for task in patients[0].targets:
         value, event, known = zip(*(p.targets[task] for p in patients), strict=True)
         targets[task] = Target(torch.tensor(known), torch.tensor(value, dtype=torch.float32), torch.tensor(event))
-    return Batch([p.patient_id for p in patients], inputs, present, targets)
+    sites = torch.tensor([p.site for p in patients])
+    return Batch([p.patient_id for p in patients], inputs, present, targets, sites)
 
 
 def _pack_bag(bags: Sequence[tuple[np.ndarray, np.ndarray] | None], dim: int) -> Bag:

@@ -15,7 +15,7 @@ from nsclc_mtl.bags.sites import fit_sites, without_sites
 from nsclc_mtl.records import DataFault, Manifest
 from nsclc_mtl.tables import genes
 from nsclc_mtl.tables.encode import TableEncoder
-from nsclc_mtl.tables.harmonize import Combat
+from nsclc_mtl.tables.harmonize import Combat, named_sites
 from nsclc_mtl.tables.recipe import Recipe
 from nsclc_mtl.tables.robust import robust_features
 
@@ -33,11 +33,14 @@ class Fitted:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled by the tasks: bins, cut-offs
     patterns: list[list[str]] = field(default_factory=list)  # combinations of modalities that were trained
     trust: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> temperature and sets, from calibration
+    sites: list[str] = field(default_factory=list)  # of the training patients, in the order of their numbers
 
     def state(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
-        plain = {name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust", "robust")}
+        plain = {
+            name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust", "robust", "sites")
+        }
         combat = {name: made.state() for name, made in self.combat.items()}
         series = {name: scale.state() for name, scale in self.series.items()}
         return {"tables": tables, "combat": combat, "series": series, **plain}
@@ -49,7 +52,7 @@ class Fitted:
         kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
         later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "robust")}
         later["combat"] = {name: Combat.load(s) for name, s in (state.get("combat") or {}).items()}
-
+        later["sites"] = list(state.get("sites") or [])
         later["series"] = {name: SeriesScale.load(s) for name, s in (state.get("series") or {}).items()}
         return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()}, **later)
 
@@ -77,7 +80,7 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
 
     Raises DataFault where none of them has a modality.
     """
-    made = Fitted()
+    made = Fitted(sites=sorted(set(named_sites(manifest.patients["site"]).loc[list(train)]) - {""}))
     sources = {name: set(patients) for name, patients in manifest.holders().items()}
     for name, have in sources.items():
         if have.isdisjoint(train):

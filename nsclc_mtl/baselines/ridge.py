@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -71,6 +72,13 @@ class RidgePath:
         likelihood, free = _likelihood(z, outcome)
         return _said(likelihood, newton(likelihood, likelihood.start(), self.penalties[step], free=free))
 
+    def slope(self, z: np.ndarray, outcome: Outcome, step: int) -> np.ndarray:
+        """The weights of the exact fit at one penalty, [axis, output]: one output, a class each where it is nominal."""
+        if outcome.nominal:
+            return np.asarray(_regression(z, outcome, self.penalties[step]).coef_.T)
+        likelihood, free = _likelihood(z, outcome)
+        return newton(likelihood, likelihood.start(), self.penalties[step], free=free)[free:, None]
+
     def alone(self, step: int) -> float:
         """The penalty that joining tables goes by."""
         return float(self.penalties[step])
@@ -98,10 +106,14 @@ def _said(likelihood: CoxLikelihood | GradesLikelihood, at: np.ndarray) -> Said:
 
 
 def _nominal(z: np.ndarray, outcome: Outcome, penalty: float) -> Said:
+    model = _regression(z, outcome, penalty)
+    return lambda other: np.asarray(model.predict_proba(other))
+
+
+def _regression(z: np.ndarray, outcome: Outcome, penalty: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=1 / penalty, max_iter=500).fit(z, outcome.y)
-    return lambda other: np.asarray(model.predict_proba(other))
+    return LogisticRegression(C=1 / penalty, max_iter=500).fit(z, outcome.y)
 
 
 @dataclass(frozen=True)

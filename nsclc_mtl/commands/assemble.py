@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands.sealed import unbroken, written
 from nsclc_mtl.commands.sites import keeps_no_outcome
-from nsclc_mtl.config import build
-from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec
+from nsclc_mtl.config import build, permitted
+from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec, UsageFault
 
 if TYPE_CHECKING:
     from nsclc_mtl.bags.fitted import Fitted
@@ -40,14 +41,8 @@ def fit_tasks(cfg: Mapping[str, Any], manifest: Manifest, train: list[str]) -> d
         value = known["time_days" if spec.kind == "survival" else "value"].to_numpy()
         event = known["event"].to_numpy() if spec.kind == "survival" else value * 0
         node = cfg["parts"]["tasks"][spec.kind]
-        out[name] = _task_class(node).fit(spec, value, event, **(node.get("fit") or {}))
+        out[name] = permitted(node["_target_"]).fit(spec, value, event, **(node.get("fit") or {}))
     return out
-
-
-def _task_class(node: Mapping[str, Any]) -> Any:
-    from nsclc_mtl.config import permitted
-
-    return permitted(node["_target_"])
 
 
 def learner(
@@ -67,12 +62,19 @@ def learner(
             given["groups"] = fitted.tables[name].groups
         if name in fitted.series:
             given["within"] = fitted.series[name].within
+        if "classes" in inspect.signature(permitted(chosen["encoder"]["_target_"])).parameters:
+            given["classes"] = {task: len(spec.classes) for task, spec in specs.items() if spec.classes}
         encoders[name] = build(chosen["encoder"], **given)
     fusion = build(cfg["fusion"], modalities=list(modalities), tasks=list(specs), dim=dim)
     tasks = {}
-    for name, spec in specs.items():
-        node = {k: v for k, v in cfg["parts"]["tasks"][spec.kind].items() if k != "fit"}
-        tasks[name] = build(node, spec=spec, view_dim=fusion.view_dim, state=fitted.tasks[name])
+    for name, after in dependencies(cfg, specs).items():
+        node = {k: v for k, v in cfg["parts"]["tasks"][specs[name].kind].items() if k not in ("fit", "after")}
+        sizes = {earlier: len(specs[earlier].classes) for earlier in after}
+        tasks[name] = build(node, spec=specs[name], view_dim=fusion.view_dim, state=fitted.tasks[name], after=sizes)
+    skip = None
+    if cfg.get("skip"):
+        inputs = {name: dims[name] for name in modalities if name in fitted.tables or name in fitted.bags}
+        skip = build(cfg["skip"], inputs=inputs, outputs={name: spec.scores for name, spec in specs.items()})
     return Learner(
         encoders,
         fusion,
@@ -80,7 +82,35 @@ def learner(
         build(cfg["balance"], tasks=list(specs)),
         build(cfg["optim"]["optimizer"]),
         cfg["optim"]["warmup"],
+        skip,
     )
+
+
+def dependencies(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> dict[str, list[str]]:
+    """Every task with the class tasks whose probabilities its head reads, in an order in which these come before it.
+
+    `parts.tasks.KIND.after` is a list of tasks, or `classes`: all class tasks. Tasks that the run does not train are
+    left out, so that a task alone is the same configuration. Raises UsageFault where tasks wait for each other.
+    """
+    after: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        said = cfg["parts"]["tasks"][spec.kind].get("after") or []
+        wanted = [task for task, other in specs.items() if other.classes] if said == "classes" else list(said)
+        if strange := [task for task in wanted if task not in cfg["cohort"]["tasks"]]:
+            raise UsageFault(f"parts.tasks.{spec.kind}.after: the cohort declares no task '{strange[0]}'")
+        if worse := [task for task in wanted if task in specs and not specs[task].classes]:
+            raise UsageFault(
+                f"parts.tasks.{spec.kind}.after: '{worse[0]}' has no classes whose probabilities one reads"
+            )
+        after[name] = [task for task in wanted if task in specs and task != name]
+    placed: dict[str, list[str]] = {}
+    while len(placed) < len(after):
+        ready = [name for name in after if name not in placed and set(after[name]) <= set(placed)]
+        if not ready:
+            waiting = ", ".join(name for name in after if name not in placed)
+            raise UsageFault(f"parts.tasks.*.after: the tasks {waiting} wait for each other")
+        placed |= {name: after[name] for name in ready}
+    return placed
 
 
 def save_fitted(

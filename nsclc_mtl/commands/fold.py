@@ -85,7 +85,7 @@ def train_members(
     import pytorch_lightning as pl
 
     from nsclc_mtl.bags.datamodule import FoldData
-    from nsclc_mtl.commands import assemble, checkpoint
+    from nsclc_mtl.commands import assemble, checkpoint, skip
 
     fold, seed = int(rows["fold"].iloc[0]), int(settings["seed"])
     chosen = assemble.options(settings, manifest)
@@ -94,6 +94,7 @@ def train_members(
         manifest, rows, options=chosen, batch_size=settings["optim"]["batch_size"], max_tiles=most, seed=seed
     )
     data.fitted.tasks = assemble.fit_tasks(settings, manifest, data.parts["train"])
+    line = skip.fit(settings, manifest, data)
     members = []
     for member in range(int(settings["members"])):
         path = progress.folder / f"model{member}.ckpt"
@@ -101,6 +102,8 @@ def train_members(
             pl.seed_everything(seed * 10_007 + fold * 101 + member, verbose=False)
             data.seed, data.epoch = seed + member, 0
             learner = assemble.learner(settings, manifest.tasks, chosen, data.fitted)
+            if learner.skip is not None:
+                learner.skip.load(line)
             if path.name in progress.members:  # trained by an earlier start
                 learner.load_state_dict(checkpoint.read(path)["state_dict"])
                 members.append(learner.eval())

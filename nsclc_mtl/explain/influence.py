@@ -63,9 +63,9 @@ def audit(learner: Any, batch: Batch, repeats: int, seed: int) -> dict[tuple[str
             if len(have) < 2:
                 continue
             for repeat in range(repeats):
-                vector = embedding.vector.clone()
-                vector[have] = embedding.vector[have[torch.from_numpy(_derangement(len(have), rng))]]
-                spoiled = {**seen, name: replace(embedding, vector=vector)}
+                order = torch.arange(len(embedding.vector), device=have.device)
+                order[have] = have[torch.from_numpy(_derangement(len(have), rng))]
+                spoiled = {**seen, name: embedding.rows(order)}
                 out[name, "permute", repeat] = _scores(learner, spoiled, batch.present)
             others = torch.stack(
                 [p for other, p in batch.present.items() if other != name] or [torch.zeros_like(batch.present[name])]

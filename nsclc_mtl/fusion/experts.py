@@ -22,7 +22,7 @@ class Experts(FlatFusion):
         modalities, tasks: their names. dim: size of an embedding. experts: how many. width: of an expert and a view.
         factors: of each modality, whose products are the interactions; 0 = none. gain: see `Interactions`.
         sparsity: weight of the interactions' penalty in the training loss.
-        dropout: of an expert's output. modality_dropout: see `Joining`.
+        dropout: of an expert's output. modality_dropout: see `Fusion`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every fusion starts with: the embeddings side by side, with a learned word for what is not there."""
+"""What every fusion shares: what is hidden in training, and embeddings side by side with a word for what is absent."""
 
 from __future__ import annotations
 
@@ -11,44 +11,65 @@ from torch import Tensor, nn
 from nsclc_mtl.records import Embedding
 
 
-class Joining(nn.Module):
-    """Embeddings next to each other, [patient, modality, dim]; an absent one is a learned token, whatever came in.
+class Fusion(nn.Module, ABC):
+    """Embeddings of the modalities become one view a task.
 
     In training each present modality is hidden with probability `modality_dropout` (never all of a patient's), so that
-    the model knows every combination that it may meet.
+    the model knows every combination that it may meet. `notes` holds what the last training step is to log, by name,
+    each one number.
     """
 
-    def __init__(self, modalities: Sequence[str], dim: int, modality_dropout: float = 0.0) -> None:
+    def __init__(
+        self, modalities: Sequence[str], tasks: Sequence[str], view_dim: int, modality_dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.modalities, self.modality_dropout = tuple(modalities), modality_dropout
+        self.modalities, self.tasks, self.view_dim = tuple(modalities), tuple(tasks), view_dim
+        self.modality_dropout = modality_dropout
+        self.notes: dict[str, Tensor] = {}
+
+    def hide(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is used of what is `present`, bool [patient] a modality; outside of training all of it."""
+        if not self.training or not self.modality_dropout:
+            return dict(present)
+        there = torch.stack([present[name] for name in self.modalities], dim=1)
+        kept = there & (torch.rand(there.shape, device=there.device) >= self.modality_dropout)
+        kept = torch.where(kept.any(1, keepdim=True), kept, there)
+        return {**present, **{name: kept[:, i] for i, name in enumerate(self.modalities)}}
+
+    @abstractmethod
+    def forward(
+        self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One view [patient, view_dim] a task, and the fusion's own losses. Rows that are not present say nothing."""
+
+
+class Joining(nn.Module):
+    """Embeddings next to each other, [patient, modality, dim]; an absent one is a learned token, whatever came in."""
+
+    def __init__(self, modalities: Sequence[str], dim: int) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
         self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(dim)) for name in modalities})
 
     def forward(self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Joined embeddings [patient, modality, dim] and what was used of them, bool [patient, modality]."""
         used = torch.stack([present[name] for name in self.modalities], dim=1)
-        if self.training and self.modality_dropout:
-            used = self._hide(used)
         rows = [
             torch.where(used[:, i, None], seen[name].vector, self.absent[name])
             for i, name in enumerate(self.modalities)
         ]
         return torch.stack(rows, dim=1), used
 
-    def _hide(self, used: Tensor) -> Tensor:
-        kept = used & (torch.rand(used.shape, device=used.device) >= self.modality_dropout)
-        return torch.where(kept.any(1, keepdim=True), kept, used)
 
-
-class FlatFusion(nn.Module, ABC):
+class FlatFusion(Fusion):
     """A fusion whose view of each task is made from the joined embeddings in one row a patient."""
 
     def __init__(
         self, modalities: Sequence[str], tasks: Sequence[str], dim: int, view_dim: int, modality_dropout: float
     ) -> None:
-        super().__init__()
-        self.tasks, self.view_dim = tuple(tasks), view_dim
-        self.join = Joining(modalities, dim, modality_dropout)
-        self.joined_dim = dim * len(self.join.modalities)
+        super().__init__(modalities, tasks, view_dim, modality_dropout)
+        self.join = Joining(modalities, dim)
+        self.joined_dim = dim * len(self.modalities)
 
     @abstractmethod
     def views(self, joined: Tensor) -> dict[str, Tensor]:

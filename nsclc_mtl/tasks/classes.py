@@ -17,9 +17,11 @@ from nsclc_mtl.tasks.task import Task, by_class, log_odds, set_bias, small_linea
 class Binary(Task):
     """Two classes; the second one is positive."""
 
-    def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
-        super().__init__(spec, view_dim, state)
-        self.linear = small_linear(view_dim, 1)
+    def __init__(
+        self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any], after: Mapping[str, int] | None = None
+    ) -> None:
+        super().__init__(spec, view_dim, state, after)
+        self.linear = small_linear(self.read_dim, 1)
         set_bias(self.linear, [log_odds(state.get("share", 0.5))])
 
     @classmethod
@@ -29,7 +31,7 @@ class Binary(Task):
 
     def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
         """Log odds [patient]."""
-        return self.linear(view).squeeze(1)
+        return self.linear(self.reads(view, earlier)).squeeze(1)
 
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
         return functional.binary_cross_entropy_with_logits(raw, value)
@@ -47,13 +49,15 @@ class Binary(Task):
 class Multiclass(Task):
     """Classes without an order."""
 
-    def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
-        super().__init__(spec, view_dim, state)
-        self.linear = small_linear(view_dim, len(spec.classes))
+    def __init__(
+        self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any], after: Mapping[str, int] | None = None
+    ) -> None:
+        super().__init__(spec, view_dim, state, after)
+        self.linear = small_linear(self.read_dim, len(spec.classes))
 
     def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
         """Logits [patient, class]."""
-        return self.linear(view)
+        return self.linear(self.reads(view, earlier))
 
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
         return functional.cross_entropy(raw, value.long())
@@ -75,9 +79,11 @@ class Ordinal(Task):
     penalty (Rennie and Srebro, IJCAI workshop on advances in preference handling, 2005).
     """
 
-    def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
-        super().__init__(spec, view_dim, state)
-        self.linear = small_linear(view_dim, 1)
+    def __init__(
+        self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any], after: Mapping[str, int] | None = None
+    ) -> None:
+        super().__init__(spec, view_dim, state, after)
+        self.linear = small_linear(self.read_dim, 1)
         cuts = torch.tensor(state["cuts"]) if "cuts" in state else torch.linspace(-1, 1, len(spec.classes) - 1)
         self.first = nn.Parameter(cuts[:1].clone())
         self.gaps = nn.Parameter(torch.log(torch.expm1(cuts.diff().clamp(min=0.05))))  # softplus keeps the order
@@ -96,7 +102,7 @@ class Ordinal(Task):
 
     def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
         """Log odds of lying above each cut, [patient, class - 1]."""
-        return self.linear(view) - self.cuts()
+        return self.linear(self.reads(view, earlier)) - self.cuts()
 
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
         # every cut is a yes or no of its own: finite however close two cuts lie, which the log of a difference is not

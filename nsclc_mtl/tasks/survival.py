@@ -36,10 +36,12 @@ class DiscreteHazard(Task):
 
     edges: Tensor
 
-    def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
-        super().__init__(spec, view_dim, state)
+    def __init__(
+        self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any], after: Mapping[str, int] | None = None
+    ) -> None:
+        super().__init__(spec, view_dim, state, after)
         self.proportional = bool(state["proportional"])
-        self.linear = small_linear(view_dim, 1 if self.proportional else len(state["cuts"]))
+        self.linear = small_linear(self.read_dim, 1 if self.proportional else len(state["cuts"]))
         self.register_buffer("edges", torch.tensor(state["cuts"], dtype=torch.float32))  # right edges of the bins, days
         self.baseline = torch.nn.Parameter(torch.tensor(state["baseline"], dtype=torch.float32))
 
@@ -85,7 +87,7 @@ class DiscreteHazard(Task):
 
     def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
         """Log odds of the hazard in each bin, [patient, bin]."""
-        return self.linear(view) + self.baseline
+        return self.linear(self.reads(view, earlier)) + self.baseline
 
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
         assert event is not None
@@ -137,9 +139,11 @@ class Cox(Task):
 
     hazard: Tensor
 
-    def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
-        super().__init__(spec, view_dim, state)
-        self.linear = small_linear(view_dim, 1)
+    def __init__(
+        self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any], after: Mapping[str, int] | None = None
+    ) -> None:
+        super().__init__(spec, view_dim, state, after)
+        self.linear = small_linear(self.read_dim, 1)
         set_bias(self.linear, [0.0])
         self.register_buffer(
             "hazard", torch.tensor(state["hazard"], dtype=torch.float32)
@@ -158,7 +162,7 @@ class Cox(Task):
 
     def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
         """Log hazard ratio [patient]."""
-        return self.linear(view).squeeze(1)
+        return self.linear(self.reads(view, earlier)).squeeze(1)
 
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
         assert event is not None

@@ -19,11 +19,20 @@ from nsclc_mtl.records import Target, TaskSpec
 
 
 class Task(nn.Module, ABC):
-    """What all kinds of tasks share. A task without a known label in the batch costs exactly zero."""
+    """What all kinds of tasks share. A task without a known label in the batch costs exactly zero.
 
-    def __init__(self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any]) -> None:
+    Args:
+        spec: its name, kind and classes. view_dim: size of the view. state: what `fit` gave.
+        after: class tasks whose probabilities the head reads beside its view (a cascade), by name, and how many classes
+            each has; they come before this one.
+    """
+
+    def __init__(
+        self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any], after: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
-        self.spec, self.view_dim, self.state = spec, view_dim, dict(state)
+        self.spec, self.view_dim, self.state, self.after = spec, view_dim, dict(state), dict(after or {})
+        self.read_dim = view_dim + sum(self.after.values())  # what `reads` gives
 
     @classmethod
     def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray) -> dict[str, Any]:
@@ -32,7 +41,19 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
-        """Raw outputs [patient, ...] of a view [patient, view_dim]; `earlier` holds those of the tasks before."""
+        """Raw outputs [patient, ...] of a view [patient, view_dim].
+
+        `earlier` holds the class probabilities [patient, class] of the class tasks before.
+        """
+
+    def reads(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
+        """The view with the probabilities of the tasks that this one comes `after`, [patient, read_dim]."""
+        return torch.cat([view, *(earlier[name] for name in self.after)], dim=1) if self.after else view
+
+    def moved(self, raw: Tensor, by: Tensor) -> Tensor:
+        """Raw outputs moved on the scale of the score by [patient, output]: one number a patient, a class's logit each
+        where the classes have no order."""
+        return raw + (by.squeeze(1) if raw.ndim == 1 else by)
 
     def loss(self, raw: Tensor, target: Target) -> Tensor:
         """Mean loss over the patients whose label is known; zero, with a gradient of zero, where there is none."""
@@ -59,9 +80,9 @@ def by_class(classes: Sequence[str], probability: Tensor) -> dict[str, Tensor]:
     return {f"p:{name}": probability[:, i] for i, name in enumerate(classes)}
 
 
-def small_linear(view_dim: int, out: int) -> nn.Linear:
+def small_linear(read_dim: int, out: int) -> nn.Linear:
     """A last layer that starts near zero: the first prediction is the base rate, not noise."""
-    layer = nn.Linear(view_dim, out)
+    layer = nn.Linear(read_dim, out)
     nn.init.normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
     return layer

@@ -101,14 +101,14 @@ def test_gates_are_weights_and_differ_between_tasks() -> None:
 
 def test_modalities_are_hidden_in_training_but_never_all() -> None:
     torch.manual_seed(0)
-    join = Joining(NAMES, DIM, modality_dropout=0.4)
-    seen, present = patients(400, 4)
+    fuse = Concat(NAMES, TASKS, DIM, modality_dropout=0.4)
+    _, present = patients(400, 4)
     there = torch.stack(list(present.values()), dim=1)
-    _, used = join.train()(seen, present)
+    used = torch.stack(list(fuse.train().hide(present).values()), dim=1)
     assert (used <= there).all()
     assert (used.any(1) == there.any(1)).all()
     assert 0.6 * there.sum() < used.sum() < 0.9 * there.sum()
-    assert torch.equal(join.eval()(seen, present)[1], there)
+    assert torch.equal(torch.stack(list(fuse.eval().hide(present).values()), dim=1), there)
 
 
 def test_the_token_of_what_is_absent_is_learned() -> None:
