@@ -73,7 +73,8 @@ def learner(
         tasks[name] = build(node, spec=specs[name], view_dim=fusion.view_dim, state=fitted.tasks[name], after=sizes)
     skip = None
     if cfg.get("skip"):
-        inputs = {name: dims[name] for name in modalities if name in fitted.tables or name in fitted.bags}
+        seen = [*fitted.tables, *(fitted.bags if cfg["skip"]["bags"] else ())]
+        inputs = {name: dims[name] for name in modalities if name in seen}
         skip = build(cfg["skip"], inputs=inputs, outputs={name: spec.scores for name, spec in specs.items()})
     return Learner(
         encoders,

@@ -27,7 +27,7 @@ def fit(settings: Mapping[str, Any], manifest: Manifest, data: FoldData) -> dict
     if not settings.get("skip"):
         return {}
     folds, train = int(settings["skip"].get("folds", 5)), data.parts["train"]
-    blocks, present = _blocks(manifest, data)
+    blocks, present = _blocks(manifest, data, bool(settings["skip"]["bags"]))
     number = np.array([zlib.crc32(patient.encode()) % folds for patient in train])
     apart = [number == fold for fold in range(folds)]
     weights = {}
@@ -47,13 +47,13 @@ def fit(settings: Mapping[str, Any], manifest: Manifest, data: FoldData) -> dict
     return weights
 
 
-def _blocks(manifest: Manifest, data: FoldData) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _blocks(manifest: Manifest, data: FoldData, slides: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Rows [patient, column] of the training patients by modality, and who has it."""
     import numpy as np
 
     train, dims = data.parts["train"], data.fitted.dims()
     found: dict[str, dict[str, np.ndarray]] = {name: dict(data.train_set.rows[name]) for name in manifest.tables}
-    for name, paths in manifest.bags.items():
+    for name, paths in manifest.bags.items() if slides else ():
         chosen = data.train_set.chosen.get(name)
         bags = {p: data.cache(paths[p], None, chosen)[0] for p in train if p in paths}
         found[name] = {p: tiles.mean(axis=0, dtype=np.float64) for p, tiles in bags.items() if len(tiles)}

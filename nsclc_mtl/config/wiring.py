@@ -198,16 +198,23 @@ def _model_or_experiment(chosen: Sequence[Override], roots: Sequence[Path]) -> N
         return
     names = picked["experiment"] if isinstance(picked["experiment"], list) else [picked["experiment"]]
     for name in names:
-        file = next(
-            (r / "experiment" / f"{name}.yaml" for r in roots if (r / "experiment" / f"{name}.yaml").is_file()), None
-        )
-        defaults = (yaml.safe_load(file.read_text()) or {}).get("defaults", []) if file else []
-        for entry in defaults:
-            if isinstance(entry, dict) and any(re.fullmatch(r"(override\s+)?/?model", str(k).strip()) for k in entry):
-                raise UsageFault(
-                    f"model={picked['model']} and experiment={name} both set the model "
-                    f"(the experiment takes {next(iter(entry.values()))}): give one of the two"
-                )
+        if taken := _model_of(str(name), roots):
+            raise UsageFault(
+                f"model={picked['model']} and experiment={name} both set the model (the experiment takes {taken}): "
+                "give one of the two"
+            )
+
+
+def _model_of(experiment: str, roots: Sequence[Path]) -> str | None:
+    """The model that an experiment sets, itself or by the experiment that it begins with."""
+    places = [root / "experiment" / f"{experiment}.yaml" for root in roots]
+    file = next((place for place in places if place.is_file()), None)
+    for entry in (yaml.safe_load(file.read_text()) or {}).get("defaults", []) if file else []:
+        if isinstance(entry, str) and entry != "_self_" and (taken := _model_of(entry, roots)):
+            return taken
+        if isinstance(entry, dict) and any(re.fullmatch(r"(override\s+)?/?model", str(k).strip()) for k in entry):
+            return str(next(iter(entry.values())))
+    return None
 
 
 @contextmanager

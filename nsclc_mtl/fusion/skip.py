@@ -22,11 +22,14 @@ class LinearSkip(nn.Module):
 
     Args:
         inputs: modality -> columns. outputs: task -> numbers a patient. folds: of the cross-fitting.
+        bags: whether slides are among the inputs, by their mean tile.
     """
 
-    def __init__(self, inputs: Mapping[str, int], outputs: Mapping[str, int], folds: int = 5) -> None:
+    def __init__(
+        self, inputs: Mapping[str, int], outputs: Mapping[str, int], folds: int = 5, bags: bool = False
+    ) -> None:
         super().__init__()
-        self.inputs, self.outputs, self.folds = dict(inputs), dict(outputs), folds
+        self.inputs, self.outputs, self.folds, self.bags = dict(inputs), dict(outputs), folds, bags
         for task, out in outputs.items():
             for name, dim in inputs.items():
                 self.register_buffer(
