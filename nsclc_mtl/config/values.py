@@ -1,4 +1,4 @@
-"""What the single values of a verb may be: told before anything is read, all faults at once."""
+"""What the numbers and words of a verb may be: told before anything is read, all faults at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from . import slide_options
 from .resolved import flat, plain
 
 # Least and largest value, and whether the number is whole; the ends belong to the range but for those below.
@@ -36,12 +37,30 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "bootstrap": (0, math.inf, True),
     "alarm": (0.5, 1, False),
     "alpha": (0, 1, False),
+    "slides.mpp": (-math.inf, math.inf, False),  # whether it is plausible is told of each slide
+    "slides.mpp_tolerance": (0, 0.5, False),
+    "slides.max_unreadable": (0, 0.05, False),  # as slides/reader/soundness.py has it
+    "slides.tile_um": (0, math.inf, False),
+    "slides.overlap_um": (0, math.inf, False),
+    "slides.min_tissue": (0, 1, False),
+    "slides.workers": (0, 1024, True),
+    "slides.readers": (0, 1024, True),
+    "slides.stage_ahead": (1, 1024, True),
+    "slides.sample": (1, math.inf, True),
+    "slides.sample_seed": (-math.inf, math.inf, True),
+    "slides.tissue.min_area_um2": (0, math.inf, False),
+    "slides.tissue.max_hole_um2": (0, math.inf, False),
+    "slides.tissue.least_sharpness": (0, math.inf, False),
+    "stain.views": (0, 1024, True),
+    "stain.sample": (1, math.inf, True),
+    "stain.spread": (0, 1, False),
+    "stain.seed": (-math.inf, math.inf, True),
     "cohort.n": (1, math.inf, True),
     "cohort.seed": (0, math.inf, True),
 }
-ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr")  # the least value itself is none
+ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr", "slides.tile_um")  # the least value itself is none
 BELOW = ("trust.miss", "alpha", "folds.validation", "folds.calibration")  # nor is the largest
-NULL = ("folds.seed", "folds.threads")  # null means something
+NULL = ("folds.seed", "folds.threads", "slides.mpp", "slides.sample")  # null means something
 WORDS: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),  # Lightning's
@@ -54,7 +73,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 def faults(cfg: Any) -> list[str]:
     """What is wrong with the values of a composed configuration, a sentence each; keys that it lacks are no fault."""
     settings = plain(cfg)
-    return list(_faults(flat(settings), settings))
+    return [*_faults(flat(settings), settings), *slide_options.faults(settings)]
 
 
 def _faults(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
@@ -66,7 +85,9 @@ def _faults(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[
         if key not in values or (key.startswith("cohort.") and not phantom) or values[key] == "???":
             continue
         if not (values[key] is None and key in NULL) and not _holds(key, values[key], low, high, whole):
-            yield f"{key}: {_wanted(key, low, high, whole)} is needed, not {values[key]!r}"
+            yield f"{key}: {_wanted(key, low, high, whole)} is needed, not {values[key]!r}" + ", or null" * (
+                key in NULL
+            )
     for key in ("tasks", "modalities"):
         if settings.get(key) == []:
             yield f"{key}=[] leaves nothing: name at least one, or null for all"
@@ -83,6 +104,8 @@ def _holds(key: str, value: Any, low: float, high: float, whole: bool) -> bool:
 
 def _wanted(key: str, low: float, high: float, whole: bool) -> str:
     number = "a whole number" if whole else "a number"
+    if low == -math.inf:
+        return number
     if high == math.inf:
         return f"{number} above {low:g}" if key in ABOVE else f"{number} from {low:g} up"
     if key in ABOVE:

@@ -8,7 +8,7 @@ import pytest
 
 from nsclc_mtl.commands import tile
 from nsclc_mtl.config import compose, execute
-from nsclc_mtl.config.slide_options import faults
+from nsclc_mtl.config.values import faults
 
 
 @pytest.mark.parametrize("verb", ["tile", "extract"])
@@ -30,12 +30,12 @@ def test_what_is_shipped_holds(verb: str, words: list[str]) -> None:
 )  # fmt: skip
 def test_each_wrong_value_is_named(word: str) -> None:
     (told,) = faults(compose("extract", [word]))
-    assert told.startswith(word.split("=")[0] + "=")
+    assert told.startswith(word.split("=")[0] + ":")
 
 
 def test_the_command_ends_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert execute("tile", ["slides.dir=.", "slides.mpp=abc", "slides.workers=many"], lambda: tile.body) == 2
     told = capsys.readouterr().err.splitlines()
-    assert [line.split("=")[0] for line in told] == ["mtl: slides.mpp", "mtl: slides.workers"], told
+    assert [line.split(": ")[1] for line in told] == ["slides.mpp", "slides.workers"], told
     assert list(tmp_path.iterdir()) == []
