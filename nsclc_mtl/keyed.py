@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
@@ -43,7 +43,7 @@ class Keyed(TorchDispatchMode):
         self.offsets = {name: x.offsets for name, x in batch.inputs.items() if isinstance(x, (Bag, Series))}
         self.place, self.draws = "", dict[str, int]()
         self._hooks: list[RemovableHandle] = []
-        self._random = dict[Any, bool]()
+        self._random, self._made = dict[Any, bool](), dict[Any, Any]()
 
     def __enter__(self) -> Self:
         """Listens to the encoders, so that every draw knows where it is made."""
@@ -75,11 +75,11 @@ class Keyed(TorchDispatchMode):
         given |= dict(zip((a.name for a in words), args, strict=False)) | kwargs
         name = func._schema.name.removeprefix("aten::")
         if name == "native_dropout":
-            x, p = given["input"], float(given["p"])
-            if given["train"] is False or p == 0:
+            x, share = given["input"], float(given["p"])
+            if given["train"] is False or share == 0:
                 return x.clone(), torch.ones_like(x, dtype=torch.bool)
-            kept = self._below(1 - p, x)
-            return x * kept * (1 / (1 - p) if p < 1 else 0.0), kept
+            kept = self._below(1 - share, x)
+            return x * kept * (1 / (1 - share) if share < 1 else 0.0), kept
         if name in ("bernoulli_", "bernoulli"):
             x, p = given["self"], given.get("p")
             made = self._below(x if p is None else p, x)
@@ -127,36 +127,48 @@ class Keyed(TorchDispatchMode):
         """Int32 of the shape of `x`, evenly between 0 and 2^24 - 1, by the keys of the place."""
         number = self.draws[self.place] = self.draws.get(self.place, 0) + 1
         place = ((zlib.crc32(self.place.encode()) << 24) + number) * GOLDEN
-        owner, position = self._rows(x)
+        owner, position = self._kept(("rows", self.place, x.shape[:1], x.device), lambda: self._rows(x))
+        columns = self._kept(("columns", x.shape[1:], x.device), lambda: _columns(x))
         rows = _mixed(self.patients.to(x.device)[owner] + _signed(place))
-        rows = _mixed(rows + position * _signed(GOLDEN)).int()[:, None]
-        # index by index, so that padding of a later axis moves nobody's numbers
-        columns = torch.zeros(1, dtype=torch.int64, device=x.device)
-        for size in x.shape[1:]:
-            steps = (torch.arange(size, device=x.device) + 1) * _signed(GOLDEN)
-            columns = _mixed(columns[:, None] + steps).flatten()
-        columns = columns.int()
+        rows = _mixed(rows + position).int()[:, None]
         made = torch.empty(len(rows), len(columns), dtype=torch.int32, device=x.device)
         for block in range(0, len(rows), step := max(1, BLOCK // max(1, len(columns)))):
             made[block : block + step] = _mixed_32(rows[block : block + step] + columns) >> (32 - BITS)
         return (made & ((1 << BITS) - 1)).view(x.shape)
 
+    def _kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made before under this key; many layers draw the same shape."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
     def _rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Whose each row of `x` is, int64 [row], and its number among those of the patient, from 0."""
+        """Whose each row of `x` is, int64 [row], and the step of its key from the first row of the patient."""
         n, rows = len(self.patients), x.shape[0] if x.ndim else 0
         own = [self.offsets[self.place]] if self.place in self.offsets else []
         for offsets in own or self.offsets.values():
             # behind the encoders a row is a patient's before it is a tile's
             if rows == int(offsets[-1]) and (own or rows != n):
                 owner = torch.repeat_interleave(torch.arange(n, device=x.device), offsets.to(x.device).diff())
-                return owner, torch.arange(rows, device=x.device) - offsets.to(x.device)[owner]
+                position = torch.arange(rows, device=x.device) - offsets.to(x.device)[owner]
+                return owner, position * _signed(GOLDEN)
         if n and x.ndim and rows % n == 0:
             index, each = torch.arange(rows, device=x.device), max(1, rows // n)
-            return index // each, index % each
+            return index // each, index % each * _signed(GOLDEN)
         raise UsageFault(
             f"cox.mode=exact: {self._where()} draws random numbers of the shape {list(x.shape)}, whose rows are "
             f"neither the {n} patients of the batch nor their tiles: set its dropout to 0, or cox.mode=batch"
         )
+
+
+def _columns(x: Tensor) -> Tensor:
+    """Int32 keys of all places of a row of `x`, one index after the other, so that padding of a later axis moves
+    nobody's numbers."""
+    columns = torch.zeros(1, dtype=torch.int64, device=x.device)
+    for size in x.shape[1:]:
+        steps = (torch.arange(size, device=x.device) + 1) * _signed(GOLDEN)
+        columns = _mixed(columns[:, None] + steps).flatten()
+    return columns.int()
 
 
 def _signed(number: int) -> int:
