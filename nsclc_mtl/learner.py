@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from nsclc_mtl.encoders.supervised import SupervisedEncoder
 from nsclc_mtl.fusion.joining import Fusion
 from nsclc_mtl.fusion.skip import LinearSkip
-from nsclc_mtl.records import Batch, Embedding
+from nsclc_mtl.records import Batch, Embedding, Target
 from nsclc_mtl.tasks.task import Task
 
 
@@ -112,12 +112,22 @@ class Learner(pl.LightningModule):
 
     def _losses(self, batch: Batch, part: str) -> Tensor:
         out, extra = self(batch)
-        losses = {name: task.loss(out[name], batch.targets[name]) for name, task in self.each_task()}
-        known = {name: int(batch.targets[name].known.sum()) for name in losses}
+        return self._total(out, extra, batch.targets, len(batch), part)
+
+    def _total(
+        self,
+        out: Mapping[str, Tensor],
+        extra: Mapping[str, Tensor],
+        targets: Mapping[str, Target],
+        n: int,
+        part: str,
+    ) -> Tensor:
+        """The balanced loss of `n` patients from what was said of them; noted for the log of the part."""
+        losses = {name: task.loss(out[name], targets[name]) for name, task in self.each_task()}
+        known = {name: int(targets[name].known.sum()) for name in losses}
         # a task that nobody here has a label of takes no part: its zero would teach learned weights that it is easy
         total = self.balance({name: loss for name, loss in losses.items() if known[name]} or losses)
         total = total + sum(extra.values(), start=torch.zeros((), device=self.device))
-        n = len(batch)
         told = {"loss": (total, n), **{name: (losses[name], known[name]) for name in losses}}
         told |= {name: (loss, n) for name, loss in extra.items()}
         told |= {f"fusion/{name}": (note, n) for name, note in self.fusion.notes.items() if self.training}

@@ -58,6 +58,16 @@ def test_every_kind_is_loaded_by_train(group: str) -> None:
     assert set(compose("train", []).parts[group]) == set(GROUPS[group])
 
 
+def test_another_head_takes_over_no_options_of_the_one_before() -> None:
+    made = compose("train", ["parts.tasks.survival._target_=nsclc_mtl.tasks.cox.Cox", "cox.mode=exact"])
+    assert check(made) == []
+    assert not made.parts.tasks.survival.fit
+    assert compose("train", []).parts.tasks.survival.fit
+    said = ["parts.tasks.survival._target_=nsclc_mtl.tasks.cox.Cox", "parts.tasks.survival.fit.bins=3"]
+    assert "has no argument 'bins'" in check(compose("train", said))[0]  # what was said by hand is told, not dropped
+    assert "did you mean 'Cox'?" in check(compose("train", [f"{said[0]}x"]))[0]
+
+
 @pytest.mark.parametrize("file", sorted(ROOT.rglob("*.yaml")), ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_every_file_says_what_it_is(file: Path) -> None:
     """Science stands in YAML with its units and sources beside it."""

@@ -16,6 +16,7 @@ from nsclc_mtl.bags.augment import wanted
 from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.dataset import Patient, PatientDataset, pack
 from nsclc_mtl.bags.fitted import Fitted, fit
+from nsclc_mtl.bags.passes import Pass, Passes
 from nsclc_mtl.records import Bag, Batch, Manifest, Series
 
 
@@ -41,7 +42,8 @@ class Shuffled(Sampler[int]):
 class FoldData(pl.LightningDataModule):
     """Training and validation loaders of one fold. The test part is not reachable from here: see `loader`.
 
-    `epoch` is the one that a fit begins with: 0, or where a checkpoint was taken.
+    `epoch` is the one that a fit begins with: 0, or where a checkpoint was taken. With `exact` the training loader
+    gives whole passes, from each of which the gradient of all training patients is made.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class FoldData(pl.LightningDataModule):
         batch_size: int = 32,
         max_tiles: int | None = None,
         seed: int = 0,
+        exact: bool = False,
     ) -> None:
         super().__init__()
+        self.exact = exact
         self.manifest, self.cache = manifest, cache or BagCache()
         self.parts = {part: list(rows["patient_id"]) for part, rows in split.groupby("part") if part != "test"}
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
@@ -71,15 +75,20 @@ class FoldData(pl.LightningDataModule):
             crops={name: wanted((options or {}).get(name, {}).get("augment"), name) for name in manifest.volumes},
         )
 
-    def train_dataloader(self) -> DataLoader[Patient]:
+    def train_dataloader(self) -> DataLoader[Patient] | Passes:
         """Training patients in an order that depends on (seed, epoch) alone."""
+        if self.exact:
+            return Passes(self._train_batches, self.seed, len(self.train_set), self.epoch)
         # a last batch of one patient would make a noisy step of its own
         ragged = len(self.train_set) % self.batch_size == 1 and len(self.train_set) > 1
+        return self._train_batches(self.epoch, drop_last=ragged)
+
+    def _train_batches(self, epoch: int, drop_last: bool = False) -> DataLoader[Patient]:
         return DataLoader(
             self.train_set,
             self.batch_size,
-            sampler=Shuffled(self.train_set, self.seed, self.epoch),
-            drop_last=ragged,
+            sampler=Shuffled(self.train_set, self.seed, epoch),
+            drop_last=drop_last,
             collate_fn=partial(pack, fitted=self.fitted),
         )
 
@@ -95,8 +104,10 @@ class FoldData(pl.LightningDataModule):
         """Begins with the epoch of a checkpoint."""
         self.epoch = state_dict["epoch"]
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch on the device, record by record."""
+    def transfer_batch_to_device(self, batch: Batch | Pass, device: torch.device, dataloader_idx: int) -> Batch | Pass:
+        """The batch on the device, record by record; of a pass every batch when its turn comes."""
+        if isinstance(batch, Pass):
+            return Pass(lambda: (moved(part, device) for part in batch), batch.seed, batch.epoch, len(batch))
         return moved(batch, device)
 
 

@@ -49,6 +49,7 @@ def learner(
     cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec], modalities: Mapping[str, Mapping[str, Any]], fitted: Fitted
 ) -> Learner:
     """An untrained learner: encoders sized by the data, one fusion, a head a task, the balance and the optimiser."""
+    from nsclc_mtl.exact import ExactLearner
     from nsclc_mtl.learner import Learner
 
     dims, dim, encoders = fitted.dims(), cfg["optim"]["dim"], {}
@@ -76,7 +77,8 @@ def learner(
         seen = [*fitted.tables, *(fitted.bags if cfg["skip"]["bags"] else ())]
         inputs = {name: dims[name] for name in modalities if name in seen}
         skip = build(cfg["skip"], inputs=inputs, outputs={name: spec.scores for name, spec in specs.items()})
-    return Learner(
+    kind = ExactLearner if whole_passes(cfg) else Learner
+    return kind(
         encoders,
         fusion,
         tasks,
@@ -85,6 +87,11 @@ def learner(
         cfg["optim"]["warmup"],
         skip,
     )
+
+
+def whole_passes(cfg: Mapping[str, Any]) -> bool:
+    """Whether a step is taken over all training patients (`cox.mode=exact`); runs of before lack the word."""
+    return (cfg.get("cox") or {}).get("mode") == "exact"
 
 
 def dependencies(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> dict[str, list[str]]:

@@ -91,7 +91,13 @@ def train_members(
     chosen = assemble.options(settings, manifest)
     most = min((c["max_tiles"] for c in chosen.values() if c.get("max_tiles")), default=None)
     data = FoldData(
-        manifest, rows, options=chosen, batch_size=settings["optim"]["batch_size"], max_tiles=most, seed=seed
+        manifest,
+        rows,
+        options=chosen,
+        batch_size=settings["optim"]["batch_size"],
+        max_tiles=most,
+        seed=seed,
+        exact=assemble.whole_passes(settings),
     )
     data.fitted.tasks = assemble.fit_tasks(settings, manifest, data.parts["train"])
     line = skip.fit(settings, manifest, data)
@@ -148,7 +154,7 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, steps
 
 def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
     """Breslow's baseline of the Cox tasks, from the training patients, once the scores are final."""
-    from nsclc_mtl.tasks.survival import Cox
+    from nsclc_mtl.tasks.cox import Cox
 
     cox = {name: task for name, task in learner.tasks.items() if isinstance(task, Cox)}
     if not cox:

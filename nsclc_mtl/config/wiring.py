@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,13 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from nsclc_mtl.records import UsageFault
 
 from . import scan_presets
-from .allow import nearest
+from .allow import nearest, permitted
 from .names import check_group, check_key
 from .resolved import first_line, plain, register
 
@@ -73,6 +74,7 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
         _raise([fault for o in late for fault in check_key(verb, o, cfg, sorted(groups))])
         if values:
             cfg = composed(base + scan_presets.spread(values, presets) + _lines(values))
+            _drop_left_behind(cfg, values)
     for name, override in plains.items():
         OmegaConf.update(cfg, name, _names(verb, override, cfg), force_add=True)
     _raise([fault for name in PLAIN for fault in _declared(cfg, name)])
@@ -215,6 +217,26 @@ def _model_of(experiment: str, roots: Sequence[Path]) -> str | None:
         if isinstance(entry, dict) and any(re.fullmatch(r"(override\s+)?/?model", str(k).strip()) for k in entry):
             return str(next(iter(entry.values())))
     return None
+
+
+def _drop_left_behind(cfg: DictConfig, values: Sequence[Override]) -> None:
+    """Takes away what a file says to a head that the command line exchanges for another, which has no such word."""
+    said = {o.key_or_group for o in values}
+    for override in values:
+        key, _, word = override.key_or_group.rpartition(".")
+        if word != "_target_" or not key.startswith("parts.tasks.") or override.is_delete():
+            continue
+        try:
+            target = permitted(str(override.value()))
+        except UsageFault:  # told, with the nearest name, by the check of the configuration
+            continue
+        for above, called in ((key, target), (f"{key}.fit", getattr(target, "fit", None))):
+            node = OmegaConf.select(cfg, above)
+            known = {"_target_", "fit", "after", *(inspect.signature(called).parameters if called else ())}
+            for name in list(node) if isinstance(node, DictConfig) else ():
+                if name not in known and f"{above}.{name}" not in said:
+                    with open_dict(node):
+                        del node[name]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Survival tasks: discrete hazard (the default) and Cox. One risk convention: higher is worse."""
+"""Survival by discrete hazards, the default (Cox: see `cox`). One risk convention: higher is worse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nsclc_mtl.records import NoEvents, TaskSpec
-from nsclc_mtl.tasks.task import Task, log_odds, set_bias, small_linear
+from nsclc_mtl.tasks.task import Task, log_odds, small_linear
 
 HORIZONS_DAYS = (182.5, 365.0, 730.0, 1095.0, 1460.0, 1825.0)
 
@@ -128,64 +128,3 @@ class DiscreteHazard(Task):
     def score(self, raw: Tensor) -> Tensor:
         """Minus the restricted mean survival time, in years."""
         return -self.restricted_mean(raw) / 365.25
-
-
-class Cox(Task):
-    """Proportional hazards (Cox, JRSS B, 1972) by the partial likelihood of the batch's risk sets, with pycox's loss.
-
-    The batch's risk set is an approximation of the cohort's; larger batches make it better. Absolute survival comes
-    from Breslow's baseline, which `set_baseline` fits on the training patients after training.
-    """
-
-    hazard: Tensor
-
-    def __init__(
-        self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any], after: Mapping[str, int] | None = None
-    ) -> None:
-        super().__init__(spec, view_dim, state, after)
-        self.linear = small_linear(self.read_dim, 1)
-        set_bias(self.linear, [0.0])
-        self.register_buffer(
-            "hazard", torch.tensor(state["hazard"], dtype=torch.float32)
-        )  # cumulative, at the horizons
-
-    @classmethod
-    def fit(cls, spec: TaskSpec, value: np.ndarray, event: np.ndarray) -> dict[str, Any]:
-        """Cumulative hazard at the horizons (Nelson-Aalen), the baseline when the score is 0. Raises NoEvents."""
-        if not (np.asarray(event) == 1).any():
-            raise NoEvents(f"task {spec.name}: none of {len(value)} training patients had the event")
-        return {"hazard": cumulative_hazard(np.zeros(len(value)), value, event)}
-
-    def set_baseline(self, score: np.ndarray, value: np.ndarray, event: np.ndarray) -> None:
-        """Breslow's cumulative baseline hazard, from scores, days and events of the training patients."""
-        self.hazard.copy_(torch.tensor(cumulative_hazard(score, value, event), dtype=torch.float32))
-
-    def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
-        """Log hazard ratio [patient]."""
-        return self.linear(self.reads(view, earlier)).squeeze(1)
-
-    def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
-        assert event is not None
-        if not bool((event == 1).any()):  # pycox divides by the number of events
-            return raw.sum() * 0.0
-        return _pycox().models.loss.cox_ph_loss(raw, value, event)
-
-    def predict(self, raw: Tensor) -> dict[str, Tensor]:
-        """Risk (log hazard ratio) and S(t) at the horizons."""
-        curve = torch.exp(-self.hazard * raw[:, None].exp())
-        return {"risk": raw, **{f"surv:{days:g}": curve[:, i] for i, days in enumerate(HORIZONS_DAYS)}}
-
-    def score(self, raw: Tensor) -> Tensor:
-        """Log hazard ratio."""
-        return raw
-
-
-def cumulative_hazard(score: np.ndarray, days: np.ndarray, event: np.ndarray) -> list[float]:
-    """Breslow's cumulative hazard at the horizons (Biometrics, 1974); Nelson-Aalen's where all scores are 0."""
-    days, event = np.asarray(days, float), np.asarray(event, float)
-    order = np.argsort(days, kind="stable")
-    weight = np.exp(np.asarray(score, float)[order])
-    at_risk = np.cumsum(weight[::-1])[::-1]
-    first = np.searchsorted(days[order], days[order], side="left")  # ties share the risk set of the first of them
-    steps = event[order] / at_risk[first]
-    return [float(steps[days[order] <= horizon].sum()) for horizon in HORIZONS_DAYS]

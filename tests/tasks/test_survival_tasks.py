@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nsclc_mtl.records import NoEvents, Target, TaskSpec
-from nsclc_mtl.tasks.survival import HORIZONS_DAYS, Cox, DiscreteHazard, cumulative_hazard
+from nsclc_mtl.tasks.survival import HORIZONS_DAYS, DiscreteHazard
 
 SPEC = TaskSpec("os", "survival", (), ("t", "e"), "OS")
 
@@ -146,8 +146,6 @@ def test_bins_are_in_order_and_hold_every_time() -> None:
 def test_too_few_events_are_told() -> None:
     with pytest.raises(NoEvents, match="task os: 1 of 3 training patients had the event"):
         DiscreteHazard.fit(SPEC, np.array([1.0, 2, 3]), np.array([0.0, 1, 0]))
-    with pytest.raises(NoEvents, match="none of 2"):
-        Cox.fit(SPEC, np.array([1.0, 2]), np.zeros(2))
 
 
 @pytest.mark.parametrize("proportional", [True, False])
@@ -164,48 +162,9 @@ def test_heads_and_public_words(proportional: bool) -> None:
     assert all(v.shape == (4,) for v in told.values())
 
 
-def cox(n: int = 12, seed: int = 0) -> Cox:
-    return Cox(SPEC, 8, json.loads(json.dumps(Cox.fit(SPEC, *follow_up(n, seed)))))
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 99), n=st.integers(2, 30))
-def test_the_cox_loss_is_the_partial_likelihood_by_hand(seed: int, n: int) -> None:
-    days, event = follow_up(n, seed)
-    days = days + np.arange(n)[np.random.Generator(np.random.PCG64(seed)).permutation(n)] * 1e4  # distinct
-    raw = torch.randn(n, generator=torch.Generator().manual_seed(seed))
-    h = raw.double().numpy()
-    terms = [np.log(np.exp(h[days >= t]).sum()) - x for x, t, e in zip(h, days, event, strict=True) if e]
-    loss = cox().loss(raw, target(days, event))
-    assert float(loss) == pytest.approx(np.mean(terms), rel=1e-4, abs=1e-5)
-    shuffled = torch.randperm(n)
-    again = cox().loss(raw[shuffled], target(days[shuffled.numpy()], event[shuffled.numpy()]))
-    torch.testing.assert_close(loss, again)
-
-
-def test_breslow_by_hand() -> None:
-    """Times 1, 2, 2, 3 years; events 1, 1, 1, 0; hazard ratios 1, 2, 3, 4."""
-    score, days = np.log([1.0, 2, 3, 4]), np.array([360.0, 700, 700, 1095])
-    told = cumulative_hazard(score, days, np.array([1.0, 1, 1, 0]))
-    first, second = 1 / 10, 2 / 9  # ties share the risk set of 2 + 3 + 4
-    assert told == pytest.approx([0, first, first + second, *[first + second] * 3])
-    task = cox()
-    task.set_baseline(score, days, np.array([1.0, 1, 1, 0]))
-    risk = torch.tensor([0.0, 1.0])
-    told_curve = task.predict(risk)["surv:730"]
-    torch.testing.assert_close(told_curve, torch.exp(-(first + second) * risk.exp()))
-    assert torch.equal(task.predict(risk)["risk"], risk)
-
-
-def test_nelson_aalen_where_all_scores_are_equal() -> None:
-    told = cumulative_hazard(np.zeros(3), np.array([100.0, 200, 3000]), np.array([1, 0, 1]))
-    assert told == pytest.approx([1 / 3] * 6)
-
-
-@pytest.mark.parametrize("make", [hazard, cox])
-def test_losses_are_finite_where_there_is_nothing_to_learn(make: Any) -> None:
-    task = make()
-    raw = (torch.randn(3, 5) if make is hazard else torch.randn(3)).requires_grad_(True)
+def test_losses_are_finite_where_there_is_nothing_to_learn() -> None:
+    task = hazard()
+    raw = torch.randn(3, 5).requires_grad_(True)
     nobody = task.loss(raw, target([1, 2, 3], [1, 0, 1], [False] * 3))
     assert nobody.item() == 0
     nobody.backward()
@@ -220,10 +179,9 @@ def test_losses_are_finite_where_there_is_nothing_to_learn(make: Any) -> None:
     assert torch.isfinite(one)
 
 
-@pytest.mark.parametrize("make", [hazard, cox])
-def test_what_stands_in_missing_labels_changes_nothing(make: Any) -> None:
-    task = make()
-    raw = torch.randn(6, 5) if make is hazard else torch.randn(6)
+def test_what_stands_in_missing_labels_changes_nothing() -> None:
+    task = hazard()
+    raw = torch.randn(6, 5)
     known = torch.tensor([True, True, False, True, False, True])
     days, event = torch.rand(6) * 900, torch.tensor([1.0, 0, 1, 1, 0, 1])
     loss = task.loss(raw, target(days, event, known))
