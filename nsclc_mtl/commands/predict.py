@@ -38,7 +38,7 @@ class Predicted:
 
 
 def body(cfg: DictConfig, run: Run) -> None:
-    """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution), the fusion's weights, and pictures."""
+    """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution), weights and pictures."""
     from nsclc_mtl.commands.device import available
     from nsclc_mtl.config import plain
 

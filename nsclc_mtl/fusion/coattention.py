@@ -44,6 +44,7 @@ class CoAttention(Fusion):
         tiles, tokens = tiles or {}, tokens or {}
         self.read = tuple(name for name in self.modalities if name in tiles)
         self.asking = tuple(name for name in self.modalities if name not in tiles)
+        self.tokened = frozenset(tokens)
         self.token = nn.ModuleDict({name: nn.Linear(tokens.get(name, dim), width) for name in self.asking})
         self.nobody = nn.Parameter(torch.randn(width))  # the token of no modality
         self.query, self.gate = nn.Linear(width, width, bias=False), nn.Linear(width, 1)
@@ -69,8 +70,8 @@ class CoAttention(Fusion):
         rows = [self.nobody.expand(n, 1, -1)]
         used = [torch.ones(n, 1, dtype=torch.bool, device=self.nobody.device)]
         for name in self.asking:
-            said = seen[name].tokens
-            said = seen[name].vector[:, None] if said is None else said
+            said = seen[name].tokens if name in self.tokened else seen[name].vector[:, None]
+            assert said is not None
             made = self.token[name](torch.where(present[name][:, None, None], said, 0.0))
             rows.append(made)
             used.append(present[name][:, None].expand(n, made.shape[1]))

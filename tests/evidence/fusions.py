@@ -4,11 +4,11 @@
     python tests/evidence/fusions.py --seeds 20-21 --fusions concat_mil,ple --balances sum
     python tests/evidence/fusions.py --tell fusions.json                     # the tables of what was found before
 
-Cross-validated with the code and the configuration of `mtl train`: n = 400, each seed another cohort with its own folds.
-A fusion is a preset of `conf/model`, or an option of `conf/fusion` under which everything else is that of `moe_mil`.
-Intervals over seeds are Student t intervals of the mean; differences from `concat_mil` under the same balance are paired
-by seed. The fusion share of response is the model's gain over the additive ceiling, as a share of what there is to gain
-(ratio of means over seeds). A second table drops each modality from everybody who has another one, at test time.
+Cross-validated with the code and the configuration of `mtl train`: n = 400, each seed another cohort with its own
+folds. A fusion is a preset of `conf/model`, or an option of `conf/fusion` with everything else as in `moe_mil`.
+Intervals over seeds are Student t intervals of the mean; differences from `concat_mil` under the same balance are
+paired by seed. The fusion share of response is the model's gain over the additive ceiling, as a share of what there is
+to gain (ratio of means over seeds). The last table drops each modality, at test time, from all who have another one.
 """
 
 from __future__ import annotations
