@@ -36,7 +36,7 @@ class CoAttention(Fusion):
         tiles: Mapping[str, int] | None = None,
         tokens: Mapping[str, int] | None = None,
         width: int = 16,
-        hidden: int = 64,
+        hidden: int = 32,
         dropout: float = 0.25,
         modality_dropout: float = 0.1,
     ) -> None:
@@ -57,9 +57,8 @@ class CoAttention(Fusion):
             for answer in self.answer.values():
                 answer[-1].weight.mul_(START)  # type: ignore[index]
         self.join = Joining([*self.modalities, *(f"{name}/asked" for name in self.read)], dim)
-        self.layers = nn.Sequential(
-            nn.Linear(dim * len(self.join.modalities), hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(dropout)
-        )
+        # linear, as experts are: what bends is the co-attention, and no norm gives noise the others' voice
+        self.layers = nn.Sequential(nn.Linear(dim * len(self.join.modalities), hidden), nn.Dropout(dropout))
 
     def asked(self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Tokens that ask, [patient, token, width], and which of them the patient has, bool [patient, token].

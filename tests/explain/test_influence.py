@@ -69,7 +69,7 @@ def test_influence_is_attention_times_the_gradient() -> None:
 
 def test_tiles_that_the_fusion_reads_too_are_looked_at_by_both() -> None:
     torch.manual_seed(0)
-    tasks = {"response": Binary(TaskSpec("response", "binary", ("no", "yes")), 64, {})}
+    tasks = {"response": Binary(TaskSpec("response", "binary", ("no", "yes")), 32, {})}
     encoders = {"wsi": ABMIL(3, 4, hidden=6, tokens=True), "rna": MLP(5, 4, hidden=0)}
     fuse = CoAttention(("wsi", "rna"), list(tasks), 4, tiles={"wsi": 6})
     made, whole = Learner(encoders, fuse, tasks, Sum(list(tasks))).eval(), batch([5], [True])

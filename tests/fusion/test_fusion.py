@@ -128,6 +128,23 @@ def test_weights_are_weights_of_what_is_there(kind: str) -> None:
     assert all(torch.equal(again[task], weight) for task, weight in weights.items())
 
 
+@EVERY
+def test_mixed_precision_changes_little(kind: str) -> None:
+    fuse = fusion(kind).eval()
+    seen, present = patients(6, 8)
+    exact, _ = fuse(seen, present)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough, _ = fuse(seen, present)
+        weights, tiles = fuse.weights_of(seen, present), fuse.tile_weights(seen, present)
+        fuse.train()(seen, present)
+    assert all(torch.isfinite(w).all() for w in (*weights.values(), *tiles.values()))
+    for task in TASKS:
+        scale = exact[task].abs().max().clamp(min=1.0)
+        # the choice of the k largest may turn with the rounding: most patients, not all
+        near = ((rough[task].float() - exact[task]).abs().amax(1) < 0.05 * scale).float().mean()
+        assert near >= 0.8, (kind, task)
+
+
 def test_which_fusions_weigh_what() -> None:
     weighed = {kind: fusion(kind).weighed("grade") for kind in KINDS}
     assert weighed["concat"] == weighed["low rank"] == weighed["tensor"] == weighed["coattention"] == ()

@@ -47,8 +47,8 @@ def test_late_fusion_is_the_mean_of_a_score_a_modality() -> None:
     score = head(views["survival"]).squeeze(1)
     for p in range(6):
         have = [m for m, name in enumerate(NAMES) if present[name][p]]
-        each = [float(head(fuse.heads["survival"][m](seen[NAMES[m]].vector[p]))) for m in have]  # type: ignore[index]
-        assert float(score[p]) == pytest.approx(sum(each) / len(each) if each else float(head.bias), abs=1e-5)
+        each = [head(fuse.heads["survival"][m](seen[NAMES[m]].vector[p])).item() for m in have]  # type: ignore[index]
+        assert score[p].item() == pytest.approx(sum(each) / len(each) if each else head.bias.item(), abs=1e-5)
 
 
 def outer(seen: dict[str, Embedding], present: dict[str, Tensor], p: int) -> Tensor:
@@ -102,7 +102,7 @@ def test_coattention_by_loops() -> None:
         asks = [fuse.nobody]
         asks += [fuse.token["rna"](rna.tokens[p, s]) for s in range(SETS)] if present["rna"][p] else []
         asks += [fuse.token["clinical"](seen["clinical"].vector[p])] if present["clinical"][p] else []
-        weigh = [float(fuse.gate(token).exp()) for token in asks]
+        weigh = [fuse.gate(token).exp().item() for token in asks]
         mine = torch.nonzero(owner(wsi) == p).flatten()
         answers, looked = torch.zeros(DIM), torch.zeros(len(mine))
         for token, share in zip(asks, weigh, strict=True):
@@ -153,3 +153,19 @@ def test_memory_of_coattention_is_linear_in_tiles() -> None:
     (_, few), (largest, many) = kept(2_000), kept(20_000)
     assert largest <= 20_000 * 16  # tiles x width; tokens x tiles is less, tiles x tiles would be 4e8
     assert many < 10.5 * few
+
+
+def test_tokens_and_tiles_of_what_is_absent_get_no_gradient() -> None:
+    fuse = fusion("coattention").eval()
+    seen, present = patients(8, 3)
+    wsi, rna = seen["wsi"], seen["rna"]
+    assert wsi.tokens is not None
+    assert rna.tokens is not None
+    present["wsi"][:4], present["rna"][:4] = torch.tensor([1, 1, 0, 0]).bool(), torch.tensor([1, 0, 1, 0]).bool()
+    views, _ = fuse(seen, present)
+    assert not views["grade"].isnan().any()
+    tiles, sets = wsi.tokens.requires_grad_(True), rna.tokens.requires_grad_(True)
+    of_tiles, of_sets = torch.autograd.grad(fuse(seen, present)[0]["grade"].square().sum(), [tiles, sets])
+    assert ((of_tiles.abs().sum(1) > 0) == present["wsi"][owner(wsi)]).all()
+    asked = present["rna"] & present["wsi"]  # genes ask where there is somebody to ask
+    assert ((of_sets.abs().sum((1, 2)) > 0) == asked).all()
