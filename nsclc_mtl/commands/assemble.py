@@ -66,7 +66,13 @@ def learner(
         if "classes" in inspect.signature(permitted(chosen["encoder"]["_target_"])).parameters:
             given["classes"] = {task: len(spec.classes) for task, spec in specs.items() if spec.classes}
         encoders[name] = build(chosen["encoder"], **given)
-    fusion = build(cfg["fusion"], modalities=list(modalities), tasks=list(specs), dim=dim)
+    shared: dict[str, Any] = {"modalities": list(modalities), "tasks": list(specs), "dim": dim}
+    wide = {name: encoder.token_dim for name, encoder in encoders.items() if getattr(encoder, "token_dim", None)}
+    asked = inspect.signature(permitted(cfg["fusion"]["_target_"])).parameters
+    if "tiles" in asked:  # a fusion that reads tokens: how wide they are, packed and a patient
+        shared["tiles"] = {name: width for name, width in wide.items() if name in fitted.bags}
+        shared["tokens"] = {name: width for name, width in wide.items() if name not in fitted.bags}
+    fusion = build(cfg["fusion"], **shared)
     tasks = {}
     for name, after in dependencies(cfg, specs).items():
         node = {k: v for k, v in cfg["parts"]["tasks"][specs[name].kind].items() if k not in ("fit", "after")}

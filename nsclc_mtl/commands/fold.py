@@ -49,7 +49,7 @@ def _threads(wanted: int | None, folds: int) -> Iterator[None]:
 def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -> None:
     import pandas as pd
 
-    from nsclc_mtl.commands import assemble, confidence, resume, sealed
+    from nsclc_mtl.commands import assemble, confidence, resume, sealed, weights
     from nsclc_mtl.commands.cohort import open_cohort
 
     fold, manifest = int(rows["fold"].iloc[0]), open_cohort(settings)
@@ -71,6 +71,10 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -
     frame = frame[(frame["part"] != "train") | (frame["output"] == "risk")]
     with sealed.written(folder / "predictions.csv") as aside:
         frame.to_csv(aside, index=False, lineterminator="\n", float_format="%.7g")
+    counted = weights.table(members, manifest, held["test"], data, fold)
+    if len(counted):
+        with sealed.written(folder / weights.FILE) as aside:
+            weights.save(counted, aside)
     if settings["audit"]:
         table = spoiled(members, manifest, held["test"], data, fold, settings)
         with sealed.written(folder / "audit.parquet") as aside:

@@ -38,7 +38,7 @@ class Predicted:
 
 
 def body(cfg: DictConfig, run: Run) -> None:
-    """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution) and pictures a patient."""
+    """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution), weights and pictures."""
     from nsclc_mtl.commands.device import available
     from nsclc_mtl.config import plain
 
@@ -61,9 +61,19 @@ def body(cfg: DictConfig, run: Run) -> None:
 
 
 def save(made: Predicted, path: Path) -> None:
-    """`predictions.csv`, `patients.csv` and the tasks (`cohort.json`) into a run folder."""
+    """`predictions.csv`, `patients.csv`, the fusion's weights and the tasks (`cohort.json`) into a run folder."""
+    from nsclc_mtl.commands import weights
+
     made.table.to_csv(path / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
     made.cautions.to_csv(path / "patients.csv", lineterminator="\n")
+    counted = [
+        weights.table(members, made.manifest, [p for p in made.ids if fold in made.by[p]], data, fold)
+        for fold, (members, data) in made.models.items()
+    ]
+    if any(map(len, counted)):
+        import pandas as pd
+
+        weights.save(pd.concat([rows for rows in counted if len(rows)]), path / weights.FILE)
     (path / "cohort.json").write_text((made.folder / "cohort.json").read_text())
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands.sealed import unbroken, unwritable, written
+from nsclc_mtl.commands.weights import FILE as WEIGHTS
 from nsclc_mtl.records import IntegrityFault, Manifest, TryAgain
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def finish(folder: Path, made_from: Mapping[str, str]) -> None:
     """
     from nsclc_mtl.tables.read import sha256
 
-    files = {name: sha256(folder / name) for name in ("predictions.csv", "audit.parquet") if (folder / name).is_file()}
+    made = ("predictions.csv", "audit.parquet", WEIGHTS)
+    files = {name: sha256(folder / name) for name in made if (folder / name).is_file()}
     with written(folder / FINISHED) as aside:
         aside.write_text(json.dumps({"made_from": dict(made_from), "files": files}, indent=1) + "\n")
     tidy(folder)

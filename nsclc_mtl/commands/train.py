@@ -181,13 +181,17 @@ def describe(manifest: Manifest, folder: Path) -> None:
 
 
 def gather(folder: Path, folds: Sequence[str]) -> None:
-    """`predictions.csv` of the run from those of its folds."""
+    """`predictions.csv` of the run from those of its folds, and `fusion_weights.csv` where the fusion has weights."""
     import pandas as pd
 
-    parts = [folder / fold / "predictions.csv" for fold in folds]
-    frame = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in parts])
-    with written(folder / "predictions.csv") as aside:
-        frame.to_csv(aside, index=False, lineterminator="\n")
+    from nsclc_mtl.commands.weights import FILE
+
+    for name in ("predictions.csv", FILE):
+        parts = [path for fold in folds if (path := folder / fold / name).is_file() or name != FILE]
+        if parts:
+            frame = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in parts])
+            with written(folder / name) as aside:
+                frame.to_csv(aside, index=False, lineterminator="\n")
 
 
 def measure(manifest: Manifest, run: Run) -> None:

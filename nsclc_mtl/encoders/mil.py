@@ -56,6 +56,7 @@ class ABMIL(nn.Module):
             attention gate.
         scale: `{mean, sd}` of the tile features on the training patients; None leaves them as they are.
         dropout: of tile features and of the pooled vector, in training.
+        tokens: hand the hidden tiles [tile, hidden] to the fusion too.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class ABMIL(nn.Module):
         gate: int = 32,
         dropout: float = 0.1,
         scale: dict[str, list[float]] | None = None,
+        tokens: bool = False,
     ) -> None:
         super().__init__()
+        self.token_dim = hidden if tokens else None
         self.scale = TileScale(scale["mean"], scale["sd"]) if scale else nn.Identity()
         self.tile = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_dim, hidden), nn.GELU())
         self.content, self.gate = nn.Linear(hidden, gate), nn.Linear(hidden, gate)
@@ -81,7 +84,10 @@ class ABMIL(nn.Module):
         score = self.score(torch.tanh(self.content(tile)) * torch.sigmoid(self.gate(tile))).squeeze(1)
         attention = segment_softmax(score, owner, n)
         pooled = segment_sum(tile * attention[:, None], owner, n)
-        return Embedding(self.out(pooled), attention=attention)
+        said = Embedding(self.out(pooled), attention=attention)
+        if self.token_dim is not None:
+            said.tokens, said.offsets = tile, bag.offsets
+        return said
 
 
 class MeanPool(nn.Module):

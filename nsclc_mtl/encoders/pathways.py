@@ -35,6 +35,7 @@ class PathwayTokens(nn.Module):
         input_dropout: float = 0.3,
     ) -> None:
         super().__init__()
+        self.token_dim = width
         self.pathways, most = tuple(groups), max(len(columns) for columns in groups.values())
         index = torch.full((len(groups), most), in_dim)  # the column behind the last one is zero
         for row, columns in zip(index, groups.values(), strict=True):

@@ -16,7 +16,8 @@ from nsclc_mtl.records import Batch, Embedding
 def tiles(learner: Any, batch: Batch, modality: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Attention [tile] of one patient's bag, and per task the influence of every tile, [tile], never negative.
 
-    Attention is a pooling weight: where the model looked. Influence is attention times the length of d score / d tile
+    Attention is a pooling weight: where the model looked; where the fusion reads the tiles too (co-attention), the mean
+    of the encoder's and the fusion's. Influence is attention times the length of d score / d tile
     (taken at the scaled tile features): how far a small change of the tile would move the task's score.
     """
     bag = batch.inputs[modality]
@@ -32,6 +33,10 @@ def tiles(learner: Any, batch: Batch, modality: str) -> tuple[np.ndarray, dict[s
     attention = seen[modality].attention
     assert attention is not None
     weight = attention.detach()
+    with torch.no_grad():
+        read = learner.fusion.tile_weights(seen, batch.present)
+    if modality in read:
+        weight = (weight + read[modality]) / 2
     return weight.cpu().numpy(), {name: (weight * g).cpu().numpy() for name, g in influence.items()}
 
 

@@ -42,6 +42,46 @@ class Fusion(nn.Module, ABC):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One view [patient, view_dim] a task, and the fusion's own losses. Rows that are not present say nothing."""
 
+    def weighed(self, task: str) -> tuple[str, ...]:
+        """What `weights_of` weighs for the task, by name: modalities or experts; () where nothing is weighed."""
+        return ()
+
+    def weights_of(self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How much each of `weighed` counts in the view, task -> [patient, weighed], never negative; {} = no weights.
+
+        A patient's weights of a task sum to one; over modalities they are zero for who has none.
+        """
+        return {}
+
+    def tile_weights(self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Where the fusion itself looks in packed tokens, modality -> [tile], sums to one within a patient who has it.
+
+        {} for a fusion that reads no tiles; the encoder's own attention stands in its embedding.
+        """
+        return {}
+
+
+def zero_where_absent(
+    modalities: Sequence[str], seen: Mapping[str, Embedding], present: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Embeddings [patient, modality, dim] with zeros where absent, whatever came in, and what is there, bool [patient,
+    modality]."""
+    used = torch.stack([present[name] for name in modalities], dim=1)
+    rows = torch.stack([seen[name].vector for name in modalities], dim=1)
+    return torch.where(used[:, :, None], rows, 0.0), used
+
+
+def softmax_over_present(score: Tensor, used: Tensor) -> Tensor:
+    """Softmax of the last axis over what is `used` (bool, same shape); exactly zero elsewhere and where nothing is.
+
+    >>> softmax_over_present(torch.zeros(2, 3), torch.tensor([[True, True, False], [False, False, False]])).tolist()
+    [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
+    """
+    score = score.masked_fill(~used, -torch.inf)
+    top = score.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(score.dtype).min)
+    weight = (score - top).exp()  # the largest is 1, so that the sum is at least 1 where anything is used
+    return weight / weight.sum(-1, keepdim=True).clamp(min=1.0)
+
 
 class Joining(nn.Module):
     """Embeddings next to each other, [patient, modality, dim]; an absent one is a learned token, whatever came in."""

@@ -82,6 +82,18 @@ def test_half_precision_on_the_way(kind: type[nn.Module]) -> None:
     assert float(told.attention.detach().float().sum()) == pytest.approx(2, abs=0.01)
 
 
+def test_tokens_are_the_hidden_tiles_of_every_patient() -> None:
+    torch.manual_seed(1)
+    made, given = ABMIL(DIM, 4, hidden=7, tokens=True).eval(), bag([3, 0, 2])
+    said = made(given)
+    assert said.tokens is not None
+    assert made.token_dim == said.tokens.shape[1] == 7
+    assert torch.equal(said.offsets, given.offsets)
+    pooled = segment_sum(said.tokens * said.attention[:, None], owners(given.offsets), 3)
+    torch.testing.assert_close(made.out(pooled), said.vector)
+    assert encoder(ABMIL)(given).tokens is None
+
+
 def test_attention_is_a_softmax_of_the_gated_score() -> None:
     """Against the formula of Ilse et al. (2018), equation 9, written out."""
     encode, packed = encoder(ABMIL), bag([4])

@@ -38,7 +38,8 @@ def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[
 
     torch.set_num_threads(1)
     kind, n, seed, modality = words
-    overrides = ["model=moe_mil", "cohort.level=features", f"cohort.n={n}", f"cohort.seed={seed}", f"seed={seed}"]
+    model = [] if any(change.startswith("model=") for change in changes) else ["model=moe_mil"]
+    overrides = [*model, "cohort.level=features", f"cohort.n={n}", f"cohort.seed={seed}", f"seed={seed}"]
     overrides += ["logger=none", f"paths.out={out}"] + ([f"modalities=[{modality}]"] if modality else []) + changes
     settings = plain(compose("train", overrides))
     root = phantom_root(settings["cohort"], settings["paths"])
@@ -64,8 +65,9 @@ def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[
                 values.setdefault((task, name), []).append((_metric(task, known, score), len(known)))
         if kind == "share" and n <= 400:
             looked += [_maps(members[0], manifest, data, patient, root) for patient in ids]
-        if kind == "share":
-            audits.append(spoiled(members, manifest, ids, data, int(fold), {**settings, "audit": 10}))
+        if kind in ("share", "fusion"):  # for the latter modalities are dropped, not permuted
+            repeats = 10 if kind == "share" else 0
+            audits.append(spoiled(members, manifest, ids, data, int(fold), {**settings, "audit": repeats}))
     found: dict[str, Any] = {"kind": kind, "n": n, "seed": seed, "modality": modality}
     for (task, name), pairs in values.items():
         found[f"{task}/{name}"] = float(np.average([v for v, _ in pairs], weights=[w for _, w in pairs]))

@@ -13,6 +13,7 @@ from torch import nn
 from nsclc_mtl.encoders.mil import ABMIL
 from nsclc_mtl.encoders.tabular import MLP
 from nsclc_mtl.explain import influence
+from nsclc_mtl.fusion.coattention import CoAttention
 from nsclc_mtl.fusion.concat import Concat
 from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import Bag, Batch, TaskSpec
@@ -64,6 +65,21 @@ def test_influence_is_attention_times_the_gradient() -> None:
             step[tile, column] = 1e-5 * SD[column]  # one scaled unit
             slope.append((score(features + step) - score(features - step)) / 2e-5)
         assert abs(moved["response"][tile] - looked[tile] * np.linalg.norm(slope)) < 1e-4
+
+
+def test_tiles_that_the_fusion_reads_too_are_looked_at_by_both() -> None:
+    torch.manual_seed(0)
+    tasks = {"response": Binary(TaskSpec("response", "binary", ("no", "yes")), 32, {})}
+    encoders = {"wsi": ABMIL(3, 4, hidden=6, tokens=True), "rna": MLP(5, 4, hidden=0)}
+    fuse = CoAttention(("wsi", "rna"), list(tasks), 4, tiles={"wsi": 6})
+    made, whole = Learner(encoders, fuse, tasks, Sum(list(tasks))).eval(), batch([5], [True])
+    looked, moved = influence.tiles(made, whole, "wsi")
+    with torch.no_grad():
+        seen = made.embed(whole)
+        both = (seen["wsi"].attention + fuse.tile_weights(seen, whole.present)["wsi"]) / 2  # type: ignore[operator]
+    np.testing.assert_allclose(looked, both.numpy(), atol=1e-7)
+    assert abs(looked.sum() - 1) < 1e-6
+    assert (moved["response"] > 0).all()
 
 
 def test_the_rest_of_the_patient_stays_as_it_is() -> None:
