@@ -143,15 +143,16 @@ class PyramidPosition(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.looks = nn.ModuleList(nn.Conv2d(width, width, size, groups=width) for size in (7, 5, 3))
+        self.wide, self.middle, self.narrow = (nn.Conv2d(width, width, size, groups=width) for size in (7, 5, 3))
 
     def forward(self, tile: Tensor, sizes: Sequence[int]) -> Tensor:
         """The tiles [tile, width] with their positions; nobody's square holds a tile of somebody else."""
-        kernels = [functional.pad(look.weight, [(7 - look.weight.shape[-1]) // 2] * 4) for look in self.looks]
-        identity = torch.zeros_like(kernels[0])
+        identity = torch.zeros_like(self.wide.weight)
         identity[:, :, 3, 3] = 1.0
-        kernel, bias = torch.stack([identity, *kernels]).sum(0), torch.stack([look.bias for look in self.looks]).sum(0)
-        return torch.cat([self._seen(own, kernel, bias) for own in tile.split(list(sizes))])
+        kernel = identity + self.wide.weight
+        kernel = kernel + functional.pad(self.middle.weight, [1] * 4) + functional.pad(self.narrow.weight, [2] * 4)
+        bias = torch.stack([own for own in (self.wide.bias, self.middle.bias, self.narrow.bias) if own is not None])
+        return torch.cat([self._seen(own, kernel, bias.sum(0)) for own in tile.split(list(sizes))])
 
     def _seen(self, tile: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         if not len(tile):

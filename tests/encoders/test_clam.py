@@ -55,7 +55,9 @@ def test_the_instance_loss_is_that_of_the_paper_with_a_logistic_penalty(branches
             most, least = ranked[: max(1, k)], ranked[n - k :]
             logit = tile @ made.instance.weight[c] + made.instance.bias[c]  # type: ignore[union-attr]
             if c == value[i]:
-                of_classes.append(torch.cat([functional.softplus(-logit[most]), functional.softplus(logit[least])]).mean())
+                of_classes.append(
+                    torch.cat([functional.softplus(-logit[most]), functional.softplus(logit[least])]).mean()
+                )
             elif exclusive:
                 of_classes.append(functional.softplus(logit[most]).mean())
         each.append(torch.stack(of_classes).mean())
@@ -63,7 +65,7 @@ def test_the_instance_loss_is_that_of_the_paper_with_a_logistic_penalty(branches
 
 
 def test_the_instance_loss_teaches_the_tiles_which_of_them_speak_for_the_class() -> None:
-    """A tile that marks the class stands in every positive bag: by the instance loss alone its logit rises above others."""
+    """A tile that marks the class stands in every positive bag: its logit rises above the others."""
     torch.manual_seed(0)
     made = CLAM(IN, DIM, 8, 4, k=1, task="response", classes={"response": 2}, dropout=0.0)
     packed = bag([8] * 40)
@@ -112,7 +114,9 @@ def test_dsmil_pools_by_likeness_to_the_tile_of_the_largest_score() -> None:
         pooled.append(weights[-1] @ value)
     torch.testing.assert_close(told.attention, torch.stack(weights).mean(0))
     torch.testing.assert_close(told.vector[0], made.out(torch.cat([*pooled, score.amax(0)])))
-    loss = made.supervise(packed, told, {"grade": Target(torch.tensor([True]), torch.tensor([2.0]))}, torch.tensor([True]))
+    loss = made.supervise(
+        packed, told, {"grade": Target(torch.tensor([True]), torch.tensor([2.0]))}, torch.tensor([True])
+    )
     torch.testing.assert_close(loss["instance"], -0.5 * score.amax(0).log_softmax(0)[2])
 
 
