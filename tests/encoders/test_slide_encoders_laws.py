@@ -174,6 +174,13 @@ def test_dropout_is_for_training(name: str) -> None:
     assert not torch.equal(encode(packed).vector, encode(packed).vector)
 
 
+@pytest.mark.parametrize("name", NEW)
+def test_the_influence_of_a_tile_finds_the_scale_of_its_features(name: str) -> None:
+    """`explain.influence` asks the encoder for it: without, a feature of a large spread would seem to matter less."""
+    assert NEW[name]().scale.sd.tolist() == SCALE["sd"]  # type: ignore[union-attr]
+    assert not [key for key in NEW[name]().state_dict() if key.startswith("scale.")]  # and is kept once
+
+
 PLACED = ["max-placed", "clam-mb", "dsmil", "transmil-no-order"]
 
 
