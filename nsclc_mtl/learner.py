@@ -126,7 +126,7 @@ class Learner(pl.LightningModule):
         known = {name: int(batch.targets[name].known.sum()) for name in losses}
         # a task that nobody here has a label of takes no part: its zero would teach learned weights that it is easy
         told_of = {name: loss for name, loss in losses.items() if known[name]}
-        curves = self.training and self.gradient_curves and index == 0
+        curves = self.gradient_curves and self.training and index == 0 and bool(self._trainer and self._trainer.loggers)
         shared = self._shared() if curves or (self.training and self.balance.reads_gradients) else []
         total = self.balance(told_of, shared)
         if not told_of:

@@ -1,5 +1,5 @@
-"""Census-Income, half a: are two tasks learned by one multi-gate mixture of experts as well as each of them alone, and as
-well as by logistic regression? Every balance in one table.
+"""Census-Income, half a: are two tasks learned by one multi-gate mixture of experts as well as each alone, and as well
+as by logistic regression? Every balance in one table.
 
     MTL_REAL_DATA=/path/to/data python tests/evidence/census.py
 
@@ -21,12 +21,14 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nsclc_mtl  # noqa: F401  isort: skip  before Lightning: it makes a torchvision built for CUDA importable
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -54,7 +56,7 @@ BALANCES: dict[str, type[Balance]] = {
     "sum": Sum, "uncertainty": Uncertainty, "dwa": DWA, "gradnorm": GradNorm, "pcgrad": PCGrad,
 }  # fmt: skip
 BATCH, DIM, WIDTH, HIDDEN = 512, 64, 32, 128
-RATE, EPOCHS = 3e-3, 6  # chosen on the validation part
+RATE, EPOCHS = 1e-3, 8  # chosen on the validation part
 
 
 def read(root: Path) -> pd.DataFrame:
@@ -154,9 +156,9 @@ def told(value: float, draws: np.ndarray) -> str:
     return f"{value:+.4f} ({low:+.4f} to {high:+.4f})" if value < 0.5 else f"{value:.4f} ({low:.4f}-{high:.4f})"
 
 
-def regression(x: np.ndarray, y: np.ndarray, rows: dict[str, np.ndarray]) -> tuple[float, np.ndarray]:
+def regression(x: Any, y: np.ndarray, rows: dict[str, np.ndarray]) -> tuple[float, np.ndarray]:
     """Ridge strength C chosen on the validation part, and the scores of the test part."""
-    best = (-1.0, 0.0, np.zeros(0))
+    best, x = (-1.0, 0.0, np.zeros(0)), csr_matrix(x)  # most are words that a person does not have
     for c in (0.03, 0.3, 3.0):
         made = LogisticRegression(C=c, max_iter=400, tol=1e-4).fit(x[rows["train"]], y[rows["train"]])
         seen = auc(y[rows["validation"]], made.decision_function(x[rows["validation"]]))
@@ -180,7 +182,7 @@ def main() -> int:
     """Prints the table; 0 where both bars are reached."""
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--choose", action="store_true", help="print what the settings were chosen by")
-    given.add_argument("--seeds", type=int, default=2, help="fits of each model; their log odds are averaged")
+    given.add_argument("--seeds", type=int, default=1, help="fits of each model; their log odds are averaged")
     words = given.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -203,17 +205,18 @@ def main() -> int:
     seconds: dict[str, float] = {}
 
     def add(name: str, tasks: list[str], balance: type[Balance]) -> None:
-        start = time.monotonic()
+        start = time.process_time()
         made = [fitted(wide, y, rows, tasks, balance, seed) for seed in range(words.seeds)]
         each = [logits(m, Rows(wide, y, rows["test"], shuffled=False)) for m in made]
         scores.setdefault(name, {}).update({t: np.mean([e[t] for e in each], axis=0) for t in tasks})
-        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
+        seconds[name] = seconds.get(name, 0.0) + time.process_time() - start
+        print(f"{name}, {'+'.join(tasks)}: trained", flush=True)
 
-    start, chosen = time.monotonic(), {}
+    start, chosen = time.process_time(), {}
     for task in CLASSES:
         chosen[task], score = regression(x, truth[task], rows)
         scores.setdefault("logistic regression", {})[task] = score
-    seconds["logistic regression"] = time.monotonic() - start
+    seconds["logistic regression"] = time.process_time() - start
     for task in CLASSES:
         add("single task", [task], Sum)
     for name, balance in BALANCES.items():
@@ -232,7 +235,9 @@ def main() -> int:
             draws[name, task] = np.array([auc(test[task][d], score[d]) for d in people_drawn])
     passed = True
     for task in CLASSES:
-        print(f"{task:22s} {'AUC (95 %)':25s} {'minus single task':30s} {'minus regression':30s} seconds (both tasks)")
+        print(
+            f"{task:22s} {'AUC (95 %)':25s} {'minus single task':30s} {'minus regression':30s} processor seconds, both tasks"
+        )
         for name in scores:
             line = [told(value[name, task], draws[name, task])]
             for other in ("single task", "logistic regression"):
@@ -245,7 +250,7 @@ def main() -> int:
         print()
     bar = "experts, sum: within .005 of single task and at least logistic regression - .001, both tasks"
     print(f"{bar}: {'PASS' if passed else 'FAIL'}")
-    print(f"{time.monotonic() - began:.0f} s")
+    print(f"{time.monotonic() - began:.0f} s, of the processor {time.process_time():.0f} s")
     return 0 if passed else 1
 
 
