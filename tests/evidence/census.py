@@ -236,7 +236,7 @@ def main() -> int:
     passed = True
     for task in CLASSES:
         print(
-            f"{task:22s} {'AUC (95 %)':25s} {'minus single task':30s} {'minus regression':30s} processor seconds, both tasks"
+            f"{task:22s} {'AUC (95 %)':25s} {'minus single task':30s} {'minus regression':30s} processor s, both tasks"
         )
         for name in scores:
             line = [told(value[name, task], draws[name, task])]
