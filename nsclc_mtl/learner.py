@@ -16,6 +16,8 @@ from nsclc_mtl.encoders.supervised import SupervisedEncoder
 from nsclc_mtl.fusion.joining import Fusion
 from nsclc_mtl.fusion.skip import LinearSkip
 from nsclc_mtl.records import Batch, Embedding, Target
+from nsclc_mtl.tasks.balance import Balance
+from nsclc_mtl.tasks.gradients import norms_and_cosines
 from nsclc_mtl.tasks.task import Task
 
 
@@ -25,23 +27,26 @@ class Learner(pl.LightningModule):
     `optimizer` makes an optimiser of parameters; `warmup` is the share of all steps over which the learning rate rises
     before it falls as a cosine. `skip` says what a line makes of the inputs, to which the heads add. `auxiliaries` are
     further losses of the embeddings, called with (embeddings, present, batch, share of the fit that is done).
+    `gradient_curves` logs, of the first batch of every epoch, the norm of each task's gradient on what the tasks share,
+    and the cosine of each two.
     """
 
     encoders: nn.ModuleDict
     tasks: nn.ModuleDict
     fusion: Fusion
-    balance: nn.Module
+    balance: Balance
 
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
         fusion: Fusion,
         tasks: Mapping[str, Task],
-        balance: nn.Module,
+        balance: Balance,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
         warmup: float = 0.1,
         skip: LinearSkip | None = None,
         auxiliaries: Mapping[str, nn.Module] | None = None,
+        gradient_curves: bool = False,
     ) -> None:
         super().__init__()
         self.encoders, self.tasks = nn.ModuleDict(encoders), nn.ModuleDict(tasks)
@@ -50,6 +55,7 @@ class Learner(pl.LightningModule):
         self.skip = skip
         self.auxiliaries = nn.ModuleDict(auxiliaries or {})
         self.optimizer, self.warmup = optimizer, warmup
+        self.gradient_curves = gradient_curves
         self._sums: dict[str, dict[str, tuple[Any, int]]] = {}
 
     def each_task(self) -> list[tuple[str, Task]]:
@@ -110,9 +116,14 @@ class Learner(pl.LightningModule):
             0.0 if trainer is None else min(1.0, trainer.global_step / max(1, int(trainer.estimated_stepping_batches)))
         )
 
-    def _losses(self, batch: Batch, part: str) -> Tensor:
+    def _shared(self) -> list[nn.Parameter]:
+        """The parameters that the tasks may have in common: those of the encoders and the fusion."""
+        return [p for room in (self.encoders, self.fusion) for p in room.parameters() if p.requires_grad]
+
+    def _losses(self, batch: Batch, part: str, index: int = 0) -> Tensor:
         out, extra = self(batch)
-        return self._total(out, extra, batch.targets, len(batch), part)
+        curves = self.gradient_curves and self.training and index == 0 and bool(self._trainer and self._trainer.loggers)
+        return self._total(out, extra, batch.targets, len(batch), part, curves)
 
     def _total(
         self,
@@ -121,23 +132,34 @@ class Learner(pl.LightningModule):
         targets: Mapping[str, Target],
         n: int,
         part: str,
+        curves: bool = False,
     ) -> Tensor:
-        """The balanced loss of `n` patients from what was said of them; noted for the log of the part."""
+        """The balanced loss of `n` patients from what was said of them; noted for the log of the part.
+
+        With `curves` also what the tasks' gradients say of each other.
+        """
         losses = {name: task.loss(out[name], targets[name]) for name, task in self.each_task()}
         known = {name: int(targets[name].known.sum()) for name in losses}
         # a task that nobody here has a label of takes no part: its zero would teach learned weights that it is easy
-        total = self.balance({name: loss for name, loss in losses.items() if known[name]} or losses)
+        told_of = {name: loss for name, loss in losses.items() if known[name]}
+        shared = self._shared() if curves or (self.training and self.balance.reads_gradients) else []
+        total = self.balance(told_of, shared)
+        if not told_of:
+            total = total + sum(losses.values())  # zero, with a gradient of zero
         total = total + sum(extra.values(), start=torch.zeros((), device=self.device))
         told = {"loss": (total, n), **{name: (losses[name], known[name]) for name in losses}}
         told |= {name: (loss, n) for name, loss in extra.items()}
         told |= {f"fusion/{name}": (note, n) for name, note in self.fusion.notes.items() if self.training}
+        told |= {f"weight/{name}": (weight, n) for name, weight in self.balance.notes.items()}
+        if curves:
+            told |= {name: (value, n) for name, value in norms_and_cosines(told_of, shared).items()}
         kept = self._sums.setdefault(part, {})
         for name, (value, count) in told.items():
             before, patients = kept.get(name, (0.0, 0))
             kept[name] = before + value.detach() * count, patients + count
         return total
 
-    def _log_means(self, part: str) -> None:
+    def _log_means(self, part: str) -> dict[str, Any]:
         """Mean losses of the epoch, summed by ourselves: a log call per step and task costs more than the step.
 
         Each is the mean over the patients whose label is known; a task without one is not logged.
@@ -145,10 +167,12 @@ class Learner(pl.LightningModule):
         kept = self._sums.pop(part, {})
         means = {f"{part}/{name}": total / patients for name, (total, patients) in kept.items() if patients}
         self.log_dict(means, batch_size=1)
+        return means
 
     def on_train_epoch_end(self) -> None:
-        """Logs the epoch's training losses."""
-        self._log_means("train")
+        """Logs the epoch's training losses, and tells them to the balance."""
+        means = self._log_means("train")
+        self.balance.epoch_ended({name: means[f"train/{name}"] for name in self.tasks if f"train/{name}" in means})
 
     def on_validation_epoch_end(self) -> None:
         """Logs the epoch's validation losses."""
@@ -156,7 +180,7 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The balanced loss of the batch."""
-        return self._losses(batch, "train")
+        return self._losses(batch, "train", index)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Logs the balanced loss of the validation part."""

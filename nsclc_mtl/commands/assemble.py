@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from nsclc_mtl.commands.sealed import unbroken, written
 from nsclc_mtl.commands.sites import keeps_no_outcome
 from nsclc_mtl.config import build, permitted
+from nsclc_mtl.config.allow import nearest
 from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec, UsageFault
 
 if TYPE_CHECKING:
     from nsclc_mtl.bags.fitted import Fitted
     from nsclc_mtl.learner import Learner
+    from nsclc_mtl.tasks.balance import Balance
 
 
 def options(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, dict[str, Any]]:
@@ -88,16 +90,25 @@ def learner(
         encoders,
         fusion,
         tasks,
-        build(cfg["balance"], tasks=list(specs)),
+        _balance(cfg, list(specs)),
         build(cfg["optim"]["optimizer"]),
         cfg["optim"]["warmup"],
         skip,
+        gradient_curves=bool(cfg["optim"].get("gradient_curves")),
     )
 
 
 def whole_passes(cfg: Mapping[str, Any]) -> bool:
     """Whether a step is taken over all training patients (`cox.mode=exact`); runs of before lack the word."""
     return (cfg.get("cox") or {}).get("mode") == "exact"
+
+
+def _balance(cfg: Mapping[str, Any], tasks: list[str]) -> Balance:
+    """The balance. Weights of tasks that the run does not train say nothing; UsageFault for a name that is none."""
+    declared = cfg["cohort"]["tasks"]
+    if strange := [task for task in cfg["balance"].get("weights") or {} if task not in declared]:
+        raise UsageFault(f"balance.weights: the cohort declares no task '{strange[0]}'{nearest(strange[0], declared)}")
+    return build(cfg["balance"], tasks=tasks)
 
 
 def dependencies(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> dict[str, list[str]]:
