@@ -5,7 +5,7 @@ Heavy libraries appear here only as types: importing this file costs NumPy and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NewType, Self
 
@@ -181,7 +181,7 @@ class TaskSpec:
         return len(self.classes) if self.kind == "multiclass" else 1
 
 
-def event_column(labels: Mapping[str, Any]) -> str:
+def event_column(labels: Container[str]) -> str:
     """Column of a task's labels that holds its event: `cause` where causes compete, else `event`; '' for classes."""
     return next((column for column in ("cause", "event") if column in labels), "")
 

@@ -48,12 +48,15 @@ def fit_tasks(cfg: Mapping[str, Any], manifest: Manifest, train: list[str]) -> d
 
 def one_cause(cfg: Mapping[str, Any], manifest: Manifest) -> list[str]:
     """A sentence for the user on each task with competing causes whose head knows one cause alone."""
-    return [
-        f"{name}: {cfg['parts']['tasks']['survival']['_target_'].rsplit('.', 1)[1]} learns {spec.causes[0]} alone, with "
-        f"{' and '.join(spec.causes[1:])} as censored; survival=deephit learns all causes"
-        for name, spec in manifest.tasks.items()
-        if spec.causes and not permitted(cfg["parts"]["tasks"][spec.kind]["_target_"]).competing
-    ]
+    told = []
+    for name, spec in manifest.tasks.items():
+        head = permitted(cfg["parts"]["tasks"][spec.kind]["_target_"]) if spec.causes else None
+        if head is not None and not head.competing:
+            told.append(
+                f"{name}: {head.__name__} learns {spec.causes[0]} alone, with {' and '.join(spec.causes[1:])} as "
+                "censored; survival=deephit learns all causes"
+            )
+    return told
 
 
 def learner(

@@ -86,19 +86,21 @@ def declared_columns(name: str, declared: Mapping[str, Any]) -> tuple[str, ...]:
 
 def check_events(where: str, events: Mapping[Any, Any], causes: tuple[str, ...] = ()) -> None:
     """Raises UsageFault where an event map gives anything but 1, 0 and null; with causes: their names, 0 and null."""
-    happens = causes or (1,)
-    strange = [v for v in events.values() if v is not None and v not in (0, *happens)]
+    strange = [v for v in events.values() if v is not None and v not in (0, *(causes or (1,)))]
     if strange and causes:
+        words = ", ".join(causes)
         raise UsageFault(
-            f"{where}.events gives {strange[0]!r}; with `causes` each value is {', '.join(causes)}, 0 (censored) or null"
+            f"{where}.events gives {strange[0]!r}; with `causes` each value is {words}, 0 (censored) or null"
         )
     if strange:
         raise UsageFault(
-            f"{where}.events gives {strange[0]!r}; each value is 1 (happened), 0 (censored) or null; competing kinds of "
-            "event are named by `causes`"
+            f"{where}.events gives {strange[0]!r}; each value is 1 (happened), 0 (censored) or null; competing "
+            "kinds of event are named by `causes`"
         )
     if absent := [cause for cause in causes if cause not in events.values()]:
-        raise UsageFault(f"{where}.events gives nobody the cause '{absent[0]}'; name its values, or take it out of causes")
+        raise UsageFault(
+            f"{where}.events gives nobody the cause '{absent[0]}'; name its values, or take it out of `causes`"
+        )
 
 
 def declared_causes(where: str, declared: Mapping[str, Any]) -> tuple[str, ...]:
@@ -110,11 +112,15 @@ def declared_causes(where: str, declared: Mapping[str, Any]) -> tuple[str, ...]:
     if given is None:
         return ()
     if declared.get("events_any") is not None:
-        raise UsageFault(f"{where} declares both `events_any` and `causes`: the first of several events has no one cause")
+        raise UsageFault(
+            f"{where} declares both `events_any` and `causes`; competing causes are values of one column, `event`"
+        )
     names = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
     sound = [name for name in names if isinstance(name, str) and name.strip() and ":" not in name]
     if len(names) < 2 or len(set(sound)) != len(names):
-        raise UsageFault(f"{where}.causes={given!r}: name two causes or more, of interest the first, each a word without ':'")
+        raise UsageFault(
+            f"{where}.causes={given!r}: name two causes or more, the one of interest first, each a text without ':'"
+        )
     return tuple(sound)
 
 

@@ -1,7 +1,7 @@
 """Survival in bins of follow-up: where times fall, hazards and probabilities of the bins, curves between their edges.
 
 Every head on bins comes down to one number a bin: the log odds of the discrete hazard, whose softplus is the cumulative
-hazard that the bin adds, since -log(1 - sigmoid(z)) = softplus(z). Curves, means and offsets follow from it for all alike.
+hazard that the bin adds, since -log(1 - sigmoid(z)) = softplus(z). Curves, means and offsets follow from it for all.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def log_survival(edges: Tensor, hazard: Tensor, days: Sequence[float]) -> Tensor
 
 
 def placed(edges: Tensor, days: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Bin of each day, int64 [day], and the share of it that has passed then; days beyond the last edge are the edge."""
+    """Bin of each day, int64 [day], and the share of it that has passed then; days beyond the last edge are it."""
     whole = torch.cat([edges.new_zeros(1), edges])
     t = torch.tensor(list(days), dtype=edges.dtype, device=edges.device).clamp(max=float(edges[-1]))
     bin_of = (torch.searchsorted(whole, t, right=True) - 1).clamp(0, len(edges) - 1)

@@ -31,14 +31,14 @@ from nsclc_mtl.tasks.task import log_odds
 class DeepHit(BinnedSurvival):
     """Probabilities of every bin and cause by one softmax, for one cause or for competing ones (Lee et al., AAAI 2018).
 
-    The loss is `alpha` times minus the mean log likelihood plus 1 - `alpha` times the ranking loss: for every pair whose
-    order is known, exp((F_j - F_i) / sigma), F the probability of the event (of that cause) up to the bin in which i had
-    it and j was still free of it, summed over the pairs of the batch and divided by all n^2 of them. Both are pycox's;
-    the likelihood is in double precision. Unlike in the paper the causes share their layers up to the last one, and it
-    has no residual connection from the inputs.
+    The loss is `alpha` times minus the mean log likelihood plus 1 - `alpha` times the ranking loss: for every pair
+    whose order is known, exp((F_j - F_i) / sigma), F the probability of the event (of that cause) up to the bin in
+    which i had it and j was still free of it, summed over the pairs of the batch and divided by all n^2 of them. Both
+    are pycox's; the likelihood is in double precision. Unlike in the paper the causes share their layers up to the last
+    one, and it has no residual connection from the inputs.
 
-    With competing causes the risk is that of the first one: the restricted mean time lost to it (Andersen, Statistics in
-    Medicine, 2013) minus the span up to the last edge, in years, which for one cause is minus the restricted mean
+    With competing causes the risk is that of the first one: the restricted mean time lost to it (Andersen, Statistics
+    in Medicine, 2013) minus the span up to the last edge, in years, which for one cause is minus the restricted mean
     survival time. `surv:<days>` is free of any event, `cif:<cause>:<days>` is the cumulative incidence.
 
     Raises UsageFault where `alpha` is not within 0 and 1 or `sigma` is not above 0.
@@ -88,7 +88,7 @@ class DeepHit(BinnedSurvival):
         return hazards_of(self._by_cause(raw)).logsumexp(1)
 
     def moved(self, raw: Tensor, by: Tensor) -> Tensor:
-        """Raw outputs with the log odds of the first cause in every bin, against outliving it, moved by [patient, 1]."""
+        """Raw outputs with the first cause's log odds in every bin, against outliving it, moved by [patient, 1]."""
         odds = hazards_of(self._by_cause(raw))
         return logits_of(torch.cat([odds[:, :1] + by[:, None], odds[:, 1:]], dim=1)).flatten(1)
 

@@ -21,8 +21,8 @@ alive; with the loss in double precision nothing as large is needed."""
 class SoftmaxSurvival(BinnedSurvival):
     """A head whose softmax over the bins, and over outliving them all (logit 0), is the distribution of the time.
 
-    An offset `moved` acts on the log odds of the hazard of every bin, as it does in the logistic hazard: later bins lose
-    what earlier ones gain.
+    An offset `moved` acts on the log odds of the hazard of every bin, as it does in the logistic hazard: later bins
+    lose what earlier ones gain.
     """
 
     def __init__(
@@ -74,9 +74,10 @@ class SoftmaxSurvival(BinnedSurvival):
 
 
 class PMF(SoftmaxSurvival):
-    """The probability of every bin by a softmax (Lee et al., AAAI 2018; Kvamme and Borgan, Lifetime Data Analysis, 2021).
+    """The probability of every bin by a softmax (Kvamme and Borgan, Lifetime Data Analysis, 2021).
 
-    The likelihood is pycox's, in double precision. Bins are quantiles of the training patients' event times.
+    The likelihood (that of Lee et al., AAAI 2018) is pycox's, in double precision. Bins are quantiles of the training
+    patients' event times.
     """
 
     @staticmethod
