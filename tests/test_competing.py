@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from nsclc_mtl.config import execute
-from nsclc_mtl.metrics.survival import c_index
+from nsclc_mtl.metrics.survival import c_index, kaplan_meier
 from nsclc_mtl.phantom.cohort import make
 from nsclc_mtl.records import TaskSpec, UsageFault
 from nsclc_mtl.tables import outcomes
@@ -75,6 +75,19 @@ def test_predictions_hold_the_cause_and_its_incidence(way: Way) -> None:
     told = json.loads((way.folder("both") / "cohort.json").read_text())["tasks"]["survival"]
     assert told["causes"] == ["cancer", "other"]
     assert told["events"] == (code == "1").sum()
+
+
+def test_the_check_knows_the_causes(way: Way) -> None:
+    words = [f"cohort.root={way.data}", "cohort.level=features", "cohort.n=40", "folds.n=2", *CAUSES]
+    assert way.run("check", "it", *words, "tasks=[survival]", "modalities=[clinical,rna]") == 0
+    told = json.loads((way.folder("it", "check") / "check.json").read_text())
+    assert not [f for f in told["findings"] if f["rule"] == "events"]
+    follow_up = told["follow_up"]["survival"]
+    assert follow_up["events"] == (way.status == "deceased").sum()
+    days = pd.read_csv(way.data / "patients.csv", dtype=str, keep_default_na=False).set_index("patient_id")["os_days"]
+    seen = way.status != ""
+    curve = kaplan_meier(days[seen].astype(float), (way.status[seen] == "alive").astype(float))  # any death ends it
+    assert follow_up["median_days"] == curve.time[np.flatnonzero(curve.value <= 0.5 + 1e-9)[0]]
 
 
 def test_metrics_are_of_the_first_cause(way: Way) -> None:

@@ -105,7 +105,7 @@ def _survival(
     status = cells.column(table, declared["event"], file)
     cells.all_named(status, events, f"cohort.tasks.{spec.name}.events", file, declared["event"])
     number = {cause: i for i, cause in enumerate(spec.causes, 1)}
-    coded = {cell: number[meant] if meant in number else meant for cell, meant in events.items()}
+    coded = {cell: number.get(meant, meant) for cell, meant in events.items()}
     event = status.map(coded.get).astype(float)
     time = cells.times(table, declared["time"], declared["unit"], file)
     made = _at_risk(spec, declared, event, time, f"'{file}' column '{declared['time']}'", notes)

@@ -143,7 +143,7 @@ def cases(edges: list[float], causes: int) -> dict[str, tuple[list[float], list[
         "all censored before the first edge": ([first / 2, first / 3], [0, 0]),
         "one event": ([second - 1], [1]),
         "beyond the bins": ([last + 1, last + 500, last, second], [1, 0, causes, 1]),
-        "mixed": ([1.0, first, second - 1, second + 1, edges[2], last - 1] * 2, [1, 0, *both, 0, *both, 0, 1, 0, *both]),
+        "mixed": ([1, first, second - 1, second + 1, edges[2], last - 1] * 2, [1, 0, *both, 0, *both, 0, 1, 0, *both]),
     }  # fmt: skip
 
 
@@ -235,11 +235,11 @@ def test_the_score_is_an_area_and_has_a_gradient(name: str) -> None:
     ends = [0.0, *task.edges.tolist()]
     for i in range(2):
         if isinstance(task, DeepHit) and task.causes > 1:
-            lost = _area(lambda t, i=i, task=task: float(task.incidence(raw[i : i + 1], [t])[0, 0, 0]), ends)
+            lost = _area(lambda t, i=i, task=task: float(task.incidence(raw[i : i + 1].detach(), [t])[0, 0, 0]), ends)
             area = ends[-1] - lost
         else:
-            area = _area(lambda t, i=i: float(task.survival(raw[i : i + 1], [t])[0, 0]), ends)
-        assert float(task.score(raw)[i]) == pytest.approx(-area / 365.25, rel=1e-6)
+            area = _area(lambda t, i=i: float(task.survival(raw[i : i + 1].detach(), [t])[0, 0]), ends)
+        assert float(task.score(raw.detach())[i]) == pytest.approx(-area / 365.25, rel=1e-6)
     task.score(raw).sum().backward()
     assert raw.grad is not None
     assert torch.isfinite(raw.grad).all()
