@@ -54,10 +54,7 @@ class ExactLearner(Learner):
             )
         survival = [task for _, task in self.each_task() if task.spec.kind == "survival"]
         if survival and not any(isinstance(task, Cox) for task in survival):
-            raise UsageFault(
-                "cox.mode=exact: no survival task is Cox's; set parts.tasks.survival._target_=nsclc_mtl.tasks.cox.Cox, "
-                "or cox.mode=batch"
-            )
+            raise UsageFault("cox.mode=exact: no survival task is Cox's; set survival=cox, or cox.mode=batch")
         self._now: Pass | None = None  # what `backward` is to run again
         self._raw: dict[str, Tensor] = {}
         self._further: dict[str, Tensor] = {}

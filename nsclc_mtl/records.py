@@ -5,7 +5,7 @@ Heavy libraries appear here only as types: importing this file costs NumPy and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NewType, Self
 
@@ -173,11 +173,17 @@ class TaskSpec:
     columns: tuple[str, ...] = ()  # every column that holds the target or a part of it: never an input
     endpoint: str = ""  # for survival: OS, DSS, PFS, ...
     landmark_days: float = 0.0  # for survival: times count from this day after the index date
+    causes: tuple[str, ...] = ()  # for survival with competing causes: their names, the one of interest first
 
     @property
     def scores(self) -> int:
         """Numbers that say where a patient lies: one, and for classes without an order one a class."""
         return len(self.classes) if self.kind == "multiclass" else 1
+
+
+def event_column(labels: Container[str]) -> str:
+    """Column of a task's labels that holds its event: `cause` where causes compete, else `event`; '' for classes."""
+    return next((column for column in ("cause", "event") if column in labels), "")
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,8 @@ class Manifest:
 
     `labels[task]` has one row a patient, indexed by patient_id (text): column `value` (class number, float, NaN where
     unknown) for class tasks; columns `event` (1 = happened, 0 = censored, NaN = unknown) and `time_days` for survival.
+    With competing causes `event` is of the first one, the others censored, and a column `cause` has the number of the
+    cause (0 = censored, 1 = the first, ...).
     `tables[modality]` is indexed by patient_id and holds only the patients who have the modality.
     `bags[modality]` maps patient_id to feature files; `volumes[modality]` to the cached crop. `series[modality]` has a
     row a visit, indexed by (patient_id, days), in the order of time.
@@ -284,7 +292,7 @@ class Target:
 
     known: Tensor  # bool [patient]: False where the label is missing
     value: Tensor  # float [patient]: class number; for survival the time in days; anything where unknown
-    event: Tensor | None = None  # float [patient]: 1 = happened, 0 = censored (survival only)
+    event: Tensor | None = None  # float [patient]: 0 = censored, 1 = happened, or the number of its cause (survival)
 
 
 @dataclass

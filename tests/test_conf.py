@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
-from nsclc_mtl.config import check, compose
+from nsclc_mtl.config import check, compose, permitted
 from nsclc_mtl.config.wiring import conf_root, group_options
 
 ROOT = conf_root()
@@ -55,7 +57,17 @@ def test_no_group_is_out_of_reach() -> None:
 
 @pytest.mark.parametrize("group", PARTS)
 def test_every_kind_is_loaded_by_train(group: str) -> None:
-    assert set(compose("train", []).parts[group]) == set(GROUPS[group])
+    own = {"survival"} if group == "tasks" else set()  # a group of its own, of many heads
+    assert set(compose("train", []).parts[group]) == set(GROUPS[group]) | own
+
+
+@pytest.mark.parametrize("head", GROUPS["survival"])
+def test_a_survival_head_leaves_nothing_of_another_behind(head: str) -> None:
+    made = compose("train", [f"survival={head}"]).parts.tasks.survival
+    written = yaml.safe_load((ROOT / "survival" / f"{head}.yaml").read_text())
+    assert OmegaConf.to_container(made) == written
+    target = permitted(made["_target_"])
+    assert set(made.get("fit") or {}) <= set(inspect.signature(target.fit).parameters)
 
 
 def test_another_head_takes_over_no_options_of_the_one_before() -> None:

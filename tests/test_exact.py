@@ -194,9 +194,7 @@ def test_what_cannot_be_exact_is_refused(manifest: Manifest) -> None:
     made.encoders["rna"] = Counting()
     with pytest.raises(UsageFault, match="outputs of task 'grade' differ when the same patients are run again"):
         made.backward(made.training_step(whole, 0))
-    with pytest.raises(
-        UsageFault, match=r"no survival task is Cox's; set parts.tasks.survival._target_=nsclc_mtl.tasks.cox"
-    ):
+    with pytest.raises(UsageFault, match=r"no survival task is Cox's; set survival=cox"):
         learner(data, ExactLearner, survival=DiscreteHazard)
 
     class Other(Sum):
@@ -241,7 +239,7 @@ def test_lightning_takes_one_step_a_pass(manifest: Manifest, precision: str) -> 
 # By the command
 # ---------------------------------------------------------------------------------------------------------------------
 
-COX = "parts.tasks.survival._target_=nsclc_mtl.tasks.cox.Cox"
+COX = "survival=cox"
 EXACT = [
     *(word for word in SMALL if not word.startswith(("logger", "audit", "trainer.max_epochs"))), COX, "cox.mode=exact",
     "modalities=[wsi,clinical]", "tasks=[grade,survival]", "audit=0", "optim.batch_size=8", "trainer.max_epochs=4",
@@ -315,7 +313,7 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(way: Way, monkeypatch
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("parts.tasks.survival._target_=nsclc_mtl.tasks.survival.DiscreteHazard", "no survival task is Cox's"),
+        ("survival=hazard", "no survival task is Cox's"),
         ("cox.mode=whole", "cox.mode='whole' is none of batch, exact"),
     ],
 )

@@ -16,7 +16,7 @@ from nsclc_mtl.bags.augment import changed
 from nsclc_mtl.bags.cache import BagCache, read_volume
 from nsclc_mtl.bags.fitted import Fitted
 from nsclc_mtl.bags.spots import Chosen
-from nsclc_mtl.records import Bag, Batch, IntegrityFault, Manifest, Target
+from nsclc_mtl.records import Bag, Batch, IntegrityFault, Manifest, Target, event_column
 from nsclc_mtl.tables.harmonize import named_sites
 
 
@@ -104,10 +104,10 @@ class PatientDataset(Dataset[Patient]):
 
 
 def _targets(labels: pd.DataFrame) -> list[tuple[float, float, bool]]:
-    """(value, event, known) of each row; the value is the class number, or the time in days."""
+    """(value, event, known) of each row; the value is the class number, or the time in days, the event its cause."""
     known = labels.notna().all(axis=1)
     value = labels["time_days" if "event" in labels else "value"].where(known, 0.0)
-    event = labels["event"].where(known, 0.0) if "event" in labels else value * 0
+    event = labels[happened].where(known, 0.0) if (happened := event_column(labels)) else value * 0
     return list(zip(value.tolist(), event.tolist(), known.tolist(), strict=True))
 
 

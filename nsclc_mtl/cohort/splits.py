@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.records import PARTS, DataFault, UsageFault
+from nsclc_mtl.records import PARTS, DataFault, UsageFault, event_column
 
 COLUMNS = ["patient_id", "fold", "part"]
 
@@ -16,7 +16,7 @@ def strata(labels: Mapping[str, pd.DataFrame], ids: Sequence[str]) -> np.ndarray
     """One text a patient: event or class of every task ('?' where unknown), what the folds are balanced over."""
     keys = []
     for frame in labels.values():
-        column = frame.reindex(list(ids))["event" if "event" in frame else "value"]
+        column = frame.reindex(list(ids))[event_column(frame) or "value"]
         keys.append(column.map(lambda v: "?" if pd.isna(v) else str(int(v))).to_numpy())
     return np.array(["|".join(row) for row in zip(*keys, strict=True)]) if keys else np.full(len(ids), "")
 

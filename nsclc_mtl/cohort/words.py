@@ -18,7 +18,7 @@ COHORT = frozenset(_COHORT.split())
 PATIENTS = frozenset(["file", "id", "ids", "site", "group"])
 _TASK = """
     kind optional file id ids matched applies also endpoint time unit event events zero negative landmark_days
-    events_any censored_at column classes map rule edition edition_column editions prefixes stable_disease
+    events_any censored_at causes column classes map rule edition edition_column editions prefixes stable_disease
     progressive_disease not_evaluable early_death assessed died patterns histology resected ties tolerance
 """
 TASK = frozenset(_TASK.split())

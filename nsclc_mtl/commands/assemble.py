@@ -12,7 +12,7 @@ from nsclc_mtl.commands.sealed import unbroken, written
 from nsclc_mtl.commands.sites import keeps_no_outcome
 from nsclc_mtl.config import build, permitted
 from nsclc_mtl.config.allow import nearest
-from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec, UsageFault
+from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec, UsageFault, event_column
 
 if TYPE_CHECKING:
     from nsclc_mtl.bags.fitted import Fitted
@@ -41,10 +41,24 @@ def fit_tasks(cfg: Mapping[str, Any], manifest: Manifest, train: list[str]) -> d
     for name, spec in manifest.tasks.items():
         known = manifest.labels[name].loc[train].dropna()
         value = known["time_days" if spec.kind == "survival" else "value"].to_numpy()
-        event = known["event"].to_numpy() if spec.kind == "survival" else value * 0
+        event = known[happened].to_numpy() if (happened := event_column(known)) else value * 0
         node = cfg["parts"]["tasks"][spec.kind]
-        out[name] = permitted(node["_target_"]).fit(spec, value, event, **(node.get("fit") or {}))
+        head = permitted(node["_target_"])
+        out[name] = head.fit(spec, value, head.counted(event), **(node.get("fit") or {}))
     return out
+
+
+def one_cause(cfg: Mapping[str, Any], manifest: Manifest) -> list[str]:
+    """A sentence for the user on each task with competing causes whose head knows one cause alone."""
+    told = []
+    for name, spec in manifest.tasks.items():
+        head = permitted(cfg["parts"]["tasks"][spec.kind]["_target_"]) if spec.causes else None
+        if head is not None and not head.competing:
+            told.append(
+                f"{name}: {head.__name__} learns {spec.causes[0]} alone, with {' and '.join(spec.causes[1:])} as "
+                "censored; survival=deephit learns all causes"
+            )
+    return told
 
 
 def learner(
@@ -149,6 +163,7 @@ def save_fitted(
             "columns": list(s.columns),
             "endpoint": s.endpoint,
             "landmark_days": s.landmark_days,
+            "causes": list(s.causes),
         }
         for n, s in specs.items()
     }
@@ -172,7 +187,15 @@ def load_fold(
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise IntegrityFault(f"'{folder.name}/fitted.json' is missing or not of this version; train again") from error
     specs = {
-        n: TaskSpec(n, t["kind"], tuple(t["classes"]), tuple(t["columns"]), t["endpoint"], t.get("landmark_days", 0.0))
+        n: TaskSpec(
+            n,
+            t["kind"],
+            tuple(t["classes"]),
+            tuple(t["columns"]),
+            t["endpoint"],
+            t.get("landmark_days", 0.0),
+            tuple(t.get("causes") or ()),
+        )
         for n, t in state["tasks"].items()
     }
     members = []

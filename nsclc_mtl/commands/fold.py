@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import Manifest, TaskSpec
+from nsclc_mtl.records import Manifest, TaskSpec, event_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,7 +248,7 @@ def truth_of(manifest: Manifest, spec: TaskSpec, ids: Any) -> pd.DataFrame:
 
     known = manifest.labels[spec.name].reindex(ids)
     if spec.kind == "survival":
-        event = known["event"].map(lambda e: "" if pd.isna(e) else str(int(e)))
+        event = known[event_column(known)].map(lambda e: "" if pd.isna(e) else str(int(e)))
         days = known["time_days"].map(lambda t: "" if pd.isna(t) else f"{t:g}")
         return pd.DataFrame({"target": "", "event": event, "time_days": days}, index=known.index)
     target = known["value"].map(lambda v: "" if pd.isna(v) else spec.classes[int(v)])

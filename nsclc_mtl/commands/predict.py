@@ -165,6 +165,11 @@ def narrowed(manifest: Manifest, specs: Mapping[str, Any], modalities: Mapping[s
         if name not in manifest.labels:  # a cohort without this outcome: unknown for everybody
             columns = blank.get(spec.kind, ["value"])
             manifest.labels[name] = pd.DataFrame(np.nan, index=manifest.patients.index, columns=columns)
+        elif manifest.tasks[name].causes != spec.causes:
+            raise DataFault(
+                f"cohort={manifest.name}: task '{name}' has the causes {list(manifest.tasks[name].causes)} here, the "
+                f"model's has {list(spec.causes)}; declare it alike, or under another name"
+            )
         elif (manifest.tasks[name].kind, manifest.tasks[name].classes) != (spec.kind, spec.classes):
             raise DataFault(
                 f"cohort={manifest.name}: task '{name}' is {manifest.tasks[name].kind} "

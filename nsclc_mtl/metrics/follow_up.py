@@ -27,9 +27,10 @@ class FollowUp:
 def follow_up(time: ArrayLike, event: ArrayLike) -> FollowUp:
     """Follow-up by reverse Kaplan-Meier (Schemper and Smith, Controlled Clinical Trials, 1996).
 
-    time: [n] any unit; event: [n], 1 = happened, which ends the follow-up like a censoring; NaN = left out. The
-    interval holds the times at which the log-log band of the curve covers a half (Brookmeyer and Crowley,
-    Biometrics, 1982). Events at a tied time leave after those who were censored.
+    time: [n] any unit; event: [n], 0 = censored, 1 = happened, 2, 3, ... = another cause; NaN = left out. Whatever
+    happened ends the follow-up before a censoring could; `events` counts the first cause. The interval holds the times
+    at which the log-log band of the curve covers a half (Brookmeyer and Crowley, Biometrics, 1982). Events at a tied
+    time leave after those who were censored.
 
     >>> float(follow_up(time=[1, 2, 3, 4, 5, 6, 7], event=[1, 0, 1, 0, 1, 0, 1]).median)
     6.0
@@ -39,11 +40,11 @@ def follow_up(time: ArrayLike, event: ArrayLike) -> FollowUp:
     t, e = t[known], e[known]
     if len(t) == 0:
         return FollowUp(Score.missing("no patient with a known time"), math.nan, math.nan, math.nan, 0, 0)
-    curve = kaplan_meier(t, 1 - e)
+    curve = kaplan_meier(t, (e == 0) * 1.0)
     median = _first(curve.time, curve.value)
     score = Score(median) if not math.isnan(median) else Score.missing("fewer than half were censored by the last time")
     lo, hi = _first(curve.time, curve.lo), _first(curve.time, curve.hi)
-    return FollowUp(score, lo, hi, float(np.median(t)), len(t), int(e.sum()))
+    return FollowUp(score, lo, hi, float(np.median(t)), len(t), int((e == 1).sum()))
 
 
 def _first(time: np.ndarray, value: np.ndarray) -> float:

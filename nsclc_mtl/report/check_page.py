@@ -12,7 +12,7 @@ from markupsafe import Markup
 from nsclc_mtl.cohort.lint import Lint, attrition, counts
 from nsclc_mtl.cohort.lint.attrition import Step
 from nsclc_mtl.cohort.lint.finding import REMEDIES, Finding
-from nsclc_mtl.records import PARTS, Manifest
+from nsclc_mtl.records import PARTS, Manifest, event_column
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.templates import template
 
@@ -134,7 +134,8 @@ def _followed(manifest: Manifest, task: str) -> str:
     if not 2 <= len(groups) <= _MOST_SITES:
         groups = {"all": labels}
     drawn = {
-        name: (rows["time_days"].to_numpy(float), 1 - rows["event"].to_numpy(float)) for name, rows in groups.items()
+        name: (rows["time_days"].to_numpy(float), (rows[event_column(rows)] == 0).to_numpy(float))
+        for name, rows in groups.items()
     }
     return curves.kaplan_meier_figure(drawn, f"{task}: follow-up", "still followed")
 

@@ -103,7 +103,8 @@ def _folds(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFra
         ours = inside[inside["model"] == LEARNER].drop_duplicates("patient_id").set_index("patient_id").sort_index()
         if task.kind == "survival":
             known = ours[ours["event"].notna() & ours["time_days"].notna()]
-            label, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=float)
+            label = known["time_days"].to_numpy(dtype=float)
+            event = (known["event"].to_numpy(dtype=float) == 1).astype(float)  # of competing causes the first
         else:
             known = ours[ours["target"].isin(task.classes)]
             label = known["target"].map({c: i for i, c in enumerate(task.classes)}).to_numpy(dtype=float)

@@ -56,7 +56,7 @@ def tried(measure_of: MeasureOf, fold: Fold, said: pd.DataFrame) -> Measure | Sc
 def metrics_of(task: TaskSpec, folds: Sequence[Fold]) -> dict[str, MeasureOf]:
     """The metrics of a kind of task, the primary one first."""
     if task.kind == "survival":
-        each: dict[str, MeasureOf] = {"c_index": _c_index, "ibs": _ibs}
+        each: dict[str, MeasureOf] = {"c_index": _c_index, "ibs": _no_ibs if task.causes else _ibs}
         longest = max((f.label.max() for f in folds if len(f.label)), default=0.0)
         for word, days in HORIZONS_DAYS.items():
             if days < longest:
@@ -190,6 +190,11 @@ def _ibs(fold: Fold, said: pd.DataFrame) -> Measure | Score:
         return Score.missing("no survival curve for some patients")
     terms = survival.integrated_brier_terms(curves, fold.label, fold.event, grid, fold.censoring)
     return terms if isinstance(terms, Score) else average(terms)
+
+
+def _no_ibs(fold: Fold, said: pd.DataFrame) -> Score:
+    """The curve is free of any event and the outcome is the first cause: one would not judge the other."""
+    return Score.missing("competing causes: the survival curve is of any event, the outcome of the first cause")
 
 
 def curve_days(said: pd.DataFrame) -> np.ndarray:

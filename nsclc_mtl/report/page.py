@@ -16,7 +16,7 @@ from markupsafe import Markup
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.follow_up import follow_up
 from nsclc_mtl.metrics.survival import log_rank
-from nsclc_mtl.records import Manifest, TaskSpec
+from nsclc_mtl.records import Manifest, TaskSpec, event_column
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, risk_groups, shares
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
@@ -244,7 +244,7 @@ _PARTS = ("train", "validation", "calibration", "test")
 def _label_row(task: TaskSpec, label: pd.DataFrame) -> dict[str, Any]:
     if task.kind == "survival":
         known = label["event"].notna() & label["time_days"].notna()
-        found = follow_up(label["time_days"], label["event"])
+        found = follow_up(label["time_days"], label[event_column(label)])
         word, days = ("follow-up", found.median) if found.median.known else ("time", found.observed)
         told = f"{found.events} events, median {word} {days / curves.DAYS_PER_MONTH:.0f} months"
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,11 +84,44 @@ def declared_columns(name: str, declared: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*columns, declared["censored_at"]]))
 
 
-def check_events(where: str, events: Mapping[Any, Any]) -> None:
-    """Raises UsageFault where an event map gives anything but 1, 0 and null."""
-    strange = [v for v in events.values() if v is not None and v not in (0, 1)]
+def check_events(where: str, events: Mapping[Any, Any], causes: tuple[str, ...] = ()) -> None:
+    """Raises UsageFault where an event map gives anything but 1, 0 and null; with causes: their names, 0 and null."""
+    strange = [v for v in events.values() if v is not None and v not in (0, *(causes or (1,)))]
+    if strange and causes:
+        words = ", ".join(causes)
+        raise UsageFault(
+            f"{where}.events gives {strange[0]!r}; with `causes` each value is {words}, 0 (censored) or null"
+        )
     if strange:
-        raise UsageFault(f"{where}.events gives {strange[0]!r}; each value is 1 (happened), 0 (censored) or null")
+        raise UsageFault(
+            f"{where}.events gives {strange[0]!r}; each value is 1 (happened), 0 (censored) or null; competing "
+            "kinds of event are named by `causes`"
+        )
+    if absent := [cause for cause in causes if cause not in events.values()]:
+        raise UsageFault(
+            f"{where}.events gives nobody the cause '{absent[0]}'; name its values, or take it out of `causes`"
+        )
+
+
+def declared_causes(where: str, declared: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the competing causes, the one of interest first; none where there is one kind of event.
+
+    Raises UsageFault where they are not two or more words of their own.
+    """
+    given = declared.get("causes")
+    if given is None:
+        return ()
+    if declared.get("events_any") is not None:
+        raise UsageFault(
+            f"{where} declares both `events_any` and `causes`; competing causes are values of one column, `event`"
+        )
+    names = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+    sound = [name for name in names if isinstance(name, str) and name.strip() and ":" not in name]
+    if len(names) < 2 or len(set(sound)) != len(names):
+        raise UsageFault(
+            f"{where}.causes={given!r}: name two causes or more, the one of interest first, each a text without ':'"
+        )
+    return tuple(sound)
 
 
 def check_unit(where: str, unit: Any) -> None:

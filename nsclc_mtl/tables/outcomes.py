@@ -47,6 +47,7 @@ def task_spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
 
 def _survival_spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
     where, called = f"cohort.tasks.{name}", endpoints.endpoint(name, declared)
+    causes = endpoints.declared_causes(where, declared)
     if declared.get("zero", "refuse") not in ZERO:
         raise UsageFault(f"{where}.zero={declared['zero']!r} is none of {', '.join(ZERO)}")
     landmark = declared.get("landmark_days") or 0
@@ -59,15 +60,17 @@ def _survival_spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
         if not declared.get(word):
             raise UsageFault(f"{where} declares no `{word}`; a survival task needs time, unit, event, events")
     endpoints.check_unit(where, declared["unit"])
-    endpoints.check_events(where, declared["events"])
+    endpoints.check_events(where, declared["events"], causes)
     columns = (declared["time"], declared["event"])
-    return TaskSpec(name, "survival", (), (*columns, *declared.get("also", ())), called, float(landmark))
+    return TaskSpec(name, "survival", (), (*columns, *declared.get("also", ())), called, float(landmark), causes)
 
 
 def labels(
     spec: TaskSpec, declared: Mapping[str, Any], table: pd.DataFrame, file: str, notes: list[str] | None = None
 ) -> pd.DataFrame:
     """Labels of one task, indexed like `table`: `value`, or `event` and `time_days`; NaN where not known.
+
+    With competing causes `event` is of the first one, and `cause` is the number of each (0 = censored).
 
     A rule that knows to whom its outcome applies adds the column `applicable` (bool). `table` holds text; `notes` gets
     a sentence on every label that a rule takes away. Raises DataFault (with counts, rows and the way out) on a value
@@ -101,9 +104,20 @@ def _survival(
     events = {str(k): v for k, v in declared["events"].items()}
     status = cells.column(table, declared["event"], file)
     cells.all_named(status, events, f"cohort.tasks.{spec.name}.events", file, declared["event"])
-    event = status.map(events.get).astype(float)
+    number = {cause: i for i, cause in enumerate(spec.causes, 1)}
+    coded = {cell: number.get(meant, meant) for cell, meant in events.items()}
+    event = status.map(coded.get).astype(float)
     time = cells.times(table, declared["time"], declared["unit"], file)
-    return _at_risk(spec, declared, event, time, f"'{file}' column '{declared['time']}'", notes)
+    made = _at_risk(spec, declared, event, time, f"'{file}' column '{declared['time']}'", notes)
+    if spec.causes:
+        counts = ", ".join(f"{cause} {int((made['event'] == i).sum())}" for cause, i in number.items())
+        notes.append(
+            f"{spec.name}: competing causes ({counts} patients); metrics, floors and curves of the cohort are of "
+            f"{spec.causes[0]}, the others counted as censored"
+        )
+        made["cause"] = made["event"]
+        made["event"] = made["event"].where(made["event"].isna(), (made["event"] == 1) * 1.0)
+    return made
 
 
 def _at_risk(

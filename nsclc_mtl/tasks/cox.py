@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nsclc_mtl.records import NoEvents, TaskSpec, UsageFault
-from nsclc_mtl.tasks.survival import HORIZONS_DAYS
+from nsclc_mtl.tasks.bins import HORIZONS_DAYS
 from nsclc_mtl.tasks.task import Task, set_bias, small_linear
 
 TIES = ("efron", "breslow")

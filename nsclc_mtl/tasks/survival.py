@@ -1,49 +1,35 @@
-"""Survival by discrete hazards, the default (Cox: see `cox`). One risk convention: higher is worse."""
+"""Logistic hazard over bins of follow-up, the default head of survival tasks."""
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from nsclc_mtl.records import NoEvents, TaskSpec
-from nsclc_mtl.tasks.task import Task, log_odds, small_linear
-
-HORIZONS_DAYS = (182.5, 365.0, 730.0, 1095.0, 1460.0, 1825.0)
-
-
-@functools.cache
-def _pycox() -> Any:
-    """pycox's losses, whose import warns about things that are not ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pycox.models.loss
-        import pycox.preprocessing.label_transforms
-    return pycox
+from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.tasks.bins import (
+    BinnedSurvival,
+    fit_edges,
+    fit_hazards,
+    pycox_losses,
+    whole_bins,
+)
 
 
-class DiscreteHazard(Task):
+class DiscreteHazard(BinnedSurvival):
     """Logistic hazard over bins of follow-up time (Kvamme and Borgan, Lifetime Data Analysis, 2021), with pycox's loss.
 
     Bins are quantiles of the training patients' event times. With `proportional` the bins share one score (a
     proportional-odds hazard, Cox 1972 section 6), which small cohorts need; without it each bin has its own weights.
     """
 
-    edges: Tensor
-
     def __init__(
         self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any], after: Mapping[str, int] | None = None
     ) -> None:
-        super().__init__(spec, view_dim, state, after)
-        self.proportional = bool(state["proportional"])
-        self.linear = small_linear(self.read_dim, 1 if self.proportional else len(state["cuts"]))
-        self.register_buffer("edges", torch.tensor(state["cuts"], dtype=torch.float32))  # right edges of the bins, days
-        self.baseline = torch.nn.Parameter(torch.tensor(state["baseline"], dtype=torch.float32))
+        proportional = bool(state["proportional"])
+        super().__init__(spec, view_dim, state, after, 1 if proportional else len(state["cuts"]))
 
     @classmethod
     def fit(
@@ -57,74 +43,20 @@ class DiscreteHazard(Task):
     ) -> dict[str, Any]:
         """Right edges of the bins (quantiles of event times, days) and the log odds of the hazard in each.
 
-        Raises NoEvents where no training patient had the event.
+        Raises NoEvents where fewer than two training patients had the event.
         """
-        happened = np.asarray(value)[np.asarray(event) == 1]
-        if len(happened) < 2:
-            raise NoEvents(f"task {spec.name}: {len(happened)} of {len(value)} training patients had the event")
-        inner = np.quantile(happened, np.linspace(0, 1, bins + 1)[1:-1])
-        # in single precision, as the edges are kept: a time that lies on an edge falls into the same bin ever after
-        cuts = np.unique(np.concatenate([[0.0], inner, [float(np.max(value)) + 1.0]]).astype(np.float32)).astype(float)
-        number, happens = cls.discretise(cuts, value, event)
-        rates = []
-        for j in range(1, len(cuts)):
-            at_risk = (number >= j).sum()
-            rates.append(log_odds(((number == j) & (happens == 1)).sum() / max(1, at_risk)))
-        return {"cuts": cuts[1:].tolist(), "baseline": rates, "proportional": proportional}
+        edges = fit_edges(spec, value, event, bins)
+        hazards = fit_hazards(edges, value, event)
+        return {"cuts": edges.tolist(), "baseline": hazards, "proportional": proportional}
 
-    @staticmethod
-    def discretise(cuts: np.ndarray, value: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bin number (1 = first) and event of each patient; by pycox's own discretisation, whose cuts start with 0."""
-        transform = _pycox().preprocessing.label_transforms.LabTransDiscreteTime(np.asarray(cuts, float))
-        value, event = np.asarray(value, np.float32).astype(float), np.asarray(event, float)
-        beyond = value > cuts[-1]  # longer than any training patient was followed: seen event-free up to the last cut
-        # pycox's transform needs an event and a censoring in what it is handed: one of each, dropped again, is added
-        days = np.concatenate([np.where(beyond, cuts[-1], value), [cuts[-1], cuts[-1]]])
-        number, happens = transform.transform(days, np.concatenate([np.where(beyond, 0.0, event), [1.0, 0.0]]))
-        number, happens = number[:-2], happens[:-2]
-        # an event counts in the bin that it lies in, a censoring in the last bin that was passed whole (0 = none)
-        return np.asarray(number), np.asarray(happens)
-
-    def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
-        """Log odds of the hazard in each bin, [patient, bin]."""
-        return self.linear(self.reads(view, earlier)) + self.baseline
+    def hazard_log_odds(self, raw: Tensor) -> Tensor:
+        """The raw outputs themselves."""
+        return raw
 
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
         assert event is not None
-        cuts = np.concatenate([[0.0], self.edges.cpu().numpy()])
-        number, happens = self.discretise(cuts, value.cpu().numpy(), event.cpu().numpy())
-        # A censoring before the first cut has seen no whole bin and says nothing; pycox counts bins from 0.
-        seen = torch.as_tensor(number >= 1, device=raw.device)
+        at, happens = whole_bins(self.edges, value, event)
+        seen = at >= 0  # a censoring before the first edge has seen no whole bin and says nothing
         if not bool(seen.any()):
             return raw.sum() * 0.0
-        at = torch.as_tensor(np.maximum(number - 1, 0), device=raw.device)
-        happens_at = torch.as_tensor(happens, device=raw.device, dtype=raw.dtype)
-        return _pycox().models.loss.nll_logistic_hazard(raw[seen], at[seen], happens_at[seen])
-
-    def survival(self, raw: Tensor, days: Sequence[float]) -> Tensor:
-        """S(t) at these days, [patient, day]: never rising; within a bin the hazard is constant."""
-        log_s = torch.cat([torch.zeros_like(raw[:, :1]), torch.nn.functional.logsigmoid(-raw).cumsum(1)], dim=1)
-        edges = torch.cat([self.edges.new_zeros(1), self.edges])
-        t = torch.tensor(list(days), dtype=edges.dtype, device=edges.device).clamp(max=float(edges[-1]))
-        bin_of = (torch.searchsorted(edges, t, right=True) - 1).clamp(0, len(edges) - 2)
-        share = (t - edges[bin_of]) / (edges[bin_of + 1] - edges[bin_of])
-        return (log_s[:, bin_of] * (1 - share) + log_s[:, bin_of + 1] * share).exp()
-
-    def restricted_mean(self, raw: Tensor) -> Tensor:
-        """Restricted mean survival time up to the last edge, days, [patient]: the area under `survival`."""
-        hazard = torch.nn.functional.softplus(raw)  # cumulative, of each bin
-        begins = torch.cat([torch.zeros_like(raw[:, :1]), -hazard[:, :-1].cumsum(1)], dim=1).exp()
-        width = torch.cat([self.edges.new_zeros(1), self.edges]).diff()
-        small = hazard < 1e-4  # there (1 - exp(-h)) / h loses its digits, and its series has them
-        safe = torch.where(small, torch.ones_like(hazard), hazard)
-        mean = torch.where(small, 1 - hazard / 2, -torch.expm1(-safe) / safe)
-        return (begins * mean * width).sum(1)
-
-    def predict(self, raw: Tensor) -> dict[str, Tensor]:
-        """Risk (minus the restricted mean, in years) and S(t) at the horizons."""
-        curve = self.survival(raw, HORIZONS_DAYS)
-        return {"risk": self.score(raw), **{f"surv:{days:g}": curve[:, i] for i, days in enumerate(HORIZONS_DAYS)}}
-
-    def score(self, raw: Tensor) -> Tensor:
-        """Minus the restricted mean survival time, in years."""
-        return -self.restricted_mean(raw) / 365.25
+        return pycox_losses().nll_logistic_hazard(raw[seen], at[seen], happens[seen].to(raw.dtype))

@@ -27,6 +27,8 @@ class Task(nn.Module, ABC):
             each has; they come before this one.
     """
 
+    competing = False  # whether the head knows competing causes: `event` is then their number, for others of the first
+
     def __init__(
         self, spec: TaskSpec, view_dim: int, state: Mapping[str, Any], after: Mapping[str, int] | None = None
     ) -> None:
@@ -59,8 +61,13 @@ class Task(nn.Module, ABC):
         """Mean loss over the patients whose label is known; zero, with a gradient of zero, where there is none."""
         if not bool(target.known.any()):
             return raw.sum() * 0.0
-        event = None if target.event is None else target.event[target.known]
+        event = None if target.event is None else self.counted(target.event[target.known])
         return self._loss(raw[target.known], target.value[target.known], event)
+
+    @classmethod
+    def counted(cls, event: Any) -> Any:
+        """Events as the head counts them, an array or tensor of causes: the first alone, or each by its number."""
+        return event if cls.competing else event * (event == 1)
 
     @abstractmethod
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:

@@ -49,6 +49,19 @@ def test_a_copy_of_an_outcome_is_an_error(kind: str, part: str) -> None:
     assert not [f for f in found if f.rule == "alarm" and "'x'" in f.sentence]  # said once
 
 
+def test_a_copy_of_any_of_competing_events_is_an_error() -> None:
+    manifest = cohort()
+    labels = manifest.labels["survival"]
+    labels["cause"] = labels["event"]
+    dead = labels.index[labels["event"] == 1][::3]  # of another cause, which censors the first one
+    labels.loc[dead, "event"], labels.loc[dead, "cause"] = 0.0, 2.0
+    manifest.tasks["survival"] = TaskSpec("survival", "survival", columns=("os_status", "os_days"), causes=("a", "b"))
+    manifest.tables["clinical"]["x"] = (labels["cause"] > 0).map({True: "dead", False: "alive"})
+    found = [f.sentence for f in findings(manifest) if f.level == "error"]
+    assert len(found) == 1
+    assert "'survival', any cause (event)" in found[0]
+
+
 def test_a_copy_by_name() -> None:
     manifest = cohort()
     manifest.tables["clinical"]["OS_Days "] = 1.0 * np.arange(120)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-COX = "parts.tasks.survival._target_=nsclc_mtl.tasks.cox.Cox"
+COX = "survival=cox"
 
 
 def trained(mode: str, seed: int, n: int, steps: int, out: str, changes: list[str]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nsclc_mtl.records import NoEvents, Target, TaskSpec
-from nsclc_mtl.tasks.survival import HORIZONS_DAYS, DiscreteHazard
+from nsclc_mtl.tasks.bins import HORIZONS_DAYS
+from nsclc_mtl.tasks.survival import DiscreteHazard
 
 SPEC = TaskSpec("os", "survival", (), ("t", "e"), "OS")
 

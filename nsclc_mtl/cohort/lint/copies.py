@@ -28,6 +28,8 @@ def outcome_parts(manifest: Manifest) -> dict[str, pd.Series]:
         if spec.kind == "survival":
             out[f"the task '{name}' (time)"] = frame["time_days"]
             out[f"the task '{name}' (event)"] = frame["event"]
+            if "cause" in frame:
+                out[f"the task '{name}', any cause (event)"] = (frame["cause"] > 0).where(frame["cause"].notna()) * 1.0
         else:
             out[f"the task '{name}'"] = frame["value"]
         for column in spec.columns:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nsclc_mtl.metrics.follow_up import FollowUp, follow_up
-from nsclc_mtl.records import PARTS, Manifest
+from nsclc_mtl.records import PARTS, Manifest, event_column
 
 MANY_SITES = 8  # so many stand in a table by name, the rest together
 
@@ -109,7 +109,7 @@ def overlap(manifest: Manifest, splits: pd.DataFrame) -> pd.DataFrame:
 def follow_ups(manifest: Manifest) -> dict[str, FollowUp]:
     """Follow-up of every survival task, in days."""
     return {
-        name: follow_up(manifest.labels[name]["time_days"], manifest.labels[name]["event"])
-        for name, spec in manifest.tasks.items()
-        if spec.kind == "survival"
+        name: follow_up(labels["time_days"], labels[event_column(labels)])
+        for name, labels in manifest.labels.items()
+        if name in manifest.tasks and manifest.tasks[name].kind == "survival"
     }

@@ -67,8 +67,9 @@ def directions(cohort: Mapping[str, Any], manifest: Manifest) -> list[Finding]:
         for word, event in given["events"].items():
             said = str(word).casefold()
             lives, dies = bool(NOT_HAPPENED.search(said)), bool(HAPPENED.search(said))
-            if lives != dies and ((event == 1 and lives) or (event == 0 and dies)):
-                told = f"the map counts '{word}' as {'an event' if event == 1 else 'no event'}; is that meant?"
+            happened = event == 1 or event in spec.causes
+            if lives != dies and ((happened and lives) or (event == 0 and dies)):
+                told = f"the map counts '{word}' as {'an event' if happened else 'no event'}; is that meant?"
                 out.append(Finding("warning", "events", name, told))
         days = manifest.labels[name]["time_days"].dropna()
         broken = ((days % 1 != 0) & (days != 0.5)).mean() if len(days) else 0.0
