@@ -63,5 +63,15 @@ def test_attention_of_every_test_patient_sums_to_one_over_what_he_has(root: Path
 
 
 def test_a_fusion_without_weights_writes_none(root: Path) -> None:
-    run = ran(root, "train", "concat", f"cohort.root={root / 'data'}", *SMALL, "model=concat_mil")
+    run = ran(root, "train", "tensor", f"cohort.root={root / 'data'}", *SMALL, "fusion=tensor")
     assert not list(run.rglob("fusion_weights.csv"))
+
+
+def test_the_whole_tensor_of_four_modalities_ends_with_exit_code_2(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in SMALL if not word.startswith("modalities")]
+    words += [f"cohort.root={root / 'data'}", "modalities=[rna,clinical,radiomics,proteomics]", "fusion=tensor"]
+    body = import_module("nsclc_mtl.commands.train").body
+    assert execute("train", ["name=four", f"paths.runs={root / 'runs'}", *words], lambda: body) == 2
+    assert "fusion=tensor takes at most 3 modalities, not 4" in capsys.readouterr().err
