@@ -37,7 +37,8 @@ path, dim = sys.argv[1], int(sys.argv[2])
 scale = {"mean": [0.5] * dim, "sd": [2.0] * dim}
 manifest = Manifest(
     "big", pd.DataFrame({"site": [""]}, index=["p"]), {"t": TaskSpec("t", "binary", ("a", "b"))},
-    {"wsi": ModalitySpec("wsi", "bag")}, {"t": pd.DataFrame({"value": [1.0]}, index=["p"])}, bags={"wsi": {"p": [path]}},
+    {"wsi": ModalitySpec("wsi", "bag")}, {"t": pd.DataFrame({"value": [1.0]}, index=["p"])},
+    bags={"wsi": {"p": [path]}},
 )
 encoders = [ABMIL(dim, 32, scale=scale).eval(), ABMIL(dim, 32, 512, 256, scale=scale).eval(),
             MeanPool(dim, 32, scale=scale).eval()]
