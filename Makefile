@@ -11,7 +11,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types bench bench-slides bench-scans data wheel wheel-check ci tile extract train evaluate predict clean
+.PHONY: help setup demo test test-all lint types bench bench-slides bench-scans bench-train data wheel wheel-check ci tile extract train evaluate predict clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: setup  ## ratios of speed against the plain way of doing the same
 
 bench-slides: setup  ## ratios of reading slides: fast way, OpenSlide and pure decoding (needs MTL_REAL_DATA)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_slides.py $(ARGS)
+
+bench-train: setup  ## training steps against the products they are made of, packing, growth, disk and memory
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_train.py $(ARGS)
 
 bench-scans: setup  ## radiomics a minute and memory against plain sequential pyradiomics (needs MTL_REAL_DATA)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_scans.py $(ARGS)

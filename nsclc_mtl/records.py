@@ -259,9 +259,13 @@ class Manifest:
 
 @dataclass
 class Bag:
-    """All tiles of several patients in one tensor; patient i owns rows offsets[i]:offsets[i+1] (possibly none)."""
+    """All tiles of several patients in one tensor; patient i owns rows offsets[i]:offsets[i+1] (possibly none).
 
-    features: Tensor  # float [tile, dim]
+    Features come in half precision, as the files have them, and are never written to: an encoder makes them wide, a
+    piece at a time where it can (`encoders/tiles.py`).
+    """
+
+    features: Tensor  # float16 (or wider) [tile, dim]
     offsets: Tensor  # int64 [patient + 1], starts with 0
     coords: Tensor | None = None  # int64 [tile, 2], level-0 pixels
 

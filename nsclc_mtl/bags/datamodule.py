@@ -19,6 +19,8 @@ from nsclc_mtl.bags.fitted import Fitted, fit
 from nsclc_mtl.bags.passes import Pass, Passes
 from nsclc_mtl.records import Bag, Batch, Manifest, Series
 
+MOST_BYTES = 1_000_000_000  # of tile features in a batch of whole bags
+
 
 class Shuffled(Sampler[int]):
     """Patients in an order that depends on (seed, epoch) alone; tells the dataset the epoch, for its draws of tiles.
@@ -37,6 +39,33 @@ class Shuffled(Sampler[int]):
         order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         self.epoch += 1
         return iter(torch.randperm(len(self.data), generator=order).tolist())
+
+
+class InRoom(Sampler[list[int]]):
+    """Batches of consecutive patients: at most `batch_size`, and fewer where their whole bags would take more than
+    `most_bytes`; a patient with a larger one comes alone."""
+
+    def __init__(self, data: PatientDataset, batch_size: int, most_bytes: float = MOST_BYTES) -> None:
+        self.data, self.batch_size, self.most = data, batch_size, most_bytes
+        self.made: list[list[int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches())
+
+    def _batches(self) -> list[list[int]]:
+        if self.made is None:
+            self.made, held = [], 0
+            for index in range(len(self.data)):
+                here = self.data.tile_bytes(index)
+                if not self.made or len(self.made[-1]) == self.batch_size or held + here > self.most:
+                    self.made.append([])
+                    held = 0
+                self.made[-1].append(index)
+                held += here
+        return self.made
 
 
 class FoldData(pl.LightningDataModule):
@@ -112,12 +141,19 @@ class FoldData(pl.LightningDataModule):
 
 
 def loader(
-    manifest: Manifest, ids: Sequence[str], fitted: Fitted, cache: BagCache, batch_size: int = 32
+    manifest: Manifest,
+    ids: Sequence[str],
+    fitted: Fitted,
+    cache: BagCache,
+    batch_size: int = 32,
+    most_bytes: float = MOST_BYTES,
 ) -> DataLoader[Patient]:
-    """These patients in their order, whole bags, everything fitted elsewhere applied as it is."""
-    return DataLoader(
-        PatientDataset(manifest, ids, fitted, cache), batch_size, shuffle=False, collate_fn=partial(pack, fitted=fitted)
-    )
+    """These patients in their order, whole bags, everything fitted elsewhere applied as it is.
+
+    A batch has `batch_size` patients, fewer where their bags would take more than `most_bytes`.
+    """
+    data = PatientDataset(manifest, ids, fitted, cache)
+    return DataLoader(data, batch_sampler=InRoom(data, batch_size, most_bytes), collate_fn=partial(pack, fitted=fitted))
 
 
 def batches(data: DataLoader[Patient]) -> list[Batch]:

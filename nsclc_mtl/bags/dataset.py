@@ -13,11 +13,13 @@ from torch.utils.data import Dataset
 
 from nsclc_mtl.bags import series
 from nsclc_mtl.bags.augment import changed
-from nsclc_mtl.bags.cache import BagCache, read_volume
+from nsclc_mtl.bags.cache import BagCache, Draw, read_volume
 from nsclc_mtl.bags.fitted import Fitted
 from nsclc_mtl.bags.spots import Chosen
 from nsclc_mtl.records import Bag, Batch, IntegrityFault, Manifest, Target, event_column
 from nsclc_mtl.tables.harmonize import named_sites
+
+HALF_BYTES = 2  # of a feature: bags stay in half precision until an encoder looks at them
 
 
 @dataclass
@@ -76,9 +78,9 @@ class PatientDataset(Dataset[Patient]):
         for name, bags in self.manifest.bags.items():
             if patient in bags:
                 view, chosen = self._view(bags[patient], index), self.chosen.get(name)
-                features, coords = self.cache(bags[patient], view, chosen)
+                features, coords = self.cache(bags[patient], view, chosen, self._draw(index))
                 if len(features):  # a bag of no tile is a missing modality
-                    inputs[name] = self._sample(features, coords, index)
+                    inputs[name] = features, coords
         for name, volumes in self.manifest.volumes.items():
             if patient in volumes:
                 if volumes[patient] not in self.volumes:
@@ -95,12 +97,26 @@ class PatientDataset(Dataset[Patient]):
         drawn = int(np.random.Generator(np.random.PCG64([self.seed, self.epoch, index, 1])).integers(count + 1))
         return drawn - 1 if drawn else None
 
-    def _sample(self, features: np.ndarray, coords: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-        if self.max_tiles is None or len(features) <= self.max_tiles:
-            return features, coords
-        rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
-        keep = np.sort(rng.choice(len(features), self.max_tiles, replace=False))
-        return features[keep], coords[keep]
+    def _draw(self, index: int) -> Draw | None:
+        """What draws the tiles of a patient in this epoch; None: all are taken."""
+        if (most := self.max_tiles) is None:
+            return None
+
+        def draw(tiles: int) -> np.ndarray | None:
+            if tiles <= most:
+                return None
+            rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
+            return np.sort(rng.choice(tiles, most, replace=False))
+
+        return draw
+
+    def tile_bytes(self, index: int) -> int:
+        """What the tiles of a patient take in a batch, all of them."""
+        patient, total = self.ids[index], 0
+        for name, bags in self.manifest.bags.items():
+            if patient in bags:
+                total += self.cache.size(bags[patient]) * len(self.fitted.bags[name]["mean"]) * HALF_BYTES
+        return total
 
 
 def _targets(labels: pd.DataFrame) -> list[tuple[float, float, bool]]:
@@ -151,11 +167,16 @@ def _pack_bag(bags: Sequence[tuple[np.ndarray, np.ndarray] | None], dim: int) ->
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
     some = [bag for bag in bags if bag is not None]
     if not some:
-        return Bag(torch.zeros(0, dim), offsets, torch.zeros(0, 2, dtype=torch.int64))
+        return Bag(torch.zeros(0, dim, dtype=torch.float16), offsets, torch.zeros(0, 2, dtype=torch.int64))
     wrong = {bag[0].shape[1] for bag in some} - {dim}
     if wrong:
         raise IntegrityFault(
             f"tile features of {sorted(wrong)} dimensions, the model was trained on {dim}; use its backbone"
         )
-    features = torch.from_numpy(np.concatenate([bag[0] for bag in some])).float()
-    return Bag(features, offsets, torch.from_numpy(np.concatenate([bag[1] for bag in some])))
+    features, coords = (torch.from_numpy(_joined([bag[i] for bag in some])) for i in range(2))
+    return Bag(features, offsets, coords)
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """One after the other; a single one is not copied, so that nobody may write to it."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -127,10 +127,19 @@ def _tile_scale(bags: Sequence[Sequence[str]], cache: BagCache, most: int = 1000
     for paths in bags[::step]:
         features, _ = cache(paths)
         if len(features):
-            wide = features.astype(np.float64)
-            moments.append((wide.mean(0), (wide**2).mean(0)))
+            moments.append(_moments(features))
     if not moments:
         raise DataFault("no slide of the fold's training patients has a tile; run `mtl tile` and `mtl extract` again")
     first, second = np.mean([m for m, _ in moments], axis=0), np.mean([s for _, s in moments], axis=0)
     sd = np.sqrt(np.maximum(second - first**2, 0))
     return {"mean": first.round(6).tolist(), "sd": np.where(sd > 1e-6, sd, 1.0).round(6).tolist()}
+
+
+def _moments(features: np.ndarray, block: int = 4096) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and mean square of every column, float64; only a block of rows is wide at a time."""
+    first, second = np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    for begin in range(0, len(features), block):
+        wide = features[begin : begin + block].astype(np.float64)
+        first += wide.sum(0)
+        second += np.square(wide, out=wide).sum(0)
+    return first / len(features), second / len(features)

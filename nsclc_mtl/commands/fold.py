@@ -88,6 +88,7 @@ def train_members(
     """The trained members of a fold's ensemble (same data, other seeds) and the data they were trained on."""
     import pytorch_lightning as pl
 
+    from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.bags.datamodule import FoldData
     from nsclc_mtl.commands import assemble, checkpoint, skip
 
@@ -97,6 +98,7 @@ def train_members(
     data = FoldData(
         manifest,
         rows,
+        cache=BagCache(int(float(settings["bag_cache_mb"]) * 1e6)),
         options=chosen,
         batch_size=settings["optim"]["batch_size"],
         max_tiles=most,
@@ -214,7 +216,8 @@ def spoiled(
     from nsclc_mtl.bags.datamodule import batches, loader, moved
     from nsclc_mtl.explain import influence
 
-    (batch,) = batches(loader(manifest, ids, data.fitted, data.cache, batch_size=len(ids)))
+    whole = loader(manifest, ids, data.fitted, data.cache, batch_size=len(ids), most_bytes=math.inf)
+    (batch,) = batches(whole)
     batch = moved(batch, members[0].device)
     each = [influence.audit(member, batch, int(settings["audit"]), int(settings["seed"]) + fold) for member in members]
     tables = []

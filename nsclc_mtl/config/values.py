@@ -15,6 +15,7 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "members": (1, math.inf, True),
     "audit": (0, math.inf, True),
     "checkpoint_s": (0, math.inf, False),
+    "bag_cache_mb": (0, math.inf, False),
     "trust.miss": (0, 1, False),
     "folds.n": (2, math.inf, True),
     "folds.repeats": (1, math.inf, True),

@@ -28,8 +28,8 @@ from .resolved import first_line, plain, register
 
 # Groups of these names exist, but on the command line the words mean "which of the cohort's": plain values.
 PLAIN = ("tasks", "modalities")
-# What says which folds are trained and how many at a time, and nothing about a fold itself.
-NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s")
+# What says which folds are trained, how many at a time and with how much memory, and nothing about a fold itself.
+NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s", "bag_cache_mb")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 

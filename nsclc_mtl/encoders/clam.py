@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nsclc_mtl.encoders.coordinates import TileLayer
-from nsclc_mtl.encoders.mil import owners, segment_softmax, segment_sum
+from nsclc_mtl.encoders.segments import owners, segment_softmax, segment_sum
 from nsclc_mtl.encoders.supervised import SupervisedEncoder
 from nsclc_mtl.records import Bag, Embedding, Target, UsageFault
 
@@ -108,6 +108,7 @@ class CLAM(SupervisedEncoder):
         self.classes = (classes or {})[self.task] if self.task else 0
         self.branches = self.classes if branches == "class" and self.classes else 1
         self.tile = TileLayer(in_dim, hidden, dropout, scale, coordinates)
+        self.token_dim = hidden
         self.attend = GatedScores(hidden, gate, self.branches)
         self.instance = nn.Linear(hidden, self.classes) if self.classes else None
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.branches * hidden, dim))

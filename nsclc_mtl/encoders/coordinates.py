@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nsclc_mtl.encoders.mil import TileScale, owners
+from nsclc_mtl.encoders.segments import owners
+from nsclc_mtl.encoders.tiles import first_layer, tile_scale
 from nsclc_mtl.records import Bag, UsageFault
 
 DIM = 16  # numbers of the code with `coordinates: true`: four octaves of two axes, down to an eighth of the extent
@@ -36,7 +37,7 @@ def places(bag: Bag) -> Tensor | None:
     most = at.new_zeros(n, 2).scatter_reduce(0, slot, at, "amax", include_self=False)
     longer = (most - least).amax(1, keepdim=True).clamp(min=1)  # one tile has no extent: it lies in the middle
     # the differences are whole numbers: nothing is lost however far from the origin a slide lies
-    return (2 * at - (least + most)[owner]).to(bag.features.dtype) / longer[owner]
+    return (2 * at - (least + most)[owner]).float() / longer[owner]
 
 
 class Coordinates(nn.Module):
@@ -66,7 +67,11 @@ class Coordinates(nn.Module):
         """What the place says, [tile, width]."""
         at = places(bag)
         if at is None:
-            return self.linear(bag.features.new_zeros(len(bag.features), self.dim))
+            return self.linear(self.linear.weight.new_zeros(len(bag.features), self.dim))
+        return self.said_of(at)
+
+    def said_of(self, at: Tensor) -> Tensor:
+        """What places [tile, 2] say, [tile, width]."""
         angle = (at[:, :, None] * self.octaves).flatten(1)
         return self.linear(torch.cat([angle.sin(), angle.cos()], dim=1))
 
@@ -89,11 +94,11 @@ class TileLayer(nn.Module):
         coordinates: bool | int = False,
     ) -> None:
         super().__init__()
-        self.scale = TileScale(scale["mean"], scale["sd"]) if scale else nn.Identity()
+        self.scale = tile_scale(scale)
         self.drop, self.linear = nn.Dropout(dropout), nn.Linear(in_dim, hidden)
         self.place = Coordinates(hidden, DIM if coordinates is True else coordinates) if coordinates else None
 
     def forward(self, bag: Bag) -> Tensor:
         """What each tile says, float [tile, hidden]."""
-        made = self.linear(self.drop(self.scale(bag.features)))
+        made = first_layer(bag.features, self.scale, self.linear, self.drop.p, self.drop.training)
         return functional.gelu(made if self.place is None else made + self.place(bag))

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from nsclc_mtl.encoders.clam import labelled_by
 from nsclc_mtl.encoders.coordinates import TileLayer
-from nsclc_mtl.encoders.mil import owners, segment_softmax, segment_sum
 from nsclc_mtl.encoders.pooling import segment_max
+from nsclc_mtl.encoders.segments import owners, segment_softmax, segment_sum
 from nsclc_mtl.encoders.supervised import SupervisedEncoder
 from nsclc_mtl.records import Bag, Embedding, Target
 
@@ -56,6 +56,7 @@ class DSMIL(SupervisedEncoder):
         number = (classes or {})[self.task] if self.task else 1
         self.streams = number if number > 2 else 1
         self.tile = TileLayer(in_dim, hidden, dropout, scale, coordinates)
+        self.token_dim = hidden
         self.instance = nn.Linear(hidden, self.streams)
         self.query = nn.Sequential(nn.Linear(hidden, query), nn.Tanh())
         self.value = nn.Linear(hidden, hidden)

@@ -2,61 +2,32 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from nsclc_mtl.encoders.coordinates import DIM, Coordinates, places
+from nsclc_mtl.encoders.segments import owners, segment_softmax, weighted_sum
+from nsclc_mtl.encoders.tiles import blocks, first_layer, tile_scale, wide_blocks
 from nsclc_mtl.records import Bag, Embedding
 
-
-def owners(offsets: Tensor) -> Tensor:
-    """Patient of each tile, int64 [tile], from offsets [patient + 1]."""
-    return torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
-
-
-def segment_softmax(score: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Softmax of `score` [tile] within each of `n` patients; a patient without tiles takes no part.
-
-    >>> segment_softmax(torch.zeros(3), torch.tensor([0, 0, 1]), 2).tolist()
-    [0.5, 0.5, 1.0]
-    """
-    top = torch.full((n,), -torch.inf, dtype=score.dtype, device=score.device)
-    top = top.scatter_reduce(0, owner, score.detach(), "amax")
-    weight = (score - top[owner]).exp()
-    total = torch.zeros(n, dtype=score.dtype, device=score.device).index_add(0, owner, weight)
-    return weight / total[owner]
-
-
-def segment_sum(values: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Sum of the rows of `values` [tile, dim] that belong to each patient, [patient, dim]."""
-    return values.new_zeros(n, values.shape[1]).index_add(0, owner, values)
-
-
-class TileScale(nn.Module):
-    """Tile features at mean 0 and SD 1 of the training patients; fixed, saved with the weights."""
-
-    mean: Tensor
-    sd: Tensor
-
-    def __init__(self, mean: list[float], sd: list[float], clip: float = 6.0) -> None:
-        super().__init__()
-        self.clip = clip
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("sd", torch.tensor(sd))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Same shape as it came."""
-        return ((features - self.mean) / self.sd).clamp(-self.clip, self.clip)
+LOOK = 8192  # tiles whose hidden features are held at once where no gradient is asked for
 
 
 class ABMIL(nn.Module):
     """Gated attention pooling (Ilse, Tomczak and Welling, ICML 2018) over packed bags.
 
+    Features may come in half precision. Where no gradient is asked for, a bag is looked at in pieces, with a softmax
+    that is corrected as it goes (Milakov and Gimelshein, 2018), so that a slide of any size needs little beside itself.
+
     Args:
         in_dim: features of a tile. dim: size of the embedding. hidden: width of the tile layer. gate: width of the
             attention gate.
         scale: `{mean, sd}` of the tile features on the training patients; None leaves them as they are.
-        dropout: of tile features and of the pooled vector, in training.
+        dropout: of tile features (see `tiles.first_layer`) and of the pooled vector, in training.
         tokens: hand the hidden tiles [tile, hidden] to the fusion too.
+        coordinates: whether the place of a tile is added in its layer, or the numbers of its code (see `Coordinates`).
     """
 
     def __init__(
@@ -68,10 +39,12 @@ class ABMIL(nn.Module):
         dropout: float = 0.1,
         scale: dict[str, list[float]] | None = None,
         tokens: bool = False,
+        coordinates: bool | int = False,
     ) -> None:
         super().__init__()
-        self.token_dim = hidden if tokens else None
-        self.scale = TileScale(scale["mean"], scale["sd"]) if scale else nn.Identity()
+        self.place = Coordinates(hidden, DIM if coordinates is True else coordinates) if coordinates else None
+        self.hidden, self.token_dim = hidden, hidden if tokens else None
+        self.scale = tile_scale(scale)
         self.tile = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_dim, hidden), nn.GELU())
         self.content, self.gate = nn.Linear(hidden, gate), nn.Linear(hidden, gate)
         self.score = nn.Linear(gate, 1)
@@ -80,14 +53,48 @@ class ABMIL(nn.Module):
     def forward(self, bag: Bag) -> Embedding:
         """Vector [patient, dim] and attention [tile] of a packed bag; patients without tiles get the bias alone."""
         n, owner = len(bag.offsets) - 1, owners(bag.offsets)
-        tile = self.tile(self.scale(bag.features))
-        score = self.score(torch.tanh(self.content(tile)) * torch.sigmoid(self.gate(tile))).squeeze(1)
-        attention = segment_softmax(score, owner, n)
-        pooled = segment_sum(tile * attention[:, None], owner, n)
-        said = Embedding(self.out(pooled), attention=attention)
+        if not (torch.is_grad_enabled() or self.training or self.token_dim is not None):
+            pooled, attention = self._in_pieces(bag, owner, n)
+            return Embedding(self.out(pooled), attention=attention)
+        tile = self._hidden(bag.features, self._places(bag))
+        attention = segment_softmax(self._score(tile), owner, n)
+        said = Embedding(self.out(weighted_sum(attention, tile, bag.offsets)), attention=attention)
         if self.token_dim is not None:
             said.tokens, said.offsets = tile, bag.offsets
         return said
+
+    def _places(self, bag: Bag) -> Tensor | None:
+        return None if self.place is None else places(bag)
+
+    def _hidden(self, features: Tensor, at: Tensor | None) -> Tensor:
+        """Hidden features [tile, hidden] of tiles at places [tile, 2]."""
+        drop, layer, act = cast(tuple[nn.Dropout, nn.Linear, nn.GELU], tuple(self.tile))
+        made = first_layer(features, self.scale, layer, drop.p, drop.training)
+        return act(made if self.place is None or at is None else made + self.place.said_of(at))
+
+    def _score(self, tile: Tensor) -> Tensor:
+        """Gated score [tile] of hidden features, in single precision: sums over thousands of tiles follow."""
+        score: Tensor = self.score(torch.tanh(self.content(tile)) * torch.sigmoid(self.gate(tile)))
+        return score.squeeze(1).to(torch.promote_types(score.dtype, torch.float32))
+
+    def _in_pieces(self, bag: Bag, owner: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Pooled hidden features [patient, hidden] and attention [tile], a piece of the bags at a time."""
+        features, at = bag.features, self._places(bag)
+        wide = torch.promote_types(self.score.weight.dtype, torch.float32)
+        score = features.new_empty(len(features), dtype=wide)
+        top, total = score.new_full((n,), -torch.inf), score.new_zeros(n)
+        pooled = score.new_zeros(n, self.hidden)
+        for rows in blocks(len(features), LOOK):
+            tile, here = self._hidden(features[rows], None if at is None else at[rows]), owner[rows]
+            score[rows] = self._score(tile)
+            higher = top.scatter_reduce(0, here, score[rows], "amax")
+            # what was summed up so far was relative to the largest score of before
+            shrunk = torch.where(total > 0, (top - higher).exp(), 0.0)
+            weight = (score[rows] - higher[here]).exp()
+            total = (total * shrunk).index_add(0, here, weight)
+            pooled = (pooled * shrunk[:, None]).index_add(0, here, weight[:, None] * tile.to(wide))
+            top = higher
+        return pooled / total.clamp(min=1e-30)[:, None], (score - top[owner]).exp() / total[owner]
 
 
 class MeanPool(nn.Module):
@@ -97,13 +104,18 @@ class MeanPool(nn.Module):
         self, in_dim: int, dim: int, dropout: float = 0.1, scale: dict[str, list[float]] | None = None
     ) -> None:
         super().__init__()
-        self.scale = TileScale(scale["mean"], scale["sd"]) if scale else nn.Identity()
+        self.scale = tile_scale(scale)
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
     def forward(self, bag: Bag) -> Embedding:
         """Vector [patient, dim]; every tile weighs the same."""
-        n, owner = len(bag.offsets) - 1, owners(bag.offsets)
-        attention = segment_softmax(torch.zeros(len(owner), device=owner.device), owner, n)
-        return Embedding(
-            self.out(segment_sum(self.scale(bag.features) * attention[:, None], owner, n)), attention=attention
-        )
+        sizes, owner = bag.offsets.diff(), owners(bag.offsets)
+        attention = 1.0 / sizes.to(torch.float32)[owner]
+        if bag.features.requires_grad:
+            return Embedding(
+                self.out(weighted_sum(attention, self.scale(bag.features), bag.offsets)), attention=attention
+            )
+        pooled = torch.zeros(len(sizes), bag.features.shape[1], device=owner.device)
+        for rows, wide in wide_blocks(bag.features, self.scale):
+            pooled.index_add_(0, owner[rows], wide)
+        return Embedding(self.out(pooled / sizes.clamp(min=1)[:, None]), attention=attention)

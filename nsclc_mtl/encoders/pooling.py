@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nsclc_mtl.encoders.coordinates import TileLayer
-from nsclc_mtl.encoders.mil import owners, segment_sum
+from nsclc_mtl.encoders.segments import owners, segment_sum
 from nsclc_mtl.records import Bag, Embedding
 
 
@@ -43,6 +43,7 @@ class MaxPool(nn.Module):
     ) -> None:
         super().__init__()
         self.tile = TileLayer(in_dim, hidden, dropout, scale, coordinates)
+        self.token_dim = hidden
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, dim))
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nsclc_mtl.encoders.mil import owners, segment_softmax, segment_sum
+from nsclc_mtl.encoders.segments import owners, segment_softmax, segment_sum
 from nsclc_mtl.records import Embedding, Series
 
 START = 0.1  # size of the last layer's first weights, in the usual ones: see `tabular.MLP`

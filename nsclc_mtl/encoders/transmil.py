@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nsclc_mtl.encoders.coordinates import TileLayer
-from nsclc_mtl.encoders.mil import owners, segment_sum
+from nsclc_mtl.encoders.segments import owners, segment_sum
 from nsclc_mtl.records import Bag, Embedding, UsageFault
 
 FLOOR = 1e-4  # of the attention's feature map: never zero, so that there is always something to divide by
@@ -56,6 +56,7 @@ class TransMIL(nn.Module):
         if heads < 1 or hidden % heads:
             raise UsageFault(f"hidden={hidden} must be a multiple of heads={heads}")
         self.tile = TileLayer(in_dim, hidden, dropout, scale, coordinates)
+        self.token_dim = hidden
         self.first = nn.Parameter(0.02 * torch.randn(hidden))  # the class token
         self.look, self.decide = (KernelAttention(hidden, heads, dropout) for _ in range(2))
         self.position = PyramidPosition(hidden) if ppeg else None

@@ -22,7 +22,7 @@ def tiles(learner: Any, batch: Batch, modality: str) -> tuple[np.ndarray, dict[s
     """
     bag = batch.inputs[modality]
     with torch.enable_grad():
-        features = bag.features.detach().clone().requires_grad_(True)
+        features = bag.features.detach().to(torch.float32, copy=True).requires_grad_(True)  # half rounds off gradients
         seen = learner.embed(replace(batch, inputs={**batch.inputs, modality: replace(bag, features=features)}))
         out, _ = learner.decide(seen, batch.present)
         influence = {}

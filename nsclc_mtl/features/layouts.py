@@ -57,6 +57,15 @@ def opened(path: Path) -> h5py.File:
         ) from error
 
 
+def whole_of(file: h5py.File, name: str, path: Path) -> np.ndarray:
+    """All of a dataset, as it lies. Raises DataFault where it is damaged."""
+    try:
+        values: np.ndarray = file[name][()]
+    except OSError as error:
+        raise DataFault(f"'{path.name}' is damaged and cannot be read; remove and redo it") from error
+    return values
+
+
 def attributes(file: h5py.File) -> dict[str, Any]:
     """All attributes as plain types: those on the datasets first, then those of the file."""
     found: dict[str, Any] = {}
@@ -83,10 +92,8 @@ def content_digest(path: Path) -> str:
 def _read_hdf5(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
     with opened(path) as file:
         name = _values_name(file, path)
-        try:
-            values, coords = file[name][()], file["coords"][()] if "coords" in file else None
-        except OSError as error:
-            raise DataFault(f"'{path.name}' is damaged and cannot be read; remove and redo it") from error
+        values = whole_of(file, name, path)
+        coords = whole_of(file, "coords", path) if "coords" in file else None
         if "rows" in file.attrs and file.attrs.get("format") == FORMAT and len(values) != file.attrs["rows"]:
             raise IntegrityFault(
                 f"'{path.name}' holds {len(values)} of {file.attrs['rows']} rows; run `mtl extract` again"

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from nsclc_mtl.records import Bag, Embedding
 
+BLOCK = 4096  # tiles that are made wide at a time
+
 
 class LinearSkip(nn.Module):
     """Linear scores of every task from tables and mean tiles, fitted on the training patients, as offsets of the heads.
@@ -75,8 +77,13 @@ class LinearSkip(nn.Module):
 
 
 def mean_tile(bag: Bag) -> Tensor:
-    """Mean of the tile features of every patient, [patient, dim]; 0 where there is no tile."""
+    """Mean of the tile features of every patient, [patient, dim], in single precision; 0 where there is no tile."""
     sizes = bag.offsets.diff()
     owner = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
-    total = bag.features.new_zeros(len(sizes), bag.features.shape[1]).index_add(0, owner, bag.features)
+    wide = torch.promote_types(bag.features.dtype, torch.float32)
+    total = bag.features.new_zeros(len(sizes), bag.features.shape[1], dtype=wide)
+    for features, here in zip(
+        bag.features.split(BLOCK), owner.split(BLOCK), strict=True
+    ):  # bags come in half precision
+        total = total.index_add(0, here, features.to(wide))
     return total / sizes.clamp(min=1)[:, None]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nsclc_mtl.encoders.mil import ABMIL, MeanPool, owners, segment_softmax, segment_sum
+from nsclc_mtl.encoders.mil import ABMIL, MeanPool
+from nsclc_mtl.encoders.segments import owners, segment_softmax, segment_sum
 from nsclc_mtl.records import Bag
 
 DIM = 5

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from nsclc_mtl.encoders.clam import CLAM
 from nsclc_mtl.encoders.coordinates import Coordinates, places
 from nsclc_mtl.encoders.dsmil import DSMIL
-from nsclc_mtl.encoders.mil import ABMIL, MeanPool, owners, segment_sum
+from nsclc_mtl.encoders.mil import ABMIL, MeanPool
 from nsclc_mtl.encoders.pooling import MaxPool
+from nsclc_mtl.encoders.segments import owners, segment_sum
 from nsclc_mtl.encoders.supervised import SupervisedEncoder
 from nsclc_mtl.encoders.transmil import TransMIL
 from nsclc_mtl.records import Bag, Target, UsageFault

@@ -1,0 +1,314 @@
+"""Training, measured in one run: `make bench-train`.
+
+Steps (forward and backward, no optimiser) of every slide encoder on 8,192 tiles of 1,024 features in half precision,
+against the products of matrices that such a step cannot do without, on the same machine and thread; rounds of all ways
+alternate and the median counts. Then packed bags against one bag after the other, cost against tiles and patients,
+patients a second from disk, and peak memory. A new encoder is a line of ENCODERS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from nsclc_mtl.bags.cache import BagCache
+from nsclc_mtl.features import store
+from nsclc_mtl.records import Bag, Features
+
+TILES, FEATURES, DIM = 8192, 1024, 32
+Work = Callable[[], object]
+
+
+@dataclass
+class Encoder:
+    """A slide encoder, its arguments, and the widths (in, out) of its products over tiles after the first layer."""
+
+    target: str
+    hidden: int | None  # None: nothing is multiplied tile by tile
+    options: dict[str, Any] = field(default_factory=dict)
+    inner: Sequence[tuple[int, int]] = ()
+
+
+ENCODERS = {
+    "ABMIL 64/32": Encoder("mil.ABMIL", 64, {}, [(64, 32), (64, 32), (32, 1)]),
+    "ABMIL 512/256": Encoder("mil.ABMIL", 512, {"hidden": 512, "gate": 256}, [(512, 256), (512, 256), (256, 1)]),
+    "mean": Encoder("mil.MeanPool", None),
+}
+
+
+def made(encoder: Encoder, features: int = FEATURES, **options: Any) -> nn.Module:
+    """The encoder in training mode, from the same start each time."""
+    torch.manual_seed(0)
+    room, name = encoder.target.rsplit(".", 1)
+    kind = getattr(importlib.import_module(f"nsclc_mtl.encoders.{room}"), name)
+    scale = {"mean": [0.5] * features, "sd": [2.0] * features}
+    module: nn.Module = kind(features, DIM, scale=scale, **encoder.options, **options)
+    return module.train()
+
+
+def step(module: nn.Module, bag: Bag, bf16: bool = False) -> Work:
+    """One training step: forward and backward."""
+
+    def work() -> Tensor:
+        module.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            loss = module(bag).vector.float().square().sum()
+        loss.backward()
+        return loss.detach()
+
+    return work
+
+
+def limit(encoder: Encoder, tiles: int = TILES) -> tuple[Work, float, str]:
+    """The products of a step alone, of the same shapes, their FLOPs and the formula.
+
+    The first layer needs no gradient of the features: forward and one product back; those after it two back.
+    """
+    if encoder.hidden is None:
+        rows, share = torch.randn(tiles, FEATURES), torch.full((1, tiles), 1 / tiles)
+        return lambda: share @ rows, 2.0 * tiles * FEATURES, f"2*{tiles}*{FEATURES} (the mean as a product)"
+    products = [(FEATURES, encoder.hidden, 2), *((a, b, 3) for a, b in encoder.inner)]
+    data = [(torch.randn(tiles, a), torch.randn(b, a), torch.randn(tiles, b), times) for a, b, times in products]
+
+    def work() -> None:
+        for seen, weight, gradient, times in data:
+            seen @ weight.T
+            gradient.T @ seen
+            if times == 3:
+                gradient @ weight
+
+    flops = sum(2.0 * tiles * a * b * times for a, b, times in products)
+    terms = " + ".join(f"{times}*{a}*{b}" for a, b, times in products)
+    return work, flops, f"2*{tiles}*({terms})"
+
+
+def alternated(ways: dict[str, Work], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every way, round by round, after one that warms up."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, work in ways.items():
+            began = time.perf_counter()
+            work()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def ratio(times: dict[str, list[float]], above: str, below: str) -> float:
+    """Median over rounds of how much longer `above` took than `below`."""
+    return float(np.median(np.array(times[above]) / np.array(times[below])))
+
+
+def bag_of(sizes: Sequence[int], features: int = FEATURES, seed: int = 0) -> Bag:
+    """Packed bags of random features in half precision."""
+    generator = torch.Generator().manual_seed(seed)
+    offsets = torch.tensor([0, *sizes]).cumsum(0)
+    return Bag((torch.randn(int(offsets[-1]), features, generator=generator) * 2 + 0.5).half(), offsets)
+
+
+def against_products(rounds: int, console: Console) -> None:
+    """Every encoder against its products, and in bf16 against its own single precision."""
+    table = Table(
+        "encoder", "step ms", "tiles/s", "products ms", "share of limit", "GFLOP", "bf16 ms", "bf16 faster",
+        title=f"training step, {TILES} tiles x {FEATURES}, 4 patients, one thread",
+    )  # fmt: skip
+    bag, formulas = bag_of([TILES // 4] * 4), []
+    for name, encoder in ENCODERS.items():
+        module, (products, flops, formula) = made(encoder), limit(encoder)
+        ways = {"products": products, "step": step(module, bag)} | (
+            {"bf16": step(module, bag, bf16=True)} if has_bf16() else {}
+        )
+        times = alternated(ways, rounds)
+        ms = {way: f"{1e3 * np.median(seconds):.1f}" for way, seconds in times.items()}
+        table.add_row(
+            name, ms["step"], f"{TILES / np.median(times['step']):,.0f}", ms["products"],
+            f"{ratio(times, 'products', 'step'):.2f}", f"{flops / 1e9:.2f}", ms.get("bf16", "-"),
+            f"{ratio(times, 'step', 'bf16'):.2f}" if "bf16" in times else "-",
+        )  # fmt: skip
+        formulas.append(f"{name}: FLOP = {formula}")
+    console.print(table)
+    console.print("\n".join(formulas), highlight=False)
+    if not has_bf16():
+        console.print("bf16: this processor has no avx512_bf16 or amx_bf16; not measured")
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies in bf16."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and any(word in cpuinfo.read_text() for word in ("avx512_bf16", "amx_bf16"))
+
+
+def packed(rounds: int, console: Console, patients: int = 16, tiles: int = 500, features: int = FEATURES) -> None:
+    """A packed batch against the same bags one after the other: the same loss, checked first."""
+    table = Table(
+        "encoder",
+        "features",
+        "one by one ms",
+        "packed ms",
+        "packed faster",
+        title=f"{patients} bags of {tiles} tiles, training step",
+    )
+    for name, encoder in ENCODERS.items():
+        for width in (features, 128):
+            whole = bag_of([tiles] * patients, width)
+            module = made(encoder, width, dropout=0.0)
+            parts = [Bag(rows, torch.tensor([0, tiles])) for rows in whole.features.split(tiles)]
+
+            def alone(module: nn.Module = module, parts: list[Bag] = parts) -> Tensor:
+                module.zero_grad()
+                losses = []
+                for part in parts:
+                    loss = module(part).vector.square().sum()
+                    loss.backward()
+                    losses.append(loss.detach())
+                return torch.stack(losses).sum()
+
+            together = step(module, whole)
+            torch.testing.assert_close(alone(), together(), rtol=1e-4, atol=1e-5)
+            times = alternated({"alone": alone, "packed": together}, rounds)
+            ms = {way: f"{1e3 * np.median(seconds):.1f}" for way, seconds in times.items()}
+            table.add_row(name, str(width), ms["alone"], ms["packed"], f"{ratio(times, 'alone', 'packed'):.2f}")
+    console.print(table)
+
+
+def growth(rounds: int, console: Console) -> None:
+    """Seconds of a step against tiles of one patient, and against patients of 500 tiles; exponent of a log-log line."""
+    for what, counts in (("tiles", (1024, 4096, 16384, 65536)), ("patients", (4, 16, 64))):
+        table = Table("encoder", *map(str, counts), "exponent", title=f"ms of a training step against {what}")
+        bags = {n: bag_of([n] if what == "tiles" else [500] * n) for n in counts}
+        for name, encoder in ENCODERS.items():
+            module = made(encoder)
+            times = alternated({str(n): step(module, bag) for n, bag in bags.items()}, rounds)
+            median = [float(np.median(times[str(n)])) for n in counts]
+            slope = np.polyfit(np.log(counts), np.log(median), 1)[0]
+            table.add_row(name, *(f"{1e3 * t:.1f}" for t in median), f"{slope:.2f}")
+        console.print(table)
+
+
+def from_disk(console: Console, patients: int = 16, tiles: int = 12_000, drawn: int = 4096) -> None:
+    """Patients a second from feature files, with the system's file cache cold (where it can be dropped) and warm, whole
+    bags and drawn tiles, against reading all through HDF5 and taking the rows then."""
+    import h5py
+
+    def draw(n: int) -> np.ndarray:
+        return np.sort(np.random.default_rng(n).choice(n, drawn, replace=False))
+
+    def through_hdf5(path: str) -> np.ndarray:
+        with h5py.File(path, "r") as file:
+            values, coords = file["features"][()], file["coords"][()]
+        rows: np.ndarray = values[np.lexsort((coords[:, 0], coords[:, 1]))][draw(tiles)]
+        return rows
+
+    with tempfile.TemporaryDirectory() as folder:
+        rng, paths = np.random.default_rng(0), []
+        for i in range(patients):
+            order = np.arange(tiles)
+            coords = np.stack([order % 100, order // 100], axis=1) * 256
+            values = rng.normal(size=(tiles, FEATURES)).astype(np.float16)
+            paths.append(str(Path(folder) / f"p{i}.h5"))
+            store.write(Path(paths[-1]), Features(values, coords, {}))
+        np.testing.assert_array_equal(BagCache(0)([paths[0]], draw=draw)[0], through_hdf5(paths[0]))
+        ways = {
+            "all through HDF5, then drawn": lambda: [through_hdf5(path) for path in paths],
+            "whole bags": lambda: [BagCache(0)([path]) for path in paths],
+            f"{drawn} drawn tiles": lambda: [BagCache(0)([path], draw=draw) for path in paths],
+        }
+        kept = BagCache(10**10)
+        _ = [kept([path]) for path in paths]
+        table = Table("way", "cold", "warm", title=f"patients/s from disk, {tiles} tiles x {FEATURES} a patient")
+        for name, work in (ways | {"drawn from bags in memory": lambda: [kept([p], draw=draw) for p in paths]}).items():
+            cold = "-" if "memory" in name else f"{patients / _timed(work, paths):.1f}"
+            table.add_row(name, cold, f"{patients / float(np.median([_timed(work) for _ in range(3)])):.1f}")
+        console.print(table)
+
+
+def _timed(work: Work, cold: Sequence[str] = ()) -> float:
+    for path in cold:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)  # the system may keep what it likes
+        os.close(handle)
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def memory(console: Console) -> None:
+    """Peak memory of a process: what a training step and an evaluation add to the libraries and the features."""
+    table = Table("encoder", "mode", "tiles", "features MB", "beside them MB", title="peak memory beside the libraries")
+    for name in ENCODERS:
+        for mode, tiles in (("training", 65_536), ("evaluation", 65_536)):
+            words = [sys.executable, __file__, "--peak", name, mode, str(tiles)]
+            beside = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+            table.add_row(name, mode, str(tiles), f"{tiles * FEATURES * 2 / 1e6:.0f}", f"{beside:.0f}")
+    console.print(table)
+
+
+def peak(name: str, mode: str, tiles: int) -> None:
+    """Prints the MB that a step takes beside the features; run in a process of its own."""
+    module = made(ENCODERS[name])
+    step(module, bag_of([256]))()  # what libraries hold after a first step is theirs
+    features = torch.empty(tiles, FEATURES, dtype=torch.float16)
+    for rows in features.split(1024):
+        rows.copy_(torch.randn(len(rows), FEATURES))
+    bag = Bag(features, torch.tensor([0, tiles]))
+    before = _memory("VmHWM")
+    if mode == "training":
+        step(module, bag)()
+    else:
+        with torch.no_grad():
+            module.eval()(bag)
+    print(max(0.0, _memory("VmHWM") - before))
+
+
+def _memory(word: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(word)) * 1.024e-3
+
+
+PARTS = ("products", "packed", "growth", "disk", "memory")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    if words.peak:
+        return peak(words.peak[0], words.peak[1], int(words.peak[2]))
+    console, parts = Console(width=130), words.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        raise SystemExit(f"no part {sorted(unknown)}: {', '.join(PARTS)}")
+    if "products" in parts:
+        against_products(words.rounds, console)
+    if "packed" in parts:
+        packed(words.rounds, console)
+    if "growth" in parts:
+        growth(words.rounds, console)
+    if "disk" in parts:
+        from_disk(console)
+    if "memory" in parts:
+        memory(console)
+    return None
+
+
+if __name__ == "__main__":
+    main()
