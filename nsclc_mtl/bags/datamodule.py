@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from nsclc_mtl.bags.augment import wanted
 from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.dataset import Patient, PatientDataset, pack
 from nsclc_mtl.bags.fitted import Fitted, fit
-from nsclc_mtl.records import Bag, Batch, Manifest, Series
+from nsclc_mtl.records import Bag, Batch, Manifest, Series, UsageFault
 
 
 class Shuffled(Sampler[int]):
@@ -38,10 +39,40 @@ class Shuffled(Sampler[int]):
         return iter(torch.randperm(len(self.data), generator=order).tolist())
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which share of every batch a process trains on: number `rank` of `of`; alone it trains on all."""
+
+    rank: int = 0
+    of: int = 1
+
+
+class Shared(Sampler[int]):
+    """A process's share of every batch of `batch_size` patients of a sampler, in its order.
+
+    All processes draw the same order and take equal shares, so that together they see the batches of one process. Of a
+    last batch whose patients cannot be dealt equally, at most `of - 1` are left out.
+    """
+
+    def __init__(self, whole: Sampler[int], batch_size: int, share: Share) -> None:
+        self.whole, self.batch_size, self.share = whole, batch_size, share
+
+    def __len__(self) -> int:
+        return len(self.whole) // self.share.of  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(self.whole)
+        for start in range(0, len(order), self.batch_size):
+            each = len(order[start : start + self.batch_size]) // self.share.of
+            first = start + each * self.share.rank
+            yield from order[first : first + each]
+
+
 class FoldData(pl.LightningDataModule):
     """Training and validation loaders of one fold. The test part is not reachable from here: see `loader`.
 
-    `epoch` is the one that a fit begins with: 0, or where a checkpoint was taken.
+    `epoch` is the one that a fit begins with: 0, or where a checkpoint was taken. Of several processes each trains on
+    its `share` of every batch. Raises UsageFault where `batch_size` cannot be dealt to them.
     """
 
     def __init__(
@@ -54,8 +85,14 @@ class FoldData(pl.LightningDataModule):
         batch_size: int = 32,
         max_tiles: int | None = None,
         seed: int = 0,
+        share: Share | None = None,
     ) -> None:
         super().__init__()
+        self.share = share or Share()
+        if batch_size % self.share.of:
+            raise UsageFault(
+                f"optim.batch_size={batch_size} cannot be dealt to trainer.devices={self.share.of} equally"
+            )
         self.manifest, self.cache = manifest, cache or BagCache()
         self.parts = {part: list(rows["patient_id"]) for part, rows in split.groupby("part") if part != "test"}
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
@@ -75,10 +112,11 @@ class FoldData(pl.LightningDataModule):
         """Training patients in an order that depends on (seed, epoch) alone."""
         # a last batch of one patient would make a noisy step of its own
         ragged = len(self.train_set) % self.batch_size == 1 and len(self.train_set) > 1
+        order: Sampler[int] = Shuffled(self.train_set, self.seed, self.epoch)
         return DataLoader(
             self.train_set,
-            self.batch_size,
-            sampler=Shuffled(self.train_set, self.seed, self.epoch),
+            self.batch_size // self.share.of,
+            sampler=order if self.share.of == 1 else Shared(order, self.batch_size, self.share),
             drop_last=ragged,
             collate_fn=partial(pack, fitted=self.fitted),
         )

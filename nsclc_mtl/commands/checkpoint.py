@@ -1,8 +1,8 @@
 """Checkpoints of a fit: written whole or not at all, read back before they count, and enough to go on exactly.
 
 Lightning keeps weights, optimiser, schedule, counters and the state of its callbacks. What it leaves out is added here:
-the generators of random numbers, and the lines of the CSV log. Taken between two epochs, such a checkpoint gives on one
-processor the weights of a fit that was never interrupted, bit by bit.
+the generators of random numbers of every process, and the lines of the CSV log. Taken between two epochs, such a
+checkpoint gives on one processor the weights of a fit that was never interrupted, bit by bit.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from nsclc_mtl.commands.resume import Progress
 from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import Fault, IntegrityFault, TryAgain
+from nsclc_mtl.training.ranks import gathered
 
 OURS = "mtl"  # what is added to Lightning's checkpoint lies under this key
 
@@ -131,16 +132,18 @@ class Resumable(pl.Callback):
             epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
             for count in (epochs["current"], epochs["total"]):
                 count["ready"] = count["completed"]  # the epoch that is about to start has not
-            checkpoint[OURS] = {"random": random_state(), "logs": [_position(logger) for logger in trainer.loggers]}
+            logs = [_position(logger) for logger in trainer.loggers]
+            checkpoint[OURS] = {"random": gathered(random_state()), "logs": logs}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Takes up the logs and, since nothing draws between here and the epoch's loader, the random numbers."""
         self._begun = int(checkpoint["epoch"])
-        for logger, log in zip(trainer.loggers, checkpoint[OURS]["logs"], strict=True):
-            _take_up(logger, log["lines"])
-        set_random_state(checkpoint[OURS]["random"])
+        if trainer.is_global_zero:  # the others have no logs
+            for logger, log in zip(trainer.loggers, checkpoint[OURS]["logs"], strict=True):
+                _take_up(logger, log["lines"])
+        set_random_state(checkpoint[OURS]["random"][trainer.global_rank])
 
 
 def _apart(part: Any) -> Any:
