@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import hashlib
 import io
 import random
 import time
@@ -26,6 +27,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from nsclc_mtl.commands.resume import Progress
 from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import Fault, IntegrityFault, TryAgain
+from nsclc_mtl.training.logs import MLflow, TensorBoard
 from nsclc_mtl.training.ranks import gathered
 
 OURS = "mtl"  # what is added to Lightning's checkpoint lies under this key
@@ -75,6 +77,18 @@ def read(path: Path) -> dict[str, Any]:
         raise IntegrityFault(
             f"the checkpoint '{path.parent.name}/{path.name}' does not load: it was changed, or is of another version"
         ) from error
+
+
+def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of the weights and buffers of a model, in the order of the names.
+
+    The same seed on the same machine gives the same; the checkpoint's own digest tells of its time and place as well.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Resumable(pl.Callback):
@@ -142,7 +156,7 @@ class Resumable(pl.Callback):
         self._begun = int(checkpoint["epoch"])
         if trainer.is_global_zero:  # the others have no logs
             for logger, log in zip(trainer.loggers, checkpoint[OURS]["logs"], strict=True):
-                _take_up(logger, log["lines"])
+                _take_up(logger, log)
         set_random_state(checkpoint[OURS]["random"][trainer.global_rank])
 
 
@@ -183,25 +197,34 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def _position(logger: Any) -> dict[str, Any]:
-    """Where a log is: the number of its folder and, of a CSV log, its lines so far; others only ever append."""
-    at: dict[str, Any] = {"version": None, "lines": ""}
+    """Where a log is: its folder or run, the lines of a CSV log so far, the size of TensorBoard's file.
+
+    Others only ever append.
+    """
+    at: dict[str, Any] = {"version": None, "lines": "", "size": 0}
     if isinstance(logger, (CSVLogger, TensorBoardLogger)) and isinstance(logger.version, int):
         at["version"] = logger.version
     if isinstance(logger, CSVLogger):
         logger.save()
         file = Path(logger.experiment.metrics_file_path)
         at["lines"] = file.read_text() if file.is_file() else ""
+    if isinstance(logger, TensorBoard):
+        at["size"] = logger.size()
+    if isinstance(logger, MLflow):
+        at["version"] = logger.run_id
     return at
 
 
-def _take_up(logger: Any, lines: str) -> None:
+def _take_up(logger: Any, at: Mapping[str, Any]) -> None:
     """Puts lines back in front of those that will come; what was logged after the checkpoint is logged again."""
+    if isinstance(logger, TensorBoard):
+        logger.cut(at["size"])
     if isinstance(logger, CSVLogger):
-        rows = csv.DictReader(io.StringIO(lines))
+        rows = csv.DictReader(io.StringIO(at["lines"]))
         logger.experiment.metrics_keys = list(rows.fieldnames or [])
         logger.experiment.metrics = list(rows)
 
 
-def log_versions(path: Path | None) -> list[int | None]:
-    """The numbers of the folders `version_<k>` of the logs that go on from a checkpoint; none without one."""
+def log_versions(path: Path | None) -> list[int | str | None]:
+    """The numbers of the folders `version_<k>`, or the names, of the logs that go on from a checkpoint; none without one."""
     return [] if path is None else [log["version"] for log in read(path)[OURS]["logs"]]

@@ -53,7 +53,7 @@ def _threads(wanted: int | None, folds: int) -> Iterator[None]:
 def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -> None:
     import pandas as pd
 
-    from nsclc_mtl.commands import assemble, confidence, resume, sealed
+    from nsclc_mtl.commands import assemble, checkpoint, confidence, resume, sealed
     from nsclc_mtl.commands.cohort import open_cohort
 
     fold, manifest = int(rows["fold"].iloc[0]), open_cohort(settings)
@@ -81,7 +81,8 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -
         table = spoiled(members, manifest, held["test"], data, fold, settings)
         with sealed.written(folder / "audit.parquet") as aside:
             table.to_parquet(aside, index=False)
-    resume.finish(folder, made_from)
+    digests = {f"model{n}.ckpt": checkpoint.weights_sha256(member.state_dict()) for n, member in enumerate(members)}
+    resume.finish(folder, made_from, digests)
 
 
 def train_members(
