@@ -149,6 +149,16 @@ def go_on(way: Way, name: str, *words: str, resume: bool = True) -> int:
     return execute("train", given, lambda: train.body, resume=resume)
 
 
+def test_variables_of_slurm_change_nothing(
+    way: Way, stepped: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"JOB_ID": "7", "JOB_NAME": "mtl", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": "1", "LOCALID": "1"}
+    for word, value in told.items():
+        monkeypatch.setenv(f"SLURM_{word}", value)
+    assert way.train("slurm", *ONE_STEP) == 0
+    assert apart(stepped, weights(way, "slurm")) == 0
+
+
 @pytest.mark.slow
 def test_two_processes_go_on_exactly(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout of each process included; the signal comes in the middle of the third epoch."""

@@ -226,5 +226,5 @@ def _take_up(logger: Any, at: Mapping[str, Any]) -> None:
 
 
 def log_versions(path: Path | None) -> list[int | str | None]:
-    """The numbers of the folders `version_<k>`, or the names, of the logs that go on from a checkpoint; none without one."""
+    """Numbers of the folders `version_<k>`, or names, of the logs that go on from a checkpoint; none without one."""
     return [] if path is None else [log["version"] for log in read(path)[OURS]["logs"]]

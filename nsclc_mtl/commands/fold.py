@@ -141,10 +141,8 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share
     accelerator, devices = device.lightning(settings["device"])
     steps = max(1, math.ceil(batches / (chosen.get("accumulate_grad_batches") or 1)))  # of the optimiser, an epoch
     several: dict[str, Any] = {"devices": devices}
-    plugins = [*(chosen.get("plugins") or []), checkpoint.WholeFiles()]
     if share.of > 1:
         several = _several(share, ranks.backend(settings, share.of))
-        plugins.append(Known(share))
         callbacks.append(OwnDraws())
     return build(
         {
@@ -155,7 +153,8 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share
         precision=settings["precision"],
         logger=loggers or False,
         callbacks=[checkpoint.Resumable(progress, member, settings["checkpoint_s"]), *callbacks],
-        plugins=plugins,
+        # the processes are ours also where there is one: Lightning would look for others in the variables of SLURM
+        plugins=[*(chosen.get("plugins") or []), checkpoint.WholeFiles(), Known(share)],
         default_root_dir=str(folder),
         **several,
     )

@@ -1,4 +1,4 @@
-"""Where losses and metrics are logged beside the CSV file: TensorBoard, MLflow, Weights & Biases; all inside the run."""
+"""Logs of losses and metrics beside the CSV file: TensorBoard, MLflow, Weights & Biases; all inside the run."""
 
 from __future__ import annotations
 
