@@ -21,9 +21,10 @@ from nsclc_mtl.records import UsageFault
 class TensorBoard(Logger):
     """One event file, `save_dir/events.out.tfevents.mtl`, as TensorBoard reads it; scalars alone.
 
-    Written by ourselves: the records are a few bytes of framing around a protobuf of three fields, and importing
-    TensorBoard's own writer costs each process of a run a second. Each line is on the disk when it was logged, and a
-    fit that goes on from a checkpoint cuts the file back to where it was (`size`, `cut`).
+    Written by ourselves, a few bytes of framing around a protobuf of three fields (TFRecord and event.proto of
+    TensorFlow), and not by TensorBoard's own writer: a fit that goes on from a checkpoint cuts the file back to where
+    it was (`size`, `cut`), its name tells no host and no process, and a full disk is told where it happens instead of
+    in a thread.
     """
 
     def __init__(self, save_dir: str, name: str = "", version: int | None = None) -> None:
