@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import random
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from nsclc_mtl.commands.resume import Progress
 from nsclc_mtl.commands.sealed import written
+from nsclc_mtl.config import build
 from nsclc_mtl.records import Fault, IntegrityFault, TryAgain
 from nsclc_mtl.training.logs import MLflow, TensorBoard
 from nsclc_mtl.training.ranks import gathered
@@ -225,6 +227,13 @@ def _take_up(logger: Any, at: Mapping[str, Any]) -> None:
         logger.experiment.metrics = list(rows)
 
 
-def log_versions(path: Path | None) -> list[int | str | None]:
-    """Numbers of the folders `version_<k>`, or names, of the logs that go on from a checkpoint; none without one."""
-    return [] if path is None else [log["version"] for log in read(path)[OURS]["logs"]]
+def loggers(settings: Mapping[str, Any], folder: Path, point: Path | None) -> list[Any]:
+    """The loggers of a member in its log folder; they go on where those of the checkpoint `point` were, if any."""
+    if point is None:
+        shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed in its first epoch
+    nodes = list((settings.get("logger") or {}).values())
+    versions = [None] * len(nodes) if point is None else [log["version"] for log in read(point)[OURS]["logs"]]
+    return [
+        build(node, save_dir=str(folder), name="", **({} if version is None else {"version": version}))
+        for node, version in zip(nodes, versions, strict=True)
+    ]

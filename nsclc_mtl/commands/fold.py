@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -133,16 +132,16 @@ def train_members(
 def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share: Share, batches: int) -> Any:
     from nsclc_mtl.commands import checkpoint, device
     from nsclc_mtl.config import build
-    from nsclc_mtl.training.ranks import Known, OwnDraws
+    from nsclc_mtl.training.ranks import Known, OwnDraws, data_parallel
 
     folder, point, chosen = progress.folder / f"log{member}", progress.point, settings["trainer"]
-    loggers = [] if share.rank else _loggers(settings, folder, point)
+    loggers = [] if share.rank else checkpoint.loggers(settings, folder, point)
     callbacks = [build(node) for node in (settings.get("callbacks") or {}).values()]
     accelerator, devices = device.lightning(settings["device"])
     steps = max(1, math.ceil(batches / (chosen.get("accumulate_grad_batches") or 1)))  # of the optimiser, an epoch
     several: dict[str, Any] = {"devices": devices}
     if share.of > 1:
-        several = _several(share, ranks.backend(settings, share.of))
+        several = data_parallel(share, ranks.backend(settings, share.of))
         callbacks.append(OwnDraws())
     return build(
         {
@@ -158,33 +157,6 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share
         default_root_dir=str(folder),
         **several,
     )
-
-
-def _loggers(settings: Mapping[str, Any], folder: Path, point: Path | None) -> list[Any]:
-    """The loggers of a member, which go on where the one that is resumed has left them."""
-    from nsclc_mtl.commands import checkpoint
-    from nsclc_mtl.config import build
-
-    if point is None:
-        shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed in its first epoch
-    nodes = list((settings.get("logger") or {}).values())
-    versions = checkpoint.log_versions(point) or [None] * len(nodes)
-    return [
-        build(node, save_dir=str(folder), name="", **({} if version is None else {"version": version}))
-        for node, version in zip(nodes, versions, strict=True)
-    ]
-
-
-def _several(share: Share, backend: str) -> dict[str, Any]:
-    """What Lightning is told where several processes, which have met, train one model."""
-    from pytorch_lightning.strategies import DDPStrategy
-
-    return {
-        "devices": share.of,
-        # a task whose labels a batch lacks leaves its head without a gradient
-        "strategy": DDPStrategy(find_unused_parameters=True, process_group_backend=backend),
-        "use_distributed_sampler": False,  # the sampler deals the patients out itself
-    }
 
 
 def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:

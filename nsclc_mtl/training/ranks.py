@@ -15,6 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed
 
 from nsclc_mtl.bags.datamodule import Share
@@ -111,6 +112,16 @@ class Known(ClusterEnvironment):
     def node_rank(self) -> int:
         """All of them are on one machine."""
         return 0
+
+
+def data_parallel(share: Share, backend: str) -> dict[str, Any]:
+    """What Lightning's trainer is told where several processes, which have met, train one model."""
+    return {
+        "devices": share.of,
+        # a task whose labels a batch lacks leaves its head without a gradient
+        "strategy": DDPStrategy(find_unused_parameters=True, process_group_backend=backend),
+        "use_distributed_sampler": False,  # the sampler deals the patients out itself
+    }
 
 
 class OwnDraws(pl.Callback):
