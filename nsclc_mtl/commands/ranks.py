@@ -59,6 +59,7 @@ def together(settings: Mapping[str, Any], rows: pd.DataFrame, progress: Progress
 
     on = backend(settings, of)
     context, others, lines = get_context("spawn"), [], []
+    gone: list[str] | None = None  # those that had ended before any was ended from here
     with TemporaryDirectory(prefix="mtl-ranks-") as folder:
         meeting = Path(folder) / "meeting"
         try:
@@ -74,11 +75,17 @@ def together(settings: Mapping[str, Any], rows: pd.DataFrame, progress: Progress
                 if not line.poll():
                     raise EOFError("a rank ended before it was ready")
             with joined(Share(0, of), meeting, on):
-                yield Share(0, of)
+                try:
+                    yield Share(0, of)
+                except BaseException:  # they may wait for a word that does not come, and would be waited for in turn
+                    gone = [process.name for process in others if process.exitcode]
+                    for process in others:
+                        process.kill()
+                    raise
             for process in others:
                 process.join(LEAVE_S)
         except Exception as wrong:
-            gone = [process.name for process in others if process.exitcode]
+            gone = gone if gone is not None else [process.name for process in others if process.exitcode]
             if isinstance(wrong, Fault) or not gone:
                 raise
             raise TryAgain(
