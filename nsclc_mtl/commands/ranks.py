@@ -7,10 +7,12 @@ predicts alone.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import connection, get_context
 from pathlib import Path
@@ -72,7 +74,7 @@ def together(settings: Mapping[str, Any], rows: pd.DataFrame, progress: Progress
                 lines.append(ours)
             for line, process in zip(lines, others, strict=True):
                 connection.wait([line, process.sentinel])
-                if not line.poll():
+                if not line.poll() or line.recv() != "ready":
                     raise EOFError("a rank ended before it was ready")
             with joined(Share(0, of), meeting, on):
                 try:
@@ -88,9 +90,13 @@ def together(settings: Mapping[str, Any], rows: pd.DataFrame, progress: Progress
             gone = gone if gone is not None else [process.name for process in others if process.exitcode]
             if isinstance(wrong, Fault) or not gone:
                 raise
+            for line in lines:
+                with suppress(EOFError):
+                    if line.poll():
+                        logging.getLogger(__name__).error(line.recv())
             raise TryAgain(
                 f"{gone[0]} of the {of} processes of fold {int(rows['fold'].iloc[0])} ended while it trained (was the "
-                f"memory full?): repeat the command with name={progress.folder.parent.name} --resume"
+                f"memory full? see log.txt): repeat the command with name={progress.folder.parent.name} --resume"
             ) from wrong
         finally:
             for process in others:
@@ -147,3 +153,7 @@ def follow(
             train_members(settings, manifest, rows, progress, share)
     except Fault as fault:  # rank 0 has it too, and tells it
         sys.exit(fault.exit_code)
+    except Exception:  # mostly that rank 0 is gone; its own fault is for log.txt, which rank 0 writes
+        with suppress(OSError):
+            line.send(traceback.format_exc())
+        sys.exit(1)
