@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -19,6 +20,8 @@ from nsclc_mtl.records import Batch, Embedding, Target
 from nsclc_mtl.tasks.balance import Balance
 from nsclc_mtl.tasks.gradients import norms_and_cosines
 from nsclc_mtl.tasks.task import Task
+from nsclc_mtl.training.ranks import summed
+from nsclc_mtl.training.score import joined, scores
 
 
 class Learner(pl.LightningModule):
@@ -57,6 +60,7 @@ class Learner(pl.LightningModule):
         self.optimizer, self.warmup = optimizer, warmup
         self.gradient_curves = gradient_curves
         self._sums: dict[str, dict[str, tuple[Any, int]]] = {}
+        self._said: list[tuple[dict[str, Tensor], Mapping[str, Target]]] = []  # of the validation part, batch by batch
 
     def each_task(self) -> list[tuple[str, Task]]:
         """The tasks by name, in the order of their dependencies."""
@@ -66,23 +70,31 @@ class Learner(pl.LightningModule):
         """What each encoder says of the batch."""
         seen: dict[str, Embedding] = {name: encode(batch.inputs[name]) for name, encode in self.encoders.items()}
         if self.skip is not None:
-            for name, embedding in seen.items():
-                embedding.linear = self.skip(name, batch.inputs[name], batch.patients)
+            with self._exactly():
+                for name, embedding in seen.items():
+                    embedding.linear = self.skip(name, batch.inputs[name], batch.patients)
         return seen
+
+    def _exactly(self) -> AbstractContextManager[Any]:
+        """Without mixed precision: a score of eight bits has ties, and a sum of logarithms loses its digits in them."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def decide(
         self, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Raw outputs of every task from embeddings, and the fusion's own losses."""
         views, losses = self.fusion(seen, present=present)
+        mixed = torch.is_autocast_enabled(self.device.type)
         out: dict[str, Tensor] = {}
         earlier: dict[str, Tensor] = {}
-        for name, task in self.each_task():  # in the order of their dependencies
-            out[name] = task.head(views[name], earlier)  # a cascade head reads earlier predictions; others ignore them
-            if self.skip is not None:
-                out[name] = task.moved(out[name], self.skip.joined(name, seen, present))
-            if task.spec.classes:
-                earlier[name] = torch.stack(list(task.predict(out[name]).values()), dim=1)
+        with self._exactly():
+            for name, task in self.each_task():  # in the order of their dependencies
+                view = views[name].float() if mixed else views[name]
+                out[name] = task.head(view, earlier)  # a cascade head reads earlier predictions; others ignore them
+                if self.skip is not None:
+                    out[name] = task.moved(out[name], self.skip.joined(name, seen, present))
+                if task.spec.classes:
+                    earlier[name] = torch.stack(list(task.predict(out[name]).values()), dim=1)
         return out, losses
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -138,7 +150,10 @@ class Learner(pl.LightningModule):
 
         With `curves` also what the tasks' gradients say of each other.
         """
-        losses = {name: task.loss(out[name], targets[name]) for name, task in self.each_task()}
+        with self._exactly():
+            losses = {name: task.loss(out[name], targets[name]) for name, task in self.each_task()}
+        if part == "validation":
+            self._said.append(({name: raw.detach() for name, raw in out.items()}, targets))
         known = {name: int(targets[name].known.sum()) for name in losses}
         # a task that nobody here has a label of takes no part: its zero would teach learned weights that it is easy
         told_of = {name: loss for name, loss in losses.items() if known[name]}
@@ -165,6 +180,8 @@ class Learner(pl.LightningModule):
         Each is the mean over the patients whose label is known; a task without one is not logged.
         """
         kept = self._sums.pop(part, {})
+        if part == "train":  # every process has seen patients of its own; each validates the whole part
+            kept = summed(kept)
         means = {f"{part}/{name}": total / patients for name, (total, patients) in kept.items() if patients}
         self.log_dict(means, batch_size=1)
         return means
@@ -175,8 +192,18 @@ class Learner(pl.LightningModule):
         self.balance.epoch_ended({name: means[f"train/{name}"] for name in self.tasks if f"train/{name}" in means})
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the epoch's validation losses."""
+        """Logs the epoch's validation losses, the main metric of every task that has one, and their mean."""
         self._log_means("validation")
+        said, self._said = self._said, []
+        if not said:
+            return
+        tasks = dict(self.each_task())
+        raw = {name: torch.cat([out[name] for out, _ in said]) for name in tasks}
+        mean, each = scores(tasks, raw, {name: joined([targets[name] for _, targets in said]) for name in tasks})
+        told = {f"validation/score/{name}": float(score) for name, score in each.items() if score.known}
+        if mean is not None:
+            told["validation/score"] = mean
+        self.log_dict(told, batch_size=1)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The balanced loss of the batch."""

@@ -185,3 +185,20 @@ def test_the_learning_rate_rises_and_falls() -> None:
     decay = {g["weight_decay"]: [p.ndim for p in g["params"]] for g in told["optimizer"].param_groups}
     assert set(decay) == {0.0, 0.5}
     assert max(decay[0.0]) <= 1 < min(decay[0.5])
+
+
+def test_in_mixed_precision_scores_and_losses_stay_single() -> None:
+    """Concordance counts ties as half: in eight bits a risk has many."""
+    made, whole = learner().train(), batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made.embed(whole)["rna"].vector.dtype == torch.bfloat16  # the rest is fast
+        torch.manual_seed(1)
+        out, _ = made(whole)
+        torch.manual_seed(1)
+        loss = made._losses(whole, "train")
+    assert {name: raw.dtype for name, raw in out.items()} == dict.fromkeys(out, torch.float32)
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in made.parameters() if p.grad is not None)
+    torch.manual_seed(1)
+    torch.testing.assert_close(made._losses(whole, "train"), loss.detach(), rtol=0.02, atol=0.02)

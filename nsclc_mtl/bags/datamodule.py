@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.dataset import Patient, PatientDataset, pack
 from nsclc_mtl.bags.fitted import Fitted, fit
 from nsclc_mtl.bags.passes import Pass, Passes
-from nsclc_mtl.records import Bag, Batch, Manifest, Series
+from nsclc_mtl.records import Bag, Batch, Manifest, Series, UsageFault
 
 MOST_BYTES = 1_000_000_000  # of tile features in a batch of whole bags
 
@@ -68,11 +69,41 @@ class InRoom(Sampler[list[int]]):
         return self.made
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which share of every batch a process trains on: number `rank` of `of`; alone it trains on all."""
+
+    rank: int = 0
+    of: int = 1
+
+
+class Shared(Sampler[int]):
+    """A process's share of every batch of `batch_size` patients of a sampler, in its order.
+
+    All processes draw the same order and take equal shares, so that together they see the batches of one process. Of a
+    last batch whose patients cannot be dealt equally, at most `of - 1` are left out.
+    """
+
+    def __init__(self, whole: Sampler[int], batch_size: int, share: Share) -> None:
+        self.whole, self.batch_size, self.share = whole, batch_size, share
+
+    def __len__(self) -> int:
+        return len(self.whole) // self.share.of  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(self.whole)
+        for start in range(0, len(order), self.batch_size):
+            each = len(order[start : start + self.batch_size]) // self.share.of
+            first = start + each * self.share.rank
+            yield from order[first : first + each]
+
+
 class FoldData(pl.LightningDataModule):
     """Training and validation loaders of one fold. The test part is not reachable from here: see `loader`.
 
     `epoch` is the one that a fit begins with: 0, or where a checkpoint was taken. With `exact` the training loader
-    gives whole passes, from each of which the gradient of all training patients is made.
+    gives whole passes, from each of which the gradient of all training patients is made. Of several processes each
+    trains on its `share` of every batch. Raises UsageFault where `batch_size` cannot be dealt to them.
     """
 
     def __init__(
@@ -86,9 +117,14 @@ class FoldData(pl.LightningDataModule):
         max_tiles: int | None = None,
         seed: int = 0,
         exact: bool = False,
+        share: Share | None = None,
     ) -> None:
         super().__init__()
-        self.exact = exact
+        self.exact, self.share = exact, share or Share()
+        if batch_size % self.share.of:
+            raise UsageFault(
+                f"optim.batch_size={batch_size} cannot be dealt to trainer.devices={self.share.of} equally"
+            )
         self.manifest, self.cache = manifest, cache or BagCache()
         self.parts = {part: list(rows["patient_id"]) for part, rows in split.groupby("part") if part != "test"}
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
@@ -113,10 +149,11 @@ class FoldData(pl.LightningDataModule):
         return self._train_batches(self.epoch, drop_last=ragged)
 
     def _train_batches(self, epoch: int, drop_last: bool = False) -> DataLoader[Patient]:
+        order: Sampler[int] = Shuffled(self.train_set, self.seed, epoch)
         return DataLoader(
             self.train_set,
-            self.batch_size,
-            sampler=Shuffled(self.train_set, self.seed, epoch),
+            self.batch_size // self.share.of,
+            sampler=order if self.share.of == 1 else Shared(order, self.batch_size, self.share),
             drop_last=drop_last,
             collate_fn=partial(pack, fitted=self.fitted),
         )

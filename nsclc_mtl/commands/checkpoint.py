@@ -1,16 +1,18 @@
 """Checkpoints of a fit: written whole or not at all, read back before they count, and enough to go on exactly.
 
 Lightning keeps weights, optimiser, schedule, counters and the state of its callbacks. What it leaves out is added here:
-the generators of random numbers, and the lines of the CSV log. Taken between two epochs, such a checkpoint gives on one
-processor the weights of a fit that was never interrupted, bit by bit.
+the generators of random numbers of every process, and the lines of the CSV log. Taken between two epochs, such a
+checkpoint gives on one processor the weights of a fit that was never interrupted, bit by bit.
 """
 
 from __future__ import annotations
 
 import copy
 import csv
+import hashlib
 import io
 import random
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,7 +27,10 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from nsclc_mtl.commands.resume import Progress
 from nsclc_mtl.commands.sealed import written
+from nsclc_mtl.config import build
 from nsclc_mtl.records import Fault, IntegrityFault, TryAgain
+from nsclc_mtl.training.logs import MLflow, TensorBoard
+from nsclc_mtl.training.ranks import gathered
 
 OURS = "mtl"  # what is added to Lightning's checkpoint lies under this key
 
@@ -74,6 +79,18 @@ def read(path: Path) -> dict[str, Any]:
         raise IntegrityFault(
             f"the checkpoint '{path.parent.name}/{path.name}' does not load: it was changed, or is of another version"
         ) from error
+
+
+def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of the weights and buffers of a model, in the order of the names.
+
+    The same seed on the same machine gives the same; the checkpoint's own digest tells of its time and place as well.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Resumable(pl.Callback):
@@ -131,16 +148,18 @@ class Resumable(pl.Callback):
             epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
             for count in (epochs["current"], epochs["total"]):
                 count["ready"] = count["completed"]  # the epoch that is about to start has not
-            checkpoint[OURS] = {"random": random_state(), "logs": [_position(logger) for logger in trainer.loggers]}
+            logs = [_position(logger) for logger in trainer.loggers]
+            checkpoint[OURS] = {"random": gathered(random_state()), "logs": logs}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Takes up the logs and, since nothing draws between here and the epoch's loader, the random numbers."""
         self._begun = int(checkpoint["epoch"])
-        for logger, log in zip(trainer.loggers, checkpoint[OURS]["logs"], strict=True):
-            _take_up(logger, log["lines"])
-        set_random_state(checkpoint[OURS]["random"])
+        if trainer.is_global_zero:  # the others have no logs
+            for logger, log in zip(trainer.loggers, checkpoint[OURS]["logs"], strict=True):
+                _take_up(logger, log)
+        set_random_state(checkpoint[OURS]["random"][trainer.global_rank])
 
 
 def _apart(part: Any) -> Any:
@@ -180,25 +199,41 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def _position(logger: Any) -> dict[str, Any]:
-    """Where a log is: the number of its folder and, of a CSV log, its lines so far; others only ever append."""
-    at: dict[str, Any] = {"version": None, "lines": ""}
+    """Where a log is: its folder or run, the lines of a CSV log so far, the size of TensorBoard's file.
+
+    Others only ever append.
+    """
+    at: dict[str, Any] = {"version": None, "lines": "", "size": 0}
     if isinstance(logger, (CSVLogger, TensorBoardLogger)) and isinstance(logger.version, int):
         at["version"] = logger.version
     if isinstance(logger, CSVLogger):
         logger.save()
         file = Path(logger.experiment.metrics_file_path)
         at["lines"] = file.read_text() if file.is_file() else ""
+    if isinstance(logger, TensorBoard):
+        at["size"] = logger.size()
+    if isinstance(logger, MLflow):
+        at["version"] = logger.run_id
     return at
 
 
-def _take_up(logger: Any, lines: str) -> None:
+def _take_up(logger: Any, at: Mapping[str, Any]) -> None:
     """Puts lines back in front of those that will come; what was logged after the checkpoint is logged again."""
+    if isinstance(logger, TensorBoard):
+        logger.cut(at["size"])
     if isinstance(logger, CSVLogger):
-        rows = csv.DictReader(io.StringIO(lines))
+        rows = csv.DictReader(io.StringIO(at["lines"]))
         logger.experiment.metrics_keys = list(rows.fieldnames or [])
         logger.experiment.metrics = list(rows)
 
 
-def log_versions(path: Path | None) -> list[int | None]:
-    """The numbers of the folders `version_<k>` of the logs that go on from a checkpoint; none without one."""
-    return [] if path is None else [log["version"] for log in read(path)[OURS]["logs"]]
+def loggers(settings: Mapping[str, Any], folder: Path, point: Path | None) -> list[Any]:
+    """The loggers of a member in its log folder; they go on where those of the checkpoint `point` were, if any."""
+    if point is None:
+        shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed in its first epoch
+    nodes = list((settings.get("logger") or {}).values())
+    versions = [None] * len(nodes) if point is None else [log["version"] for log in read(point)[OURS]["logs"]]
+    return [
+        build(node, save_dir=str(folder), name="", **({} if version is None else {"version": version}))
+        for node, version in zip(nodes, versions, strict=True)
+    ]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands import ranks
 from nsclc_mtl.records import Manifest, TaskSpec, event_column
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nsclc_mtl.bags.datamodule import FoldData
+    from nsclc_mtl.bags.datamodule import FoldData, Share
     from nsclc_mtl.commands.resume import Progress
     from nsclc_mtl.learner import Learner
 
@@ -29,13 +29,16 @@ def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
     import pandas as pd
 
     splits = pd.read_csv(path / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
-    with _threads(settings["folds"]["threads"], splits["fold"].nunique()):
+    with _threads(settings["folds"]["threads"], splits["fold"].nunique() * ranks.processes(settings)):
         _train_fold(settings, splits[splits["fold"] == fold], path / f"fold{fold}")
 
 
 @contextmanager
 def _threads(wanted: int | None, folds: int) -> Iterator[None]:
-    """So many threads, whatever number of folds is trained at a time: another number adds up in another order."""
+    """So many threads, whatever number of folds is trained at a time: another number adds up in another order.
+
+    `folds` counts the processes of each fold too.
+    """
     import torch
 
     before = torch.get_num_threads()
@@ -49,12 +52,14 @@ def _threads(wanted: int | None, folds: int) -> Iterator[None]:
 def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -> None:
     import pandas as pd
 
-    from nsclc_mtl.commands import assemble, confidence, resume, sealed, weights
+    from nsclc_mtl.commands import assemble, checkpoint, confidence, resume, sealed, weights
     from nsclc_mtl.commands.cohort import open_cohort
 
     fold, manifest = int(rows["fold"].iloc[0]), open_cohort(settings)
     made_from = resume.account(settings, manifest, rows)
-    members, data = train_members(settings, manifest, rows, resume.begin(folder, made_from))
+    progress = resume.begin(folder, made_from)
+    with ranks.together(settings, rows, progress) as share:
+        members, data = train_members(settings, manifest, rows, progress, share)
     if set_aside := data.parts.get("calibration"):
         data.fitted.trust = confidence.fit(
             predict(members, manifest, set_aside, data), manifest, float(settings["trust"]["miss"])
@@ -79,22 +84,27 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -
         table = spoiled(members, manifest, held["test"], data, fold, settings)
         with sealed.written(folder / "audit.parquet") as aside:
             table.to_parquet(aside, index=False)
-    resume.finish(folder, made_from)
+    digests = {f"model{n}.ckpt": checkpoint.weights_sha256(member.state_dict()) for n, member in enumerate(members)}
+    resume.finish(folder, made_from, digests)
 
 
 def train_members(
-    settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, progress: Progress
+    settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, progress: Progress, share: Share | None = None
 ) -> tuple[list[Learner], FoldData]:
-    """The trained members of a fold's ensemble (same data, other seeds) and the data they were trained on."""
+    """The trained members of a fold's ensemble (same data, other seeds) and the data they were trained on.
+
+    Of several processes that train the fold, each does all of this on its share; rank 0 alone writes.
+    """
     import pytorch_lightning as pl
 
     from nsclc_mtl.bags.cache import BagCache
-    from nsclc_mtl.bags.datamodule import FoldData
+    from nsclc_mtl.bags.datamodule import FoldData, Share
     from nsclc_mtl.commands import assemble, checkpoint, skip
 
     fold, seed = int(rows["fold"].iloc[0]), int(settings["seed"])
     chosen = assemble.options(settings, manifest)
     most = min((c["max_tiles"] for c in chosen.values() if c.get("max_tiles")), default=None)
+    share = share or Share()
     data = FoldData(
         manifest,
         rows,
@@ -104,6 +114,7 @@ def train_members(
         max_tiles=most,
         seed=seed,
         exact=assemble.whole_passes(settings),
+        share=share,
     )
     data.fitted.tasks = assemble.fit_tasks(settings, manifest, data.parts["train"])
     line = skip.fit(settings, manifest, data)
@@ -120,41 +131,46 @@ def train_members(
                 learner.load_state_dict(checkpoint.read(path)["state_dict"])
                 members.append(learner.eval())
                 continue
-            trainer = _trainer(settings, progress, member, steps_an_epoch=len(data.train_dataloader()))
+            trainer = _trainer(settings, progress, member, share, batches=len(data.train_dataloader()))
             trainer.fit(learner, datamodule=data, ckpt_path=progress.point, weights_only=True)
         learner.eval()
         _baselines(learner, manifest, data)
-        trainer.save_checkpoint(path)
-        progress.trained(path)
+        trainer.save_checkpoint(path)  # all processes come together here
+        if share.rank:
+            progress.point = None
+        else:
+            progress.trained(path)
         members.append(learner)
     return members, data
 
 
-def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, steps_an_epoch: int) -> Any:
+def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share: Share, batches: int) -> Any:
     from nsclc_mtl.commands import checkpoint, device
     from nsclc_mtl.config import build
+    from nsclc_mtl.training.ranks import Known, OwnDraws, data_parallel
 
-    folder, point = progress.folder / f"log{member}", progress.point
-    if point is None:
-        shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed in its first epoch
-    nodes = list((settings.get("logger") or {}).values())
-    versions = checkpoint.log_versions(point) or [None] * len(nodes)
-    loggers = [
-        build(node, save_dir=str(folder), name="", **({} if version is None else {"version": version}))
-        for node, version in zip(nodes, versions, strict=True)
-    ]
+    folder, point, chosen = progress.folder / f"log{member}", progress.point, settings["trainer"]
+    loggers = [] if share.rank else checkpoint.loggers(settings, folder, point)
     callbacks = [build(node) for node in (settings.get("callbacks") or {}).values()]
     accelerator, devices = device.lightning(settings["device"])
-    epochs = max(settings["trainer"]["max_epochs"], math.ceil(settings["optim"]["min_steps"] / steps_an_epoch))
+    steps = max(1, math.ceil(batches / (chosen.get("accumulate_grad_batches") or 1)))  # of the optimiser, an epoch
+    several: dict[str, Any] = {"devices": devices}
+    if share.of > 1:
+        several = data_parallel(share, ranks.backend(settings, share.of))
+        callbacks.append(OwnDraws())
     return build(
-        {**settings["trainer"], "max_epochs": epochs},
+        {
+            **{key: value for key, value in chosen.items() if key not in ("strategy", "devices")},
+            "max_epochs": max(chosen["max_epochs"], math.ceil(settings["optim"]["min_steps"] / steps)),
+        },
         accelerator=accelerator,
-        devices=devices,
         precision=settings["precision"],
         logger=loggers or False,
         callbacks=[checkpoint.Resumable(progress, member, settings["checkpoint_s"]), *callbacks],
-        plugins=[*(settings["trainer"].get("plugins") or []), checkpoint.WholeFiles()],
+        # the processes are ours also where there is one: Lightning would look for others in the variables of SLURM
+        plugins=[*(chosen.get("plugins") or []), checkpoint.WholeFiles(), Known(share)],
         default_root_dir=str(folder),
+        **several,
     )
 
 
@@ -268,6 +284,7 @@ class _quiet:
             "does not have many workers",
             "GPU available but not used",
             "Experiment logs directory",
+            "It is recommended to use `self.log",  # what is logged is the same in all processes, or was summed
             "`isinstance\\(treespec",
             "treespec, LeafSpec",
         ):

@@ -209,6 +209,11 @@ def begin() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """From here on the end of the process that has started this one, whatever it was, ends this one."""
     command = multiprocessing.parent_process()
 
     def follow() -> None:

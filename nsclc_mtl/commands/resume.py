@@ -42,8 +42,10 @@ def account(settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame)
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def finish(folder: Path, made_from: Mapping[str, str]) -> None:
+def finish(folder: Path, made_from: Mapping[str, str], weights: Mapping[str, str]) -> None:
     """`finished.json`, the last file of a fold: what it was made from, and the digests of what was predicted.
+
+    `weights` are those of the members, told so that two trainings can be compared.
 
     What the fold could have gone on from is removed.
     """
@@ -52,7 +54,8 @@ def finish(folder: Path, made_from: Mapping[str, str]) -> None:
     made = ("predictions.csv", "audit.parquet", WEIGHTS)
     files = {name: sha256(folder / name) for name in made if (folder / name).is_file()}
     with written(folder / FINISHED) as aside:
-        aside.write_text(json.dumps({"made_from": dict(made_from), "files": files}, indent=1) + "\n")
+        told = {"made_from": dict(made_from), "files": files, "weights": dict(weights)}
+        aside.write_text(json.dumps(told, indent=1) + "\n")
     tidy(folder)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands import ranks
 from nsclc_mtl.commands.device import available
 from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import Manifest, TryAgain, UsageFault
@@ -31,6 +32,8 @@ def body(cfg: DictConfig, run: Run) -> None:
 
     settings = plain(cfg)
     available(settings["device"])
+    if ranks.processes(settings) > 1:  # before torch is there: else it tells every fold that tasks may lack labels
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     manifest = open_cohort(settings)
     made = splitting.split(settings, manifest)
     splitting.sound(settings, manifest, made)

@@ -26,7 +26,7 @@ PACKAGES = ("nsclc_mtl", "torch", "pytorch_lightning", "torchmetrics", "monai", 
 # Our own rooms whose public classes may be named, and those whose functions may be too: other functions write files.
 ROOMS = (
     "encoders", "fusion", "tasks", "bags", "features.backbones", "features.deep", "features.slide_encoders", "slides",
-    "scans", "learner", "trust", "explain", "baselines",
+    "scans", "training", "learner", "trust", "explain", "baselines",
 )  # fmt: skip
 FUNCTIONS = ("encoders", "fusion", "tasks", "features.backbones", "features.deep")
 

@@ -29,6 +29,12 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "folds.workers": (0, math.inf, True),
     "folds.threads": (1, math.inf, True),
     "trainer.max_epochs": (1, math.inf, True),
+    "trainer.devices": (1, math.inf, True),
+    "trainer.accumulate_grad_batches": (1, math.inf, True),
+    "callbacks.early_stopping.patience": (1, math.inf, True),
+    "callbacks.early_stopping.min_delta": (0, math.inf, False),
+    "callbacks.ema.decay": (0, 1, False),
+    "callbacks.swa.begins": (0, 1, False),
     "optim.optimizer.lr": (0, math.inf, False),
     "optim.optimizer.weight_decay": (0, math.inf, False),
     "optim.warmup": (0, 1, False),
@@ -60,12 +66,16 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "cohort.seed": (0, math.inf, True),
 }
 ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr", "slides.tile_um")  # the least value itself is none
-BELOW = ("trust.miss", "alpha", "folds.validation", "folds.calibration")  # nor is the largest
+BELOW = (
+    "trust.miss", "alpha", "folds.validation", "folds.calibration", "callbacks.ema.decay", "callbacks.swa.begins",
+)  # nor is the largest  # fmt: skip
 NULL = ("folds.seed", "folds.threads", "slides.mpp", "slides.sample")  # null means something
 WORDS: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),  # Lightning's
     "cox.mode": ("batch", "exact"),
+    "trainer.strategy": ("auto", "ddp"),
+    "callbacks.early_stopping.watch": ("score", "loss"),
     "cohort.level": ("features", "images"),
     "cohort.missing": ("mcar", "mar", "mnar"),
     "cohort.site": ("none", "shift", "confounded"),
@@ -93,9 +103,16 @@ def _faults(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[
     for key in ("tasks", "modalities"):
         if settings.get(key) == []:
             yield f"{key}=[] leaves nothing: name at least one, or null for all"
+    yield from _shares(values)
     fold = values.get("fold", "all")
     if fold != "all" and not _holds("fold", fold, 0, math.inf, True):
         yield f"fold: the number of a fold or `all` is needed, not {fold!r}"
+
+
+def _shares(values: Mapping[str, Any]) -> Iterator[str]:
+    size, of = values.get("optim.batch_size"), values.get("trainer.devices")
+    if values.get("trainer.strategy") == "ddp" and isinstance(size, int) and isinstance(of, int) and of and size % of:
+        yield f"optim.batch_size={size} cannot be dealt to trainer.devices={of} equally: take a multiple"
 
 
 def _holds(key: str, value: Any, low: float, high: float, whole: bool) -> bool:

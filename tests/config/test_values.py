@@ -38,10 +38,17 @@ def test_the_shipped_values_hold(verb: str) -> None:
         ("precision=foo", "precision='foo' is none of 32-true"),
         ("device=foo", "device='foo' is none of auto, cpu, cuda"),
         ("tasks=[]", "tasks=[] leaves nothing"),
+        ("callbacks=early_stopping callbacks.early_stopping.watch=f1", "is none of score, loss"),
+        ("callbacks=early_stopping callbacks.early_stopping.patience=0", "patience: a whole number from 1 up"),
+        ("callbacks=[early_stopping,ema] callbacks.ema.decay=1", "callbacks.ema.decay: a number from 0 to below 1"),
+        ("callbacks=swa callbacks.swa.begins=1", "callbacks.swa.begins"),
+        ("trainer=ddp optim.batch_size=7", "optim.batch_size=7 cannot be dealt to trainer.devices=2"),
+        ("+trainer.strategy=fsdp", "trainer.strategy='fsdp' is none of auto, ddp"),
+        ("+trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: a whole number from 1 up"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(word: str, sentence: str) -> None:
-    told = faults(compose("train", [word]))
+    told = faults(compose("train", word.split()))
     assert len(told) == 1
     assert sentence in told[0]
 
