@@ -7,9 +7,9 @@ The file `multitask/census_half_a.csv.gz` is half of the training file of UCI's 
 columns as in its names file. Tasks as in the MMoE paper (Ma et al., KDD 2018): income over 50,000 (last column) and
 never married (column 7, counted from 0). These two and the instance weight (column 24) are no inputs. The split is our
 own: the rows in an order drawn with seed 0, of which 2/3 are for training, 1/6 for validation, 1/6 for the test. Rate,
-number of epochs (`--choose`), decay, dropout and the ridge of the regression were chosen on the validation part, for the
-plain sum alone; the other balances take what was found. Intervals: 95 %, the test people drawn again 1,000 times, the same for both models of a
-difference.
+number of epochs (`--choose`), decay, dropout and the ridge of the regression were chosen on the validation part, for
+the plain sum alone; the other balances take what was found. Intervals: 95 %, the test people drawn again 1,000 times,
+the same for both models of a difference.
 """
 
 from __future__ import annotations
@@ -221,9 +221,7 @@ def main() -> int:
         add("single task", [task], Sum)
     for name, balance in BALANCES.items():
         add(f"experts, {name}", list(CLASSES), balance)
-    print(
-        f"logistic regression: C {chosen}; learners: rate {RATE:g}, {EPOCHS} epochs, mean log odds of {words.seeds}\n"
-    )
+    print(f"logistic regression: C {chosen}; learners: rate {RATE:g}, {EPOCHS} epochs, mean of {words.seeds}\n")
 
     test = {task: v[rows["test"]] for task, v in truth.items()}
     draw = np.random.default_rng(1)
