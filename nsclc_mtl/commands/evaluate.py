@@ -144,6 +144,7 @@ def tasks_of(path: Path, manifest: Manifest) -> dict[str, TaskSpec]:
             manifest.tasks[name].columns if name in manifest.tasks else (),
             said.get("endpoint") or "",
             float(said.get("landmark_days") or 0.0),
+            said.get("unit") or "",
         )
         for name, said in trained.items()
     }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def body(cfg: DictConfig, run: Run) -> None:
     """Splits the cohort, trains every fold (or the one asked for) and writes `predictions.csv`."""
     from nsclc_mtl.commands import splitting
-    from nsclc_mtl.commands.assemble import options
+    from nsclc_mtl.commands.assemble import options, sound
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.sites import unknown_sites
     from nsclc_mtl.config import plain
@@ -34,6 +34,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     manifest = open_cohort(settings)
     made = splitting.split(settings, manifest)
     splitting.sound(settings, manifest, made)
+    sound(settings, manifest.tasks)
     splits = made.table
     run.inputs += manifest.inputs
     for note in manifest.notes + unknown_sites(manifest, splits, options(settings, manifest)):
@@ -156,6 +157,7 @@ def describe(manifest: Manifest, folder: Path) -> None:
             "classes": list(spec.classes),
             "endpoint": spec.endpoint,
             "landmark_days": spec.landmark_days,
+            "unit": spec.unit,
             "known": int(manifest.labels[name].notna().all(axis=1).sum()),
             "events": int(manifest.labels[name]["event"].sum()) if spec.kind == "survival" else None,
             "not_applicable": int((~manifest.applicable[name]).sum()) if name in manifest.applicable else 0,

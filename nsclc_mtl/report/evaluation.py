@@ -104,6 +104,10 @@ def _folds(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFra
         if task.kind == "survival":
             known = ours[ours["event"].notna() & ours["time_days"].notna()]
             label, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=float)
+        elif task.kind == "regression":
+            number = pd.to_numeric(ours["target"], errors="coerce")
+            known = ours[number.notna()]
+            label, event = number[number.notna()].to_numpy(dtype=float), np.zeros(len(known))
         else:
             known = ours[ours["target"].isin(task.classes)]
             label = known["target"].map({c: i for i, c in enumerate(task.classes)}).to_numpy(dtype=float)

@@ -101,6 +101,27 @@ class DiscreteHazard(Task):
         happens_at = torch.as_tensor(happens, device=raw.device, dtype=raw.dtype)
         return _pycox().models.loss.nll_logistic_hazard(raw[seen], at[seen], happens_at[seen])
 
+    def recalibrate(self, raw: Tensor, value: np.ndarray, event: np.ndarray) -> None:
+        """Moves the log odds of each bin so that the training patients have as many events in it as the curves say.
+
+        The bins' intercepts are the maximum of the likelihood with the scores as an offset: recalibration in the large
+        (Steyerberg, Clinical Prediction Models, 2019, chapter 15). A bin without an event stays as it is.
+        """
+        cuts = np.concatenate([[0.0], self.edges.cpu().numpy()])
+        number, happens = self.discretise(cuts, value, event)
+        said = raw.detach().cpu().double().numpy()
+        for j in range(said.shape[1]):
+            events = ((number == j + 1) & (happens == 1)).sum()
+            at_risk = said[number >= j + 1, j]
+            if 0 < events < len(at_risk):
+                low, high = -40.0, 40.0
+                for _ in range(60):  # the expected number of events rises with the shift
+                    middle = (low + high) / 2
+                    less = (1 / (1 + np.exp(-np.clip(at_risk + middle, -700, 700)))).sum() < events
+                    low, high = (middle, high) if less else (low, middle)
+                with torch.no_grad():
+                    self.baseline[j] += (low + high) / 2
+
     def survival(self, raw: Tensor, days: Sequence[float]) -> Tensor:
         """S(t) at these days, [patient, day]: never rising; within a bin the hazard is constant."""
         log_s = torch.cat([torch.zeros_like(raw[:, :1]), torch.nn.functional.logsigmoid(-raw).cumsum(1)], dim=1)
