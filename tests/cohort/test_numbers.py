@@ -73,7 +73,7 @@ def test_too_few_values_are_told() -> None:
     splits = k_fold({"ki67": frame}, list(frame.index), folds=2, seed=0)
     enough(manifest(frame), splits, {"train": 5, "test": 5})
     some = frame.where(np.arange(100)[:, None] < 4)
-    with pytest.raises(DataFault, match="different values among the (train|test) patients of fold"):
+    with pytest.raises(DataFault, match=r"different values among the (train|test) patients of fold"):
         enough(manifest(some), splits, {"train": 5, "test": 5})
     alike = frame.mask(frame.notna(), 3.0)
     with pytest.raises(DataFault, match="1 different values among the train patients of fold"):
