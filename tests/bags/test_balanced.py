@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsclc_mtl.bags import balanced
+from nsclc_mtl.bags.datamodule import Shuffled
 from nsclc_mtl.records import DataFault, Manifest, TaskSpec, UsageFault
 
 
@@ -62,3 +63,18 @@ def test_chances_are_the_mean_of_many_epochs() -> None:
         times += np.bincount(balanced.draw(labels, torch.Generator().manual_seed(seed)), minlength=len(labels))
     assert times / 3000 == pytest.approx(balanced.chances(labels), abs=0.08)
     assert balanced.chances(labels).sum() == pytest.approx(len(labels))
+
+
+class _Patients(list[int]):
+    seed = epoch = 0
+
+
+def test_a_fit_that_goes_on_draws_as_one_that_never_stopped() -> None:
+    """The order is that of (seed, epoch) alone; the dataset is told the epoch, for its draws of tiles."""
+    group, data = np.array([0, 0, 0, 0, 1, 1, -1]), _Patients(range(7))
+    whole = Shuffled(data, 3, 0, group)  # type: ignore[arg-type]
+    orders = [list(whole) for _ in range(3)]
+    assert orders[0] != orders[1]
+    assert list(Shuffled(data, 3, 2, group)) == orders[2]  # type: ignore[arg-type]
+    assert (data.seed, data.epoch) == (3, 2)
+    assert list(Shuffled(data, 4, 2, group)) != orders[2]  # type: ignore[arg-type]
