@@ -24,7 +24,7 @@ Millimetres = NewType("Millimetres", float)
 
 Part = Literal["train", "validation", "calibration", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "calibration", "test")
-Kind = Literal["binary", "multiclass", "ordinal", "survival"]
+Kind = Literal["binary", "multiclass", "ordinal", "survival", "regression"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,6 +174,7 @@ class TaskSpec:
     endpoint: str = ""  # for survival: OS, DSS, PFS, ...
     landmark_days: float = 0.0  # for survival: times count from this day after the index date
     causes: tuple[str, ...] = ()  # for survival with competing causes: their names, the one of interest first
+    unit: str = ""  # for regression: that of the number, for the reader
 
     @property
     def scores(self) -> int:
@@ -207,10 +208,10 @@ class Repeated:
 class Manifest:
     """Who has what: patients, their labels, and where the data of each modality lies.
 
-    `labels[task]` has one row a patient, indexed by patient_id (text): column `value` (class number, float, NaN where
-    unknown) for class tasks; columns `event` (1 = happened, 0 = censored, NaN = unknown) and `time_days` for survival.
-    With competing causes `event` is of the first one, the others censored, and a column `cause` has the number of the
-    cause (0 = censored, 1 = the first, ...).
+    `labels[task]` has one row a patient, indexed by patient_id (text): column `value` (class number or, for
+    regression, the number; float, NaN where unknown); for survival the columns `event` (1 = happened, 0 = censored,
+    NaN = unknown) and `time_days`. With competing causes `event` is of the first one, the others censored, and a column
+    `cause` has the number of the cause (0 = censored, 1 = the first, ...).
     `tables[modality]` is indexed by patient_id and holds only the patients who have the modality.
     `bags[modality]` maps patient_id to feature files; `volumes[modality]` to the cached crop. `series[modality]` has a
     row a visit, indexed by (patient_id, days), in the order of time.
@@ -295,7 +296,7 @@ class Target:
     """What a task should have said, for the patients of a batch."""
 
     known: Tensor  # bool [patient]: False where the label is missing
-    value: Tensor  # float [patient]: class number; for survival the time in days; anything where unknown
+    value: Tensor  # float [patient]: class number; the number; for survival the time in days; anything where unknown
     event: Tensor | None = None  # float [patient]: 0 = censored, 1 = happened, or the number of its cause (survival)
 
 

@@ -55,10 +55,15 @@ def test_no_group_is_out_of_reach() -> None:
     assert not set(GROUPS) - reached
 
 
+def kind_of(group: str, option: str) -> str:
+    """The kind that an option is for: `ordinal_corn` is another head for `ordinal`."""
+    return next(kind for kind in sorted(compose("train", []).parts[group], reverse=True) if option.startswith(kind))
+
+
 @pytest.mark.parametrize("group", PARTS)
 def test_every_kind_is_loaded_by_train(group: str) -> None:
     own = {"survival"} if group == "tasks" else set()  # a group of its own, of many heads
-    assert set(compose("train", []).parts[group]) == set(GROUPS[group]) | own
+    assert own | {kind_of(group, option) for option in GROUPS[group]} == set(compose("train", []).parts[group])
 
 
 @pytest.mark.parametrize("head", GROUPS["survival"])
@@ -78,6 +83,15 @@ def test_another_head_takes_over_no_options_of_the_one_before() -> None:
     said = ["parts.tasks.survival._target_=nsclc_mtl.tasks.cox.Cox", "parts.tasks.survival.fit.bins=3"]
     assert "has no argument 'bins'" in check(compose("train", said))[0]  # what was said by hand is told, not dropped
     assert "did you mean 'Cox'?" in check(compose("train", [f"{said[0]}x"]))[0]
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in PARTS for o in GROUPS[g]])
+def test_every_option_of_a_kind_stands_alone(group: str, option: str) -> None:
+    """Picked by its place, it leaves nothing of the default behind."""
+    cfg = compose("train", [f"{group}@parts.{group}.{kind_of(group, option)}={option}"])
+    assert not [fault for fault in check(cfg) if "has no value" not in fault]
+    alone = yaml.safe_load((ROOT / group / f"{option}.yaml").read_text())
+    assert cfg.parts[group][kind_of(group, option)] == alone
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.rglob("*.yaml")), ids=lambda file: file.relative_to(ROOT).as_posix())

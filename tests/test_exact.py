@@ -26,8 +26,9 @@ from nsclc_mtl.keyed import Keyed
 from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import Features, Manifest, ModalitySpec, TaskSpec, UsageFault
 from nsclc_mtl.tasks.balance import Sum, Uncertainty
-from nsclc_mtl.tasks.classes import Multiclass, Ordinal
+from nsclc_mtl.tasks.classes import Multiclass
 from nsclc_mtl.tasks.cox import Cox
+from nsclc_mtl.tasks.ordinal import Ordinal
 from nsclc_mtl.tasks.survival import DiscreteHazard
 from nsclc_mtl.tasks.task import Task
 

@@ -17,8 +17,9 @@ from nsclc_mtl.fusion.experts import Experts
 from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import Bag, Batch, Target, TaskSpec
 from nsclc_mtl.tasks.balance import Sum, Uncertainty
-from nsclc_mtl.tasks.classes import Binary, Ordinal
+from nsclc_mtl.tasks.classes import Binary
 from nsclc_mtl.tasks.cox import Cox
+from nsclc_mtl.tasks.ordinal import Ordinal
 from nsclc_mtl.tasks.survival import DiscreteHazard
 from nsclc_mtl.tasks.task import Task
 

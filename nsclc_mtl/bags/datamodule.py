@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from nsclc_mtl.bags import balanced
 from nsclc_mtl.bags.augment import wanted
 from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.dataset import Patient, PatientDataset, pack
@@ -27,10 +29,11 @@ class Shuffled(Sampler[int]):
     """Patients in an order that depends on (seed, epoch) alone; tells the dataset the epoch, for its draws of tiles.
 
     Each pass is the next epoch, beginning with `epoch`: a loader is made once a fit, so that nobody else could tell.
+    With `groups` (a number a patient, -1 = none) patients are drawn so that every group comes alike often.
     """
 
-    def __init__(self, data: PatientDataset, seed: int, epoch: int = 0) -> None:
-        self.data, self.seed, self.epoch = data, seed, epoch
+    def __init__(self, data: PatientDataset, seed: int, epoch: int = 0, groups: np.ndarray | None = None) -> None:
+        self.data, self.seed, self.epoch, self.groups = data, seed, epoch, groups
 
     def __len__(self) -> int:
         return len(self.data)
@@ -39,6 +42,8 @@ class Shuffled(Sampler[int]):
         self.data.seed, self.data.epoch = self.seed, self.epoch
         order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         self.epoch += 1
+        if self.groups is not None:
+            return iter(balanced.draw(self.groups, order))
         return iter(torch.randperm(len(self.data), generator=order).tolist())
 
 
@@ -103,7 +108,8 @@ class FoldData(pl.LightningDataModule):
 
     `epoch` is the one that a fit begins with: 0, or where a checkpoint was taken. With `exact` the training loader
     gives whole passes, from each of which the gradient of all training patients is made. Of several processes each
-    trains on its `share` of every batch. Raises UsageFault where `batch_size` cannot be dealt to them.
+    trains on its `share` of every batch. `balanced_by` is the task whose classes (or events) an epoch shows alike
+    often. Raises UsageFault where `batch_size` cannot be dealt to the processes.
     """
 
     def __init__(
@@ -118,6 +124,7 @@ class FoldData(pl.LightningDataModule):
         seed: int = 0,
         exact: bool = False,
         share: Share | None = None,
+        balanced_by: str | None = None,
     ) -> None:
         super().__init__()
         self.exact, self.share = exact, share or Share()
@@ -128,6 +135,7 @@ class FoldData(pl.LightningDataModule):
         self.manifest, self.cache = manifest, cache or BagCache()
         self.parts = {part: list(rows["patient_id"]) for part, rows in split.groupby("part") if part != "test"}
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.groups = balanced.groups(manifest, balanced_by, self.parts["train"]) if balanced_by else None
         self.fitted = fit(manifest, self.parts["train"], self.cache, options or {})
         self.train_set = PatientDataset(
             manifest,
@@ -149,7 +157,7 @@ class FoldData(pl.LightningDataModule):
         return self._train_batches(self.epoch, drop_last=ragged)
 
     def _train_batches(self, epoch: int, drop_last: bool = False) -> DataLoader[Patient]:
-        order: Sampler[int] = Shuffled(self.train_set, self.seed, epoch)
+        order: Sampler[int] = Shuffled(self.train_set, self.seed, epoch, self.groups)
         return DataLoader(
             self.train_set,
             self.batch_size // self.share.of,

@@ -1,4 +1,4 @@
-"""Elastic-net Cox, proportional odds and logistic: few columns of many, by proximal Newton on a working set.
+"""Elastic-net Cox, proportional odds, logistic and linear models: few columns of many, by proximal Newton steps.
 
 Maximised is log likelihood / n - lambda (ratio |beta|_1 + (1 - ratio) / 2 |beta|^2), cut-offs not penalised (Friedman,
 Hastie and Tibshirani, J Stat Softw 2010; Simon et al., J Stat Softw 2011; Efron's ties instead of Breslow's).
@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood
+from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood, NumberLikelihood
 from nsclc_mtl.baselines.model import Block, Outcome, Said, Space
 from nsclc_mtl.records import UsageFault
 
 _NEWTON = 40
 _SWEEPS = 200
 _ROUGH, _EXACT = 1e-5, 1e-10  # relative change of the objective at which a fit ends: in the search, and at last
+
+
+Likelihood = CoxLikelihood | GradesLikelihood | NumberLikelihood
 
 
 class ElasticNet:
@@ -79,7 +82,7 @@ class NetPath:
 
 
 def elastic_net(
-    likelihood: CoxLikelihood | GradesLikelihood,
+    likelihood: Likelihood,
     start: np.ndarray,
     penalty: float,
     ratio: float,
@@ -154,9 +157,11 @@ def _one_each(outcome: Outcome) -> list[Outcome]:
     return [Outcome((outcome.y == k).astype(int), outcome.event, 2, True) for k in range(outcome.classes)]
 
 
-def _likelihood(z: np.ndarray, outcome: Outcome) -> CoxLikelihood | GradesLikelihood:
+def _likelihood(z: np.ndarray, outcome: Outcome) -> Likelihood:
     if outcome.survival:
         return CoxLikelihood(z, outcome.y, outcome.event)
+    if outcome.number:
+        return NumberLikelihood(z, outcome.y)
     return GradesLikelihood(z, outcome.y, outcome.classes)
 
 
@@ -166,10 +171,12 @@ def _null_slope(z: np.ndarray, outcome: Outcome) -> float:
     return float(np.abs(likelihood.slopes(likelihood.start())).max(initial=0.0) / max(len(z), 1))
 
 
-def _said(each: Sequence[CoxLikelihood | GradesLikelihood], at: Sequence[np.ndarray]) -> Said:
+def _said(each: Sequence[Likelihood], at: Sequence[np.ndarray]) -> Said:
     first, kept = each[0], [b.copy() for b in at]
     if isinstance(first, CoxLikelihood):
         return lambda other: np.asarray(other @ kept[0])
+    if isinstance(first, NumberLikelihood):
+        return lambda other: first.number(kept[0], other)
     if len(kept) == 1:
         return lambda other: first.proba(kept[0], other)
 

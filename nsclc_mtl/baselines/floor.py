@@ -123,6 +123,8 @@ def _predict(
     event = label["event"].to_numpy(dtype=float) if survival else np.zeros(len(y))
     known = np.flatnonzero(~(np.isnan(y) | np.isnan(event)))
     y, event = y[known], event[known]
+    if task.kind == "regression":
+        return _predict_number(model, spaces, y, known, rng)
     names = ["risk"] + [f"surv:{d:g}" for d in days or ()] if survival else [f"p:{c}" for c in task.classes]
     counts = np.unique(event[event == 1] if survival else y, return_counts=True)[1]
     if len(counts) < (1 if survival else 2) or counts.min() < _FEWEST:
@@ -143,6 +145,20 @@ def _predict(
     return dict(zip(names, proba.T, strict=True)), path.alone(step)
 
 
+def _predict_number(
+    model: Model, spaces: list[Space], y: np.ndarray, known: np.ndarray, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], float]:
+    """`value` of the test patients and what joining goes by; NaN where the known numbers allow no fit."""
+    if len(y) < 2 * model.inner or np.ptp(y) == 0:
+        return {"value": np.full(len(spaces[0].test), np.nan)}, np.nan
+    order = rng.permutation(len(y))  # ties are dealt by chance
+    inner = np.empty(len(y), int)
+    inner[order] = inner_folds(np.argsort(np.argsort(y[order], kind="stable"), kind="stable"), model.inner, rng)
+    outcome = Outcome(y, np.zeros(len(y)), 0, True, number=True)
+    space, path, step = choose(model, spaces, known, outcome, inner)
+    return {"value": path.fit(space.train[known], outcome, step)(space.test)}, path.alone(step)
+
+
 def _stage_table(label: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
     """The stage as a number and as a level, so that a linear model may use it either way."""
     known = label["value"].dropna()
@@ -158,7 +174,8 @@ def _long(
     if task.kind == "survival":
         frame["target"], frame["event"], frame["time_days"] = "", own["event"].to_numpy(), own["time_days"].to_numpy()
     else:
-        frame["target"] = ["" if pd.isna(v) else task.classes[int(v)] for v in own["value"]]
+        word = (lambda v: f"{v:.10g}") if task.kind == "regression" else (lambda v: task.classes[int(v)])
+        frame["target"] = ["" if pd.isna(v) else word(v) for v in own["value"]]
         frame["event"], frame["time_days"] = np.nan, np.nan
     rows = [frame.assign(output=name, value=value) for name, value in outputs.items()]
     return pd.concat(rows, ignore_index=True).assign(model=model, task=task.name, fold=fold, part="test")

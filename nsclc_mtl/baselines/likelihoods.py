@@ -1,4 +1,4 @@
-"""What the floors maximise: Cox's partial likelihood (Efron's ties) and proportional odds, with their derivatives."""
+"""What the floors maximise, with derivatives: Cox's partial likelihood, proportional odds, normal errors."""
 
 from __future__ import annotations
 
@@ -162,6 +162,54 @@ class GradesLikelihood:
         above = _sigma((z @ parameters[cuts:])[:, None] - parameters[:cuts])
         edges = np.concatenate([np.ones((len(z), 1)), above, np.zeros((len(z), 1))], axis=1)
         return np.asarray(np.maximum(edges[:, :-1] - edges[:, 1:], 0))
+
+
+class NumberLikelihood:
+    """Log likelihood of a linear model with normal errors, of y on its own scale: mean 0 and deviation 1.
+
+    Parameters: the intercept (not penalised), then beta. The variance of the errors is held at 1, that of y, so that a
+    penalty means the same for every outcome and the likelihood goes by the squared error.
+    """
+
+    def __init__(self, z: np.ndarray, y: np.ndarray) -> None:
+        self.z, self.mean = z, float(np.mean(y)) if len(y) else 0.0
+        spread = float(np.std(y)) if len(y) else 0.0
+        self.sd = spread if spread > 0 else 1.0
+        self.y = (y - self.mean) / self.sd
+
+    def start(self) -> np.ndarray:
+        """The mean, no slope."""
+        return np.zeros(1 + self.z.shape[1])
+
+    def columns(self, some: np.ndarray) -> Self:
+        """The same patients with some of the columns."""
+        made = copy(self)
+        made.z = self.z[:, some]
+        return made
+
+    def slopes(self, parameters: np.ndarray) -> np.ndarray:
+        """The gradient of beta alone, of all columns."""
+        return np.asarray(self.z.T @ self._left(parameters))
+
+    def value(self, parameters: np.ndarray) -> float:
+        """The log likelihood alone, without its constant."""
+        return -float((self._left(parameters) ** 2).sum()) / 2
+
+    def _left(self, parameters: np.ndarray) -> np.ndarray:
+        return np.asarray(self.y - parameters[0] - self.z @ parameters[1:])
+
+    def __call__(self, parameters: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value, gradient and negative Hessian at (intercept, beta)."""
+        left = self._left(parameters)
+        gradient = np.r_[left.sum(), self.z.T @ left]
+        curvature = np.empty((len(parameters), len(parameters)))
+        curvature[0, 0], curvature[1:, 1:] = len(left), self.z.T @ self.z
+        curvature[0, 1:] = curvature[1:, 0] = self.z.sum(axis=0)
+        return -float((left**2).sum()) / 2, gradient, curvature
+
+    def number(self, parameters: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Expected outcome of other patients, in its unit. [patient]."""
+        return np.asarray((parameters[0] + z @ parameters[1:]) * self.sd + self.mean)
 
 
 def baseline_hazard(risk: np.ndarray, time: np.ndarray, event: np.ndarray, when: np.ndarray) -> np.ndarray:

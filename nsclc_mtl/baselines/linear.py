@@ -50,7 +50,8 @@ def fit_weights(
         columns.append((rows, unit))
     out = {name: np.zeros((len(apart) + 1, block.shape[1] + 1, classes)) for name, block in blocks.items()}
     counted = int(outcome.event.sum()) if outcome.survival else len(outcome.y)
-    if counted < FEWEST or (not outcome.survival and outcome.classes < 2):
+    sorted_into = not outcome.survival and not outcome.number  # classes
+    if counted < FEWEST or (sorted_into and outcome.classes < 2) or (outcome.number and np.ptp(outcome.y) == 0):
         return out
     inner = inner_folds(outcome.event if outcome.survival else outcome.y, ridge.inner, np.random.default_rng(seed))
     alone = []
@@ -62,7 +63,7 @@ def fit_weights(
     for model, without in enumerate([*apart, np.zeros(len(apart[0]) if apart else 0, bool)]):
         keep = ~without[known] if len(without) else np.ones(len(known), bool)
         ours, there = outcome.of(keep)
-        if (outcome.survival and not ours.event.any()) or (not outcome.survival and len(there) < 2):
+        if (outcome.survival and not ours.event.any()) or (sorted_into and len(there) < 2):
             continue
         slope = path.slope(space.train[known[keep]], ours, step)  # [axis, output]
         weights = np.zeros((width, classes))

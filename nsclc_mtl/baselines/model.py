@@ -11,22 +11,24 @@ import numpy as np
 Block = tuple[np.ndarray, np.ndarray]
 """One table as numbers: training patients [patient, column] and test patients [patient, column]."""
 Said = Callable[[np.ndarray], np.ndarray]
-"""From inputs [patient, axis] to risks [patient], or to probabilities [patient, class] of the classes that occur."""
+"""From inputs [patient, axis] to risks or numbers [patient], or to probabilities [patient, class] of the classes that
+occur."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The known outcome of some patients."""
 
-    y: np.ndarray  # time in days, or class numbers 0..classes-1, every one of which occurs
+    y: np.ndarray  # time in days, a number, or class numbers 0..classes-1, every one of which occurs
     event: np.ndarray  # 1 / 0 for survival
-    classes: int  # 0 for survival
+    classes: int  # 0 for survival and numbers
     ordered: bool  # ordinal or binary: proportional odds
+    number: bool = False  # a number: linear regression
 
     @property
     def survival(self) -> bool:
         """Whether it is a time with an event."""
-        return self.classes == 0
+        return self.classes == 0 and not self.number
 
     @property
     def nominal(self) -> bool:
@@ -35,8 +37,8 @@ class Outcome:
 
     def of(self, rows: np.ndarray) -> tuple[Outcome, np.ndarray]:
         """The outcome of some of the patients (bool [patient]), and which classes occur among them."""
-        if self.survival:
-            return Outcome(self.y[rows], self.event[rows], 0, self.ordered), np.zeros(0, dtype=int)
+        if self.survival or self.number:
+            return Outcome(self.y[rows], self.event[rows], 0, self.ordered, self.number), np.zeros(0, dtype=int)
         there, number = np.unique(self.y[rows], return_inverse=True)
         return Outcome(number, self.event[rows], len(there), self.ordered), there.astype(int)
 

@@ -1,4 +1,4 @@
-"""Ridge models in the space of the patients: Cox (Efron's ties), proportional odds and logistic, by Newton's method.
+"""Ridge models in the space of the patients: Cox (Efron's ties), proportional odds, logistic, linear; by Newton.
 
 A ridge fit depends on the inputs only through their inner products, so 1,556 genes of 300 patients are rotated to 300
 columns first (`Rotation`) and every fit of a penalty path costs milliseconds.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood
+from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood, NumberLikelihood
 from nsclc_mtl.baselines.model import Block, Outcome, Said, Space
 
 _STEPS = 60
@@ -77,7 +77,8 @@ class RidgePath:
         if outcome.nominal:
             return np.asarray(_regression(z, outcome, self.penalties[step]).coef_.T)
         likelihood, free = _likelihood(z, outcome)
-        return newton(likelihood, likelihood.start(), self.penalties[step], free=free)[free:, None]
+        unit = likelihood.sd if isinstance(likelihood, NumberLikelihood) else 1.0
+        return newton(likelihood, likelihood.start(), self.penalties[step], free=free)[free:, None] * unit
 
     def alone(self, step: int) -> float:
         """The penalty that joining tables goes by."""
@@ -92,16 +93,23 @@ def _space(blocks: Sequence[Block], weights: Sequence[float]) -> Space:
     return Space(turn(train), turn(test), float((train**2).sum() / max(len(train), 1)) or 1.0)
 
 
-def _likelihood(z: np.ndarray, outcome: Outcome) -> tuple[CoxLikelihood | GradesLikelihood, int]:
+Likelihood = CoxLikelihood | GradesLikelihood | NumberLikelihood
+
+
+def _likelihood(z: np.ndarray, outcome: Outcome) -> tuple[Likelihood, int]:
     """The likelihood of the patients, and how many of its parameters are not penalised."""
     if outcome.survival:
         return CoxLikelihood(z, outcome.y, outcome.event), 0
+    if outcome.number:
+        return NumberLikelihood(z, outcome.y), 1
     return GradesLikelihood(z, outcome.y, outcome.classes), outcome.classes - 1
 
 
-def _said(likelihood: CoxLikelihood | GradesLikelihood, at: np.ndarray) -> Said:
+def _said(likelihood: Likelihood, at: np.ndarray) -> Said:
     if isinstance(likelihood, CoxLikelihood):
         return lambda other: np.asarray(other @ at)
+    if isinstance(likelihood, NumberLikelihood):
+        return lambda other: likelihood.number(at, other)
     return lambda other: likelihood.proba(at, other)
 
 
@@ -141,7 +149,7 @@ class Rotation:
 
 
 def newton(
-    likelihood: CoxLikelihood | GradesLikelihood,
+    likelihood: Likelihood,
     start: np.ndarray,
     penalty: float,
     free: int = 0,

@@ -39,7 +39,7 @@ def path_scores(path: Path, z: np.ndarray, outcome: Outcome, inner: np.ndarray) 
 
     Past the summit (two steps down) the weaker, slower fits are not made.
     """
-    judge = _survival if outcome.survival else _classes
+    judge = _survival if outcome.survival else _numbers if outcome.number else _classes
     judged = [judge(path, z, outcome, inner != k) for k in range(inner.max() + 1)]
     scores = np.full(len(path.penalties), -np.inf)
     for i in range(len(path.penalties)):
@@ -72,8 +72,16 @@ def _classes(path: Path, z: np.ndarray, outcome: Outcome, fit: np.ndarray) -> It
         yield float(np.log(np.maximum(proba[np.arange(len(truth)), truth], 1e-12)).sum())
 
 
+def _numbers(path: Path, z: np.ndarray, outcome: Outcome, fit: np.ndarray) -> Iterator[float]:
+    """Normal log likelihood of the held-out patients at the variance of all outcomes, per penalty."""
+    ours, _ = outcome.of(fit)
+    variance = max(float(np.var(outcome.y)), 1e-300)
+    for said in path.walk(z[fit], ours):
+        yield -float(((outcome.y[~fit] - said(z[~fit])) ** 2).sum()) / variance / 2
+
+
 def inner_folds(strata: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Inner fold of each training patient, events or classes spread evenly. int [patient]."""
+    """Inner fold of each training patient; events, classes or the ranks of a number spread evenly. int [patient]."""
     fold = np.empty(len(strata), dtype=int)
     dealt = 0
     for level in np.unique(strata):

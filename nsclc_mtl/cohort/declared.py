@@ -185,6 +185,9 @@ def _task(
     elif "rule" in task:
         for part in _own(spec, task):
             table.add(part)
+    elif spec.kind == "regression":
+        nothing = [str(word) for word in task.get("map") or {}]
+        table.add(plain["column"], rules.number(nothing))
     elif isinstance(plain.get("column"), str):
         named = task.get("map") or {c: c for c in spec.classes}
         table.add(plain["column"], rules.mapped(named, f"cohort.tasks.{name}.map"))

@@ -14,13 +14,13 @@ MOST_FOLDS = 20  # so many are tried
 
 @dataclass(frozen=True)
 class Shortfall:
-    """A part of a fold that has too few events, or one class alone, of a task."""
+    """A part of a fold that has too few events or values, or one class alone, of a task."""
 
     task: str
     kind: str
     fold: int
     part: str
-    have: int  # events, or classes
+    have: int  # events, different values, or classes
     least: int
     patients: int  # with a known label
     classes: int = 0  # that the task has
@@ -31,12 +31,15 @@ class Shortfall:
             return (
                 f"task {self.task}: {self.have} events among {who} ({self.patients} with a label), {self.least} asked"
             )
+        if self.kind == "regression":
+            return f"task {self.task}: {self.have} different values among {who}, {self.least} asked"
         return f"task {self.task}: {who} hold {self.have} of {self.classes} classes ({self.patients} with a label)"
 
 
 def shortfalls(manifest: Manifest, splits: pd.DataFrame, least: Mapping[str, int]) -> Iterator[Shortfall]:
-    """Parts with too little, worst first within a task. `least`: events by part; a class task needs two classes to
-    train, and in another part where its `least` is above 0."""
+    """Parts with too little, worst first within a task. `least`: events by part, for a number different values
+    (two at least to train); a class task needs two classes to train, and in another part where its `least` is above 0.
+    """
     for name, spec in manifest.tasks.items():
         found = []
         for key, rows in splits.groupby(["fold", "part"]):
@@ -45,6 +48,8 @@ def shortfalls(manifest: Manifest, splits: pd.DataFrame, least: Mapping[str, int
             known = manifest.labels[name].loc[list(rows["patient_id"])].dropna()
             if spec.kind == "survival":
                 have, need = int(known["event"].sum()), asked
+            elif spec.kind == "regression":
+                have, need = int(known["value"].nunique()), max(asked, 2) if part == "train" else asked
             else:
                 have, need = int(known["value"].nunique()), 2 if part == "train" or asked > 0 else 0
             if have < need:
@@ -62,7 +67,7 @@ def enough(
     deal: Callable[[int], pd.DataFrame] | None = None,
     folds: int = 0,
 ) -> None:
-    """Raises NoEvents (survival) or OneClass where a part has too little, with what would do.
+    """Raises NoEvents (survival), OneClass or DataFault (numbers) where a part has too little, with what would do.
 
     `deal` makes the same kind of split with another number of folds (None = the folds are given), `folds` is the
     present number.
@@ -73,7 +78,7 @@ def enough(
     first = found[0]
     others = f", and {len(found) - 1} more such parts" if len(found) > 1 else ""
     told = f"{first}{others}; {_proposal(manifest, found, least, deal, folds)}"
-    raise (NoEvents if first.kind == "survival" else OneClass)(told)
+    raise {"survival": NoEvents, "regression": DataFault}.get(first.kind, OneClass)(told)
 
 
 def _proposal(
@@ -95,7 +100,7 @@ def _proposal(
         leave = f"no number of folds up to {MOST_FOLDS} has enough: {leave}"
     lower: dict[str, int] = {}
     for s in found:
-        if s.kind == "survival":
+        if s.kind in ("survival", "regression"):
             lower[s.part] = min(s.have, lower.get(s.part, s.have))
     keys = {"train": "min_events", "validation": "min_validation", "test": "min_test"}
     words = [f"folds.{keys[part]}={n}" for part, n in lower.items() if part in keys and (part != "train" or n > 0)]

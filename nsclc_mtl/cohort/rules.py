@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,12 @@ def barcode() -> Rule:
     )
 
 
-def number() -> Rule:
-    """A number, or missing."""
+def number(nothing: Sequence[str] = ()) -> Rule:
+    """A number, or missing; also `nothing` are words for missing."""
     return Rule(
         "no number",
         "correct it or leave it blank; decimal commas only where `;` separates the columns",
-        lambda cells: _numbers(cells).notna() | _blank(cells),
+        lambda cells: _numbers(cells).notna() | _blank(cells) | cells.str.strip().isin(list(nothing)),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.cohort.splits import check, fold_rows, inner, plausible, strata, tidy
+from nsclc_mtl.cohort.splits import check, fold_rows, inner, levels, plausible, strata, tidy
 from nsclc_mtl.records import DataFault, UsageFault
 
 STARTS = 20  # orders of placement that are tried; the best end is taken
@@ -35,7 +35,7 @@ def columns(labels: Mapping[str, pd.DataFrame], ids: Sequence[str]) -> np.ndarra
     """
     made = [np.ones(len(ids))]
     for frame in labels.values():
-        value = frame.reindex(list(ids))["event" if "event" in frame else "value"].to_numpy(float)
+        value = levels(frame, ids).to_numpy(float)
         made += [(value == level).astype(float) for level in np.unique(value[~np.isnan(value)])]
     kinds = strata(labels, ids)
     if len(labels) > 1:

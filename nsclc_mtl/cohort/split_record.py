@@ -81,6 +81,8 @@ def _part(manifest: Manifest, ids: Sequence[str]) -> dict[str, Any]:
         known = manifest.labels[name].loc[list(ids)].dropna()
         if spec.kind == "survival":
             out[name] = {"known": len(known), "events": int(known["event"].sum())}
+        elif spec.kind == "regression":
+            out[name] = {"known": len(known), "median": float(known["value"].median()) if len(known) else None}
         else:
             counts = np.bincount(known["value"].astype(int), minlength=len(spec.classes))
             out[name] = {word: int(n) for word, n in zip(spec.classes, counts, strict=True)}

@@ -12,11 +12,28 @@ from nsclc_mtl.records import PARTS, DataFault, UsageFault, event_column
 COLUMNS = ["patient_id", "fold", "part"]
 
 
+FIFTHS = 5  # into so many parts the patients with a number are sorted
+_LEVELS = 20  # most values that count one by one
+
+
+def levels(frame: pd.DataFrame, ids: Sequence[str]) -> pd.Series:
+    """Event or class of the patients, NaN where unknown; of a number of many values its fifth among them, 0 lowest.
+
+    Class numbers are whole and few; whole numbers of up to twenty values (a score from 0 to 10) count like classes.
+    """
+    column = frame.reindex(list(ids))[event_column(frame) or "value"].astype(float)
+    known = column.dropna()
+    if (known % 1 == 0).all() and known.nunique() <= _LEVELS:
+        return column
+    rank = known.rank(method="first")
+    return ((rank - 1) * FIFTHS // len(known)).reindex(column.index)
+
+
 def strata(labels: Mapping[str, pd.DataFrame], ids: Sequence[str]) -> np.ndarray:
-    """One text a patient: event or class of every task ('?' where unknown), what the folds are balanced over."""
+    """One text a patient: event, class or fifth of every task ('?' where unknown), what the folds are balanced over."""
     keys = []
     for frame in labels.values():
-        column = frame.reindex(list(ids))[event_column(frame) or "value"]
+        column = levels(frame, ids)
         keys.append(column.map(lambda v: "?" if pd.isna(v) else str(int(v))).to_numpy())
     return np.array(["|".join(row) for row in zip(*keys, strict=True)]) if keys else np.full(len(ids), "")
 

@@ -54,6 +54,7 @@ tasks:
     kind: binary
     column: response
     classes: ['no', 'yes']           # the second is the positive one; quoted, for bare they are false and true in YAML
+  # ki67: {kind: regression, column: ki67, unit: '%'}   # a number
 
 # Columns that hold an outcome, or a part of one, and are no task: no modality may use them.
 never_inputs: []

@@ -15,6 +15,8 @@ from nsclc_mtl.config.allow import nearest
 from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec, UsageFault, event_column
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from nsclc_mtl.bags.fitted import Fitted
     from nsclc_mtl.learner import Learner
     from nsclc_mtl.tasks.balance import Balance
@@ -35,8 +37,19 @@ def options(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, dict[str, A
     return out
 
 
-def fit_tasks(cfg: Mapping[str, Any], manifest: Manifest, train: list[str]) -> dict[str, dict[str, Any]]:
-    """What each task fits on the labels of the training patients (bins, base rates). Raises NoEvents."""
+def fit_tasks(
+    cfg: Mapping[str, Any], manifest: Manifest, train: list[str], groups: np.ndarray | None = None
+) -> dict[str, dict[str, Any]]:
+    """What each task fits on the labels of the training patients (bins, base rates). Raises NoEvents.
+
+    `groups` are those that a balanced sampler draws alike often, [patient]; None where it shuffles.
+    """
+    import pandas as pd
+
+    from nsclc_mtl.bags.balanced import chances
+    from nsclc_mtl.tasks.prior import shares
+
+    chance = None if groups is None else pd.Series(chances(groups), index=train)
     out = {}
     for name, spec in manifest.tasks.items():
         known = manifest.labels[name].loc[train].dropna()
@@ -45,6 +58,8 @@ def fit_tasks(cfg: Mapping[str, Any], manifest: Manifest, train: list[str]) -> d
         node = cfg["parts"]["tasks"][spec.kind]
         head = permitted(node["_target_"])
         out[name] = head.fit(spec, value, head.counted(event), **(node.get("fit") or {}))
+        if spec.classes and chance is not None:
+            out[name] |= shares(value, len(spec.classes), chance[known.index].to_numpy())
     return out
 
 
@@ -59,6 +74,68 @@ def one_cause(cfg: Mapping[str, Any], manifest: Manifest) -> list[str]:
                 "censored; survival=deephit learns all causes"
             )
     return told
+
+
+def sound(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> None:
+    """Raises UsageFault where the parts of the tasks, or the sampler, name a task or a class that is not there."""
+    from nsclc_mtl.bags.balanced import balanced_kind
+
+    dependencies(cfg, specs)
+    named_by_some(cfg, specs)
+    if (task := balanced_by(cfg)) is not None:
+        balanced_kind(specs, task)
+        _calibrated_after(cfg, specs)
+
+
+def _calibrated_after(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> None:
+    """Refuses balanced epochs for what would stay too high or too low after them (UsageFault)."""
+    from nsclc_mtl.tasks.cox import Cox
+    from nsclc_mtl.tasks.task import Task
+
+    if whole_passes(cfg):
+        raise UsageFault(
+            "optim.sampler=balanced: cox.mode=exact looks at every training patient once; take one of the two"
+        )
+    head = permitted(cfg["parts"]["tasks"]["survival"]["_target_"])
+    survival = any(spec.kind == "survival" for spec in specs.values())
+    if survival and not issubclass(head, Cox) and head.recalibrate is Task.recalibrate:
+        raise UsageFault(
+            f"optim.sampler=balanced: curves of {head.__name__} cannot be brought back to the events of all patients "
+            "of the training; take survival=hazard or survival=cox"
+        )
+
+
+def balanced_by(cfg: Mapping[str, Any]) -> str | None:
+    """The task whose classes (or events) an epoch shows alike often; None where patients are shuffled.
+
+    Raises UsageFault where `optim.sampler` is balanced and names no task.
+    """
+    optim = cfg["optim"]
+    if optim.get("sampler", "shuffled") == "shuffled":
+        return None
+    if not optim.get("sampler_task"):
+        raise UsageFault("optim.sampler=balanced needs the task to balance by: optim.sampler_task=NAME")
+    return str(optim["sampler_task"])
+
+
+def named_by_some(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> None:
+    """Refuses weights and prevalences of classes that no declared task of their kind has (UsageFault): a misspelt word
+    would do nothing."""
+    from nsclc_mtl.cohort.specs import task_spec
+
+    declared = {name: task_spec(name, said) for name, said in cfg["cohort"]["tasks"].items()}
+    for kind, node in cfg["parts"]["tasks"].items():
+        own = [spec for spec in declared.values() if spec.kind == kind]
+        for word in ("weights", "prevalence"):
+            said = node.get(word)
+            if not isinstance(said, Mapping) or not any(spec.kind == kind for spec in specs.values()):
+                continue
+            if said and all(isinstance(inner, Mapping) for inner in said.values()):
+                strange = [name for name in said if name not in declared]
+            else:
+                strange = [c for c in said if not any(str(c) in spec.classes for spec in own)]
+            if strange:
+                raise UsageFault(f"parts.tasks.{kind}.{word}: '{strange[0]}' is no class of a {kind} task, nor a task")
 
 
 def learner(
@@ -164,6 +241,7 @@ def save_fitted(
             "endpoint": s.endpoint,
             "landmark_days": s.landmark_days,
             "causes": list(s.causes),
+            "unit": s.unit,
         }
         for n, s in specs.items()
     }
@@ -195,6 +273,7 @@ def load_fold(
             t["endpoint"],
             t.get("landmark_days", 0.0),
             tuple(t.get("causes") or ()),
+            t.get("unit", ""),
         )
         for n, t in state["tasks"].items()
     }

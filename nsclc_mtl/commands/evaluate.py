@@ -145,6 +145,7 @@ def tasks_of(path: Path, manifest: Manifest) -> dict[str, TaskSpec]:
             said.get("endpoint") or "",
             float(said.get("landmark_days") or 0.0),
             tuple(said.get("causes") or ()),
+            said.get("unit") or "",
         )
         for name, said in trained.items()
     }

@@ -62,7 +62,7 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -
         members, data = train_members(settings, manifest, rows, progress, share)
     if set_aside := data.parts.get("calibration"):
         data.fitted.trust = confidence.fit(
-            predict(members, manifest, set_aside, data), manifest, float(settings["trust"]["miss"])
+            means(members, manifest, set_aside, data), manifest, float(settings["trust"]["miss"]), populations(members)
         )
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
     sealed.seal(folder)
@@ -115,8 +115,9 @@ def train_members(
         seed=seed,
         exact=assemble.whole_passes(settings),
         share=share,
+        balanced_by=assemble.balanced_by(settings),
     )
-    data.fitted.tasks = assemble.fit_tasks(settings, manifest, data.parts["train"])
+    data.fitted.tasks = assemble.fit_tasks(settings, manifest, data.parts["train"], data.groups)
     line = skip.fit(settings, manifest, data)
     members = []
     for member in range(int(settings["members"])):
@@ -175,9 +176,14 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share
 
 
 def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
-    """Breslow's baseline of the Cox tasks, from the training patients, once the scores are final."""
+    """Breslow's baseline of the Cox tasks, from the training patients, once the scores are final.
+
+    Where patients were drawn by class or event, the baselines of the other survival tasks are fitted again, too.
+    """
     from nsclc_mtl.tasks.cox import Cox
 
+    if data.groups is not None:
+        _recalibrated(learner, manifest, data)
     cox = {name: task for name, task in learner.tasks.items() if isinstance(task, Cox)}
     if not cox:
         return
@@ -188,18 +194,56 @@ def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
         task.set_baseline(risk, known["time_days"].to_numpy(), known["event"].to_numpy())
 
 
+def _recalibrated(learner: Learner, manifest: Manifest, data: FoldData) -> None:
+    """The survival tasks' baselines, from the raw outputs of the training patients."""
+    import torch
+
+    from nsclc_mtl.bags.datamodule import loader, moved
+
+    survival = {name: task for name, task in learner.each_task() if task.spec.kind == "survival"}
+    train = data.parts["train"]
+    raws: dict[str, list[torch.Tensor]] = {name: [] for name in survival}
+    with torch.no_grad():
+        for batch in loader(manifest, train, data.fitted, data.cache) if survival else ():
+            out, _ = learner(moved(batch, learner.device))
+            for name, made in raws.items():
+                made.append(out[name].cpu())
+    for name, task in survival.items():
+        label = manifest.labels[name].loc[train]
+        known = label.notna().all(axis=1).to_numpy()
+        raw, told = torch.cat(raws[name])[torch.tensor(known)], label[known]
+        task.recalibrate(raw, told["time_days"].to_numpy(float), told["event"].to_numpy(float))
+
+
 def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:
-    """Outputs of each task, mean over the members: a frame by patient_id with columns `p:..`, `risk`, `surv:..`.
+    """Outputs of each task: a frame by patient_id with columns `p:..`, `risk`, `surv:..`, `value`.
+
+    They are the `means`, at the fold's temperature where it has one, and at the prevalence of the population that a
+    task states.
+    """
+    from nsclc_mtl.commands import confidence
+
+    outputs = means(members, manifest, ids, data)
+    return confidence.scaled(outputs, manifest, data.fitted.trust, populations(members))
+
+
+def populations(members: Sequence[Learner]) -> dict[str, Any]:
+    """Task -> log ratio of the classes' shares in the stated population to those in training, where one is stated."""
+    each = {name: getattr(task, "population", None) for name, task in members[0].each_task()}
+    return {name: ratio for name, ratio in each.items() if ratio is not None}
+
+
+def means(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:
+    """Mean over the members of each output, a frame a task by patient_id.
 
     `data` has the `fitted` and the `cache` to read with. It is done where the members are. Survival curves and
-    probabilities are averaged as such; the fold's temperature is applied where it has one.
+    probabilities are averaged as such.
     """
     import numpy as np
     import pandas as pd
     import torch
 
     from nsclc_mtl.bags.datamodule import loader, moved
-    from nsclc_mtl.commands import confidence
 
     sums: dict[str, dict[str, list[np.ndarray]]] = {}
     with torch.no_grad():
@@ -210,11 +254,10 @@ def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], 
                 for output in made[0][task]:
                     mean = torch.stack([m[task][output] for m in made]).mean(0)
                     sums.setdefault(task, {}).setdefault(output, []).append(mean.cpu().numpy())
-    outputs = {
+    return {
         task: pd.DataFrame({o: np.concatenate(v) for o, v in of.items()}, index=pd.Index(list(ids), name="patient_id"))
         for task, of in sums.items()
     }
-    return confidence.scaled(outputs, manifest, data.fitted.trust)
 
 
 def spoiled(
@@ -253,7 +296,8 @@ def long_table(outputs: Mapping[str, pd.DataFrame], manifest: Manifest, fold: in
 
     tables = []
     for task, wide in outputs.items():
-        rows = wide.reset_index().melt("patient_id", var_name="output", value_name="value")
+        rows = wide.reset_index().melt("patient_id", var_name="output", value_name="said")
+        rows = rows.rename(columns={"said": "value"})  # an output may have that name
         rows.insert(1, "task", task)
         rows.insert(2, "fold", fold)
         rows.insert(3, "part", part)
@@ -270,7 +314,8 @@ def truth_of(manifest: Manifest, spec: TaskSpec, ids: Any) -> pd.DataFrame:
         event = known[event_column(known)].map(lambda e: "" if pd.isna(e) else str(int(e)))
         days = known["time_days"].map(lambda t: "" if pd.isna(t) else f"{t:g}")
         return pd.DataFrame({"target": "", "event": event, "time_days": days}, index=known.index)
-    target = known["value"].map(lambda v: "" if pd.isna(v) else spec.classes[int(v)])
+    word = (lambda v: f"{v:.10g}") if spec.kind == "regression" else (lambda v: spec.classes[int(v)])
+    target = known["value"].map(lambda v: "" if pd.isna(v) else word(v))
     return pd.DataFrame({"target": target, "event": "", "time_days": ""}, index=known.index)
 
 

@@ -28,8 +28,8 @@ def fit(settings: Mapping[str, Any], manifest: Manifest, data: FoldData) -> dict
         return {}
     folds, train = int(settings["skip"].get("folds", 5)), data.parts["train"]
     blocks, present = _blocks(manifest, data, bool(settings["skip"]["bags"]))
-    number = np.array([zlib.crc32(patient.encode()) % folds for patient in train])
-    apart = [number == fold for fold in range(folds)]
+    dealt = np.array([zlib.crc32(patient.encode()) % folds for patient in train])
+    apart = [dealt == fold for fold in range(folds)]
     weights = {}
     for task, spec in manifest.tasks.items():
         label = manifest.labels[task].loc[train]
@@ -38,6 +38,10 @@ def fit(settings: Mapping[str, Any], manifest: Manifest, data: FoldData) -> dict
         if spec.kind == "survival":
             outcome = Outcome(values["time_days"].to_numpy(float), values["event"].to_numpy(float), 0, True)
             classes = np.zeros(0, int)
+        elif spec.kind == "regression":  # on the scale that the head learns on
+            fitted = data.fitted.tasks[task]
+            number = (values["value"].to_numpy(float) - fitted["mean"]) / fitted["scale"]
+            outcome, classes = Outcome(number, np.zeros(len(known)), 0, True, number=True), np.zeros(0, int)
         else:
             classes, numbers = np.unique(values["value"].to_numpy(int), return_inverse=True)
             outcome = Outcome(numbers, np.zeros(len(known)), len(classes), spec.kind != "multiclass")

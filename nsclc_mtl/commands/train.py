@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def body(cfg: DictConfig, run: Run) -> None:
     """Splits the cohort, trains every fold (or the one asked for) and writes `predictions.csv`."""
     from nsclc_mtl.commands import splitting
-    from nsclc_mtl.commands.assemble import one_cause, options
+    from nsclc_mtl.commands.assemble import one_cause, options, sound
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.sites import unknown_sites
     from nsclc_mtl.config import plain
@@ -37,6 +37,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     manifest = open_cohort(settings)
     made = splitting.split(settings, manifest)
     splitting.sound(settings, manifest, made)
+    sound(settings, manifest.tasks)
     splits = made.table
     run.inputs += manifest.inputs
     notes = manifest.notes + one_cause(settings, manifest)
@@ -161,6 +162,7 @@ def describe(manifest: Manifest, folder: Path) -> None:
             "endpoint": spec.endpoint,
             "landmark_days": spec.landmark_days,
             "causes": list(spec.causes),
+            "unit": spec.unit,
             "known": int(manifest.labels[name].notna().all(axis=1).sum()),
             "events": int(manifest.labels[name]["event"].sum()) if spec.kind == "survival" else None,
             "not_applicable": int((~manifest.applicable[name]).sum()) if name in manifest.applicable else 0,

@@ -76,6 +76,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cox.mode": ("batch", "exact"),
     "trainer.strategy": ("auto", "ddp"),
     "callbacks.early_stopping.watch": ("score", "loss"),
+    "optim.sampler": ("shuffled", "balanced"),
     "cohort.level": ("features", "images"),
     "cohort.missing": ("mcar", "mar", "mnar"),
     "cohort.site": ("none", "shift", "confounded"),

@@ -42,15 +42,16 @@ def conf_root() -> Path:
 def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ()) -> DictConfig:
     """The configuration of `verb` in struct mode; UsageFault with one sentence for every word that is not known.
 
-    `tasks=[..]` and `modalities=[..]` are plain values, although groups of these names exist. The first word without
+    `tasks=[..]` and `modalities=[..]` are plain values, although groups of these names exist; an option of theirs is
+    picked with its place, `tasks@parts.tasks.ordinal=ordinal_corn`. The first word without
     `=` after `mtl tile` is the folder of slides. `conf_dirs` are searched after the shipped configuration.
     """
     roots = [conf_root(), *(_existing(Path(folder)) for folder in conf_dirs)]
     if not (roots[0] / f"{verb}.yaml").is_file():
         raise UsageFault(f"there is no configuration for `mtl {verb}`: {roots[0] / f'{verb}.yaml'} is missing")
     given = parse(verb, overrides)
-    plains = {o.key_or_group: o for o in given if o.key_or_group in PLAIN}
-    rest = [o for o in given if o.key_or_group not in PLAIN]
+    plains = {o.key_or_group: o for o in given if _is_plain(o)}
+    rest = [o for o in given if not _is_plain(o)]
     groups = group_options(roots)
     chosen = [o for o in rest if is_group(o, groups)]
     values = [o for o in rest if not is_group(o, groups)]
@@ -124,6 +125,11 @@ def group_options(roots: Sequence[Path]) -> dict[str, list[str]]:
 def is_group(override: Override, groups: dict[str, list[str]]) -> bool:
     """Whether the override picks an option of a group (and is no value below it)."""
     return override.key_or_group.lstrip("/") in groups
+
+
+def _is_plain(override: Override) -> bool:
+    """Whether it picks among the cohort's tasks or modalities; `tasks@parts.tasks.ordinal=...` picks a head."""
+    return override.key_or_group in PLAIN and override.package is None
 
 
 def _is_override(word: str) -> bool:

@@ -54,7 +54,7 @@ def summarise(
                     "task": name,
                     "modality": modality,
                     "mode": mode,
-                    "metric": "c_index" if spec.kind == "survival" else "auc",
+                    "metric": {"survival": "c_index", "regression": "concordance"}.get(spec.kind, "auc"),
                     "loss": _number(value),
                     "lo": _number(float(lo)),
                     "hi": _number(float(hi)),
@@ -81,7 +81,7 @@ def _measure(spec: TaskSpec, known: pd.DataFrame, rows: pd.DataFrame, fold: int)
             return Score.missing("no events")
         return comparison.survivors_in_order(value, label["time_days"].to_numpy(), label["event"].to_numpy())
     if label["value"].nunique() < 2:
-        return Score.missing("one class only")
+        return Score.missing("one value only" if spec.kind == "regression" else "one class only")
     return comparison.classes_in_order(label["value"].to_numpy(), value)
 
 

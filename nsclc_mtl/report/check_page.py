@@ -79,8 +79,8 @@ def _cohort(manifest: Manifest, lint: Lint, splits: pd.DataFrame | None, record:
 
 
 def fold_rows(manifest: Manifest, splits: pd.DataFrame, record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a fold: its name, and `train / validation / test` of the patients and of every task's events or rarest
-    class, as text."""
+    """One row a fold: its name, and `train / validation / test` of the patients and of every task's events, known
+    numbers or rarest class, as text."""
     table = counts.per_part(manifest, splits)
     names = {fold["fold"]: fold["name"] for fold in record.get("folds", ())}
     parts = [part for part in PARTS if (table["part"] == part).any()]

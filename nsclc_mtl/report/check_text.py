@@ -24,7 +24,7 @@ def tables(manifest: Manifest, lint: Lint, splits: pd.DataFrame | None, record: 
     if splits is not None:
         rows = fold_rows(manifest, splits, record)
         drop = ["parts"] if any(row["name"] for row in rows) else ["parts", "name"]
-        title = f"folds ({rows[0]['parts']}): patients, events, patients of the rarest class"
+        title = f"folds ({rows[0]['parts']}): patients, events, known numbers, patients of the rarest class"
         yield _table(title, pd.DataFrame(rows).drop(columns=drop))
     if lint.follow_up:
         rows = [
@@ -40,7 +40,7 @@ def tables(manifest: Manifest, lint: Lint, splits: pd.DataFrame | None, record: 
         yield _table("follow-up in months, by reverse Kaplan-Meier", pd.DataFrame(rows))
     if len(lint.best):
         listed = lint.best.assign(value=lint.best["value"].map("{:.2f}".format))
-        yield _table("what single columns know (AUC or C, training patients of the first fold)", listed)
+        yield _table("what single columns know (AUC, C or concordance, training patients of the first fold)", listed)
 
 
 def lines(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
@@ -75,7 +75,9 @@ def _flow(name: str, lint: Lint) -> Table:
 def _table(title: str, frame: pd.DataFrame) -> Table:
     right = {str(name) for name, dtype in frame.dtypes.items() if dtype.kind in "iuf"}
     right |= {
-        str(c) for c in frame.columns if str(c).endswith((" events", " rarest", "patients", "median", "interval"))
+        str(c)
+        for c in frame.columns
+        if str(c).endswith((" events", " rarest", " known", "patients", "median", "interval"))
     }
     made = _empty(title, [str(name) for name in frame.columns], right)
     for row in frame.itertuples(index=False):

@@ -99,6 +99,23 @@ def roc_figure(curves: Sequence[Roc], title: str) -> str:
         return _svg(figure, title, f"Receiver operating characteristic: {named}.")
 
 
+def scatter_figure(folds: Sequence[tuple[np.ndarray, np.ndarray]], title: str, unit: str = "") -> str:
+    """SVG of known numbers against predicted ones, a sign a fold. folds: (known [n], predicted [n]) each."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(_WIDTH, 4.3))
+        axes = figure.add_axes((0.15, 0.12, 0.82, 0.85))
+        there = [(y[~np.isnan(p)], p[~np.isnan(p)]) for y, p in folds]
+        whole = np.concatenate([np.r_[y, p] for y, p in there] or [np.zeros(0)])
+        low, high = (whole.min(), whole.max()) if len(whole) else (0.0, 1.0)
+        axes.plot([low, high], [low, high], color="#c4c8cc", lw=0.8)
+        for k, (known, said) in enumerate(there):
+            axes.scatter(said, known, s=9, color=STYLES[k % len(STYLES)][0], marker="os^Dv"[k % 5], alpha=0.6, lw=0)
+        of = f", {unit}" if unit else ""
+        axes.set(xlabel=f"predicted{of}", ylabel=f"known{of}")
+        count = sum(len(known) for known, _ in there)
+        return _svg(figure, title, f"Known against predicted numbers of {count} test patients.")
+
+
 def kaplan_meier_figure(
     groups: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, label: str = "survival"
 ) -> str:

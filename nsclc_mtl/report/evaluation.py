@@ -105,6 +105,10 @@ def _folds(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFra
             known = ours[ours["event"].notna() & ours["time_days"].notna()]
             label = known["time_days"].to_numpy(dtype=float)
             event = (known["event"].to_numpy(dtype=float) == 1).astype(float)  # of competing causes the first
+        elif task.kind == "regression":
+            number = pd.to_numeric(ours["target"], errors="coerce")
+            known = ours[number.notna()]
+            label, event = number[number.notna()].to_numpy(dtype=float), np.zeros(len(known))
         else:
             known = ours[ours["target"].isin(task.classes)]
             label = known["target"].map({c: i for i, c in enumerate(task.classes)}).to_numpy(dtype=float)

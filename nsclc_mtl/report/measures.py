@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.metrics import calibration, survival
+from nsclc_mtl.metrics import calibration, regression, survival
 from nsclc_mtl.metrics.classification import brier_terms, expected_class
 from nsclc_mtl.metrics.comparison import (
     Measure,
@@ -24,9 +24,10 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
 
 LEARNER = "learner"
-PRIMARY = {"binary": "auc", "multiclass": "auc", "ordinal": "ordinal_auc", "survival": "c_index"}
+PRIMARY = {"binary": "auc", "multiclass": "auc", "ordinal": "ordinal_auc", "survival": "c_index",
+           "regression": "concordance"}  # fmt: skip
 HORIZONS_DAYS = {"1y": 365.25, "3y": 1095.75, "5y": 1826.25}
-LOWER_IS_BETTER = ("brier", "ibs")
+LOWER_IS_BETTER = ("brier", "ibs", "mae", "rmse")
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Fold:
 
     fold: str
     patients: list[str]
-    label: np.ndarray  # class number, or time in days for survival
+    label: np.ndarray  # class number, the number of a regression, or time in days for survival
     event: np.ndarray  # 1 / 0 for survival, zeros else
     said: dict[str, pd.DataFrame] = field(default_factory=dict)  # model -> outputs, rows as `patients`
     censoring: survival.Curve | None = None  # G of the training patients, survival only
@@ -62,6 +63,14 @@ def metrics_of(task: TaskSpec, folds: Sequence[Fold]) -> dict[str, MeasureOf]:
             if days < longest:
                 each[f"auc_{word}"] = _auc_at(days)
         return each
+    if task.kind == "regression":
+        each = {"concordance": lambda f, s: _ordered(f.label, score_of(task, s), "one value only")}
+        return each | {
+            "mae": _numbers(regression.absolute_error),
+            "rmse": _numbers(regression.squared_error_root),
+            "r2": _numbers(regression.explained),
+            "spearman": _numbers(regression.rank_correlation),
+        }
     if task.kind == "ordinal":
         each = {"ordinal_auc": lambda f, s: _ordered(f.label, score_of(task, s))}
         for k in range(len(task.classes) - 1):
@@ -86,7 +95,11 @@ def proba_of(task: TaskSpec, said: pd.DataFrame) -> np.ndarray | None:
 
 
 def score_of(task: TaskSpec, said: pd.DataFrame) -> np.ndarray:
-    """One number a patient that orders them: risk, P(positive), expected class; or the given `score`. [patient]."""
+    """One number a patient that orders them: risk, P(positive), expected class, the number itself; or the given
+    `score`. [patient]."""
+    if task.kind == "regression":
+        found = next((said[name] for name in ("value", "score") if name in said), None)
+        return np.full(len(said), np.nan) if found is None else np.asarray(found, dtype=float)
     if task.kind == "survival":
         return np.asarray(said["risk"] if "risk" in said else said["score"], dtype=float)
     proba = proba_of(task, said)
@@ -95,11 +108,23 @@ def score_of(task: TaskSpec, said: pd.DataFrame) -> np.ndarray:
     return np.asarray(proba[:, 1] if task.kind == "binary" else expected_class(proba))
 
 
-def _ordered(label: np.ndarray, score: np.ndarray) -> Measure | Score:
+def _numbers(make: Callable[[np.ndarray, np.ndarray], Measure]) -> MeasureOf:
+    """A measure of predicted numbers, where the model says them (a ceiling's score only orders)."""
+
+    def measure_of(fold: Fold, said: pd.DataFrame) -> Measure | Score:
+        value = said["value"].to_numpy(dtype=float) if "value" in said else np.full(len(said), np.nan)
+        if np.isnan(value).any():
+            return Score.missing("no number for some patients")
+        return make(fold.label, value)
+
+    return measure_of
+
+
+def _ordered(label: np.ndarray, score: np.ndarray, alike: str = "one class only") -> Measure | Score:
     if np.isnan(score).any():
         return Score.missing(f"{int(np.isnan(score).sum())} of {len(score)} patients have no score")
     if len(np.unique(label)) < 2:
-        return Score.missing("one class only")
+        return Score.missing(alike)
     return classes_in_order(label, score)
 
 

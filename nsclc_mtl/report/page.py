@@ -28,6 +28,11 @@ METRIC_WORDS = {
     "c_index": "C-index",
     "ibs": "integrated Brier score",
     "brier": "Brier score",
+    "concordance": "concordance",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "r2": "R²",
+    "spearman": "Spearman’s correlation",
     "balanced_accuracy": "balanced accuracy",
     "calibration_slope": "calibration slope",
     "share": "share of the attainable margin",
@@ -115,6 +120,9 @@ def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> 
             figures.append(curves.kaplan_meier_figure(parted, f"{result.task.name}: survival by predicted risk"))
             groups = [{"name": n, "n": len(t), "events": int(e.sum())} for n, (t, e) in parted.items()]
             chi = _log_rank(parted)
+    elif result.task.kind == "regression":
+        said = [(f.label, score_of(result.task, f.said[LEARNER])) for f in result.folds]
+        figures.append(curves.scatter_figure(said, f"{result.task.name}: predicted and known", result.task.unit))
     else:
         drawn = _rocs(result, against["model"] if against else None)
         if drawn:
@@ -138,6 +146,7 @@ def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> 
         "kind": result.task.kind,
         "classes": result.task.classes,
         "endpoint": result.task.endpoint,
+        "unit": result.task.unit,
         "metric": metric_word(primary),
         "n": result.n,
         "events": result.events,
@@ -247,6 +256,10 @@ def _label_row(task: TaskSpec, label: pd.DataFrame) -> dict[str, Any]:
         found = follow_up(label["time_days"], label[event_column(label)])
         word, days = ("follow-up", found.median) if found.median.known else ("time", found.observed)
         told = f"{found.events} events, median {word} {days / curves.DAYS_PER_MONTH:.0f} months"
+    elif task.kind == "regression":
+        known = label["value"].notna()
+        low, middle, high = label["value"].quantile([0.25, 0.5, 0.75])
+        told = f"median {middle:.4g} ({low:.4g} to {high:.4g}) {task.unit}".rstrip() if known.any() else ""
     else:
         known = label["value"].notna()
         counts = label.loc[known, "value"].astype(int).value_counts()

@@ -10,12 +10,12 @@ import pandas as pd
 
 from nsclc_mtl.records import DataFault, TaskSpec, UsageFault
 from nsclc_mtl.tables import cells, endpoints, grade, iaslc, response, stage
-from nsclc_mtl.tables.read import MISSING
+from nsclc_mtl.tables.read import MISSING, numeric
 
 DAYS = cells.DAYS
 ZERO = ("refuse", "half_day", "drop")
 """What becomes of a follow-up of zero days."""
-KINDS = ("binary", "multiclass", "ordinal", "survival")
+KINDS = ("binary", "multiclass", "ordinal", "survival", "regression")
 RULES: dict[str, Any] = {**dict.fromkeys(stage.USUAL, stage), "grade": grade, "recist": response, "iaslc_grade": iaslc}
 """Rules that a task may name instead of a map of all its values: each knows its own words."""
 
@@ -32,6 +32,8 @@ def task_spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
         return made
     if kind == "survival":
         return _survival_spec(name, declared)
+    if kind == "regression":
+        return _regression_spec(name, declared)
     classes = tuple(str(c) for c in declared.get("classes") or ())
     if len(classes) < 2 or (kind == "binary" and len(classes) != 2):
         raise UsageFault(f"cohort.tasks.{name} ({kind}) declares the classes {list(classes)}; name them, lowest first")
@@ -43,6 +45,19 @@ def task_spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
             f"cohort.tasks.{name}.map gives {given[0]!r}, which is none of the classes {', '.join(classes)}"
         )
     return TaskSpec(name, kind, classes, (declared["column"], *declared.get("also", ())))
+
+
+def _regression_spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
+    where = f"cohort.tasks.{name}"
+    if not declared.get("column"):
+        raise UsageFault(f"{where} declares no `column`; name the one that holds its numbers")
+    if declared.get("classes"):
+        raise UsageFault(f"{where} (regression) declares classes; take them out, or say kind: ordinal")
+    named = declared.get("map") or {}
+    if strange := [word for word, meant in named.items() if meant is not None]:
+        raise UsageFault(f"{where}.map gives '{strange[0]}' a meaning; in a regression a map only names words for null")
+    columns = (declared["column"], *declared.get("also", ()))
+    return TaskSpec(name, "regression", (), columns, unit=str(declared.get("unit") or ""))
 
 
 def _survival_spec(name: str, declared: Mapping[str, Any]) -> TaskSpec:
@@ -86,6 +101,9 @@ def labels(
     if spec.kind == "survival":
         return _survival(spec, declared, table, file, notes)
     column = cells.column(table, declared["column"], file)
+    if spec.kind == "regression":
+        nothing = [str(word) for word in declared.get("map") or {}]
+        return pd.DataFrame({"value": numeric(column, f"'{file}' column '{declared['column']}'", (*MISSING, *nothing))})
     named = {str(k): v for k, v in (declared.get("map") or {c: c for c in spec.classes}).items()}
     number = {name: float(i) for i, name in enumerate(spec.classes)}
     cells.all_named(column, named, f"cohort.tasks.{spec.name}.map", file, declared["column"])

@@ -69,7 +69,7 @@ def spearman(values: np.ndarray, label: np.ndarray) -> np.ndarray:
 def p_values(values: np.ndarray, spec: TaskSpec, labels: pd.DataFrame) -> np.ndarray | None:
     """P of each column [patient, column] alone for one task; None where its labels cannot tell.
 
-    Survival: Cox's score test. Ordered classes: Spearman. Other classes: analysis of variance.
+    Survival: Cox's score test. Ordered classes and numbers: Spearman. Other classes: analysis of variance.
     """
     known = labels.notna().all(axis=1).to_numpy()
     x = values[known]
@@ -79,6 +79,8 @@ def p_values(values: np.ndarray, spec: TaskSpec, labels: pd.DataFrame) -> np.nda
             return None
         return np.asarray(chi2.sf(cox_scores(x, labels["time_days"].to_numpy()[known], event), 1))
     label = labels["value"].to_numpy()[known]
+    if spec.kind == "regression":
+        return spearman(x, label) if len(label) > 3 and np.ptp(label) > 0 else None
     if len(np.unique(label)) < 2 or len(label) < len(np.unique(label)) + 2:
         return None
     return spearman(x, label) if spec.kind == "ordinal" else anova(x, label)

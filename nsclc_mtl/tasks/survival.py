@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from nsclc_mtl.records import TaskSpec
@@ -60,3 +61,24 @@ class DiscreteHazard(BinnedSurvival):
         if not bool(seen.any()):
             return raw.sum() * 0.0
         return pycox_losses().nll_logistic_hazard(raw[seen], at[seen], happens[seen].to(raw.dtype))
+
+    def recalibrate(self, raw: Tensor, value: np.ndarray, event: np.ndarray) -> None:
+        """Moves the log odds of each bin so that the training patients have as many events in it as the curves say.
+
+        The bins' intercepts are the maximum of the likelihood with the scores as an offset: recalibration in the large
+        (Steyerberg, Clinical Prediction Models, 2019, chapter 15). A bin without an event stays as it is.
+        """
+        days, happened = (torch.as_tensor(np.asarray(x, np.float32)) for x in (value, event))
+        at, happens = (x.numpy() for x in whole_bins(self.edges.cpu(), days, happened))
+        said = raw.detach().cpu().double().numpy()
+        for j in range(said.shape[1]):
+            events = ((at == j) & (happens > 0)).sum()
+            at_risk = said[at >= j, j]
+            if 0 < events < len(at_risk):
+                low, high = -40.0, 40.0
+                for _ in range(60):  # the expected number of events rises with the shift
+                    middle = (low + high) / 2
+                    less = (1 / (1 + np.exp(-np.clip(at_risk + middle, -700, 700)))).sum() < events
+                    low, high = (middle, high) if less else (low, middle)
+                with torch.no_grad():
+                    self.baseline[j] += (low + high) / 2

@@ -73,6 +73,13 @@ class Task(nn.Module, ABC):
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
         """Mean loss over patients whose labels are all known."""
 
+    def recalibrate(self, raw: Tensor, value: np.ndarray, event: np.ndarray) -> None:
+        """Brings absolute predictions back to the training patients where training drew others more often.
+
+        raw: outputs of all training patients with a known label; value, event: their labels, [patient]. Heads whose
+        predictions do so by themselves (classes) need nothing.
+        """
+
     @abstractmethod
     def predict(self, raw: Tensor) -> dict[str, Tensor]:
         """Public outputs by name (`p:<class>`, `risk`, `surv:<days>`), each [patient]."""

@@ -36,7 +36,7 @@ def main_metric(task: Task, raw: Tensor, target: Target) -> Score:
         return macro_auc(value, proba) if task.spec.kind == "multiclass" else auc(value, proba[:, 1])
     score = _numbers(task.score(raw))
     if target.event is not None:
-        return c_index(score, value, _numbers(target.event[known]))
+        return c_index(score, value, _numbers(target.event[known] == 1))  # of competing causes the first
     return c_index(-score, value - value.min(), np.ones(len(value)))  # an event at each value: all pairs count
 
 

@@ -1,4 +1,4 @@
-"""Prediction sets: classes that a patient may have, which miss the true one at a rate that was stated beforehand.
+"""Prediction sets and intervals: what a patient may have, which miss the true one at a rate that was stated beforehand.
 
 Split conformal prediction holds for patients who are exchangeable with those it was calibrated on, whatever the model;
 it says nothing of a single patient, nor of another hospital.
@@ -33,6 +33,36 @@ def threshold(proba: ArrayLike, label: ArrayLike, miss: float) -> float:
     if rank > len(y):
         return 1.0
     return float(np.sort(1 - p[np.arange(len(y)), y])[rank - 1])
+
+
+def half_width(value: ArrayLike, said: ArrayLike, miss: float) -> float:
+    """Half the width of an interval around a predicted number, from n calibration patients; value, said: [n].
+
+    It is the ceil((n + 1)(1 - miss))-th smallest absolute error, infinite where n is too small for `miss`: split
+    conformal regression (Lei et al., JASA 2018, algorithm 2). Raises UsageFault unless 0 < miss < 1.
+
+    >>> half_width([1, 2, 3, 4, 5, 6, 7, 8, 9], [0] * 9, miss=0.2)
+    8.0
+    """
+    if not 0 < miss < 1:
+        raise UsageFault(f"trust.miss={miss:g} is a share between 0 and 1")
+    error = np.sort(np.abs(np.asarray(value, dtype=float) - np.asarray(said, dtype=float)))
+    rank = math.ceil((len(error) + 1) * (1 - miss) - 1e-9)
+    return math.inf if rank > len(error) else float(error[rank - 1])
+
+
+def joined(low: ArrayLike, high: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends [patient] of an interval that holds every number of at least half of the given intervals.
+
+    low, high: [interval, patient].
+
+    >>> a, b = joined([[0.0], [1.0], [5.0]], [[3.0], [4.0], [9.0]])
+    >>> a.tolist(), b.tolist()
+    ([1.0], [4.0])
+    """
+    a, b = np.sort(np.asarray(low, float), axis=0), np.sort(np.asarray(high, float), axis=0)
+    votes = math.ceil(len(a) / 2)
+    return a[votes - 1], b[len(b) - votes]
 
 
 def sets(proba: ArrayLike, at: float) -> np.ndarray:

@@ -18,7 +18,8 @@ from nsclc_mtl.fusion.concat import Concat
 from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import Bag, Batch, TaskSpec
 from nsclc_mtl.tasks.balance import Sum
-from nsclc_mtl.tasks.classes import Binary, Multiclass, Ordinal
+from nsclc_mtl.tasks.classes import Binary, Multiclass
+from nsclc_mtl.tasks.ordinal import Ordinal
 
 SD = [1.0, 2.0, 4.0]
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nsclc_mtl.records import Target, TaskSpec
-from nsclc_mtl.tasks.classes import Binary, Multiclass, Ordinal
+from nsclc_mtl.tasks.classes import Binary, Multiclass
+from nsclc_mtl.tasks.ordinal import Ordinal
 from nsclc_mtl.tasks.task import Task
 
 CLASSES = {"binary": ("no", "yes"), "multiclass": ("a", "b", "c"), "ordinal": ("G1", "G2", "G3", "G4")}

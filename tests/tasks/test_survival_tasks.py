@@ -188,3 +188,20 @@ def test_what_stands_in_missing_labels_changes_nothing() -> None:
     loss = task.loss(raw, target(days, event, known))
     days[~known], event[~known] = torch.tensor([-1.0, float("nan")]), float("nan")
     assert torch.equal(loss, task.loss(raw, target(days, event, known)))
+
+
+def test_recalibration_brings_the_events_back() -> None:
+    """After it every bin expects as many events among the training patients as there were; the order stays."""
+    value, event = follow_up(300, 3)
+    task = copy.deepcopy(hazard())
+    torch.manual_seed(1)
+    score = torch.randn(300, 1)
+    raw = score + task.baseline.detach() + 1.3  # learned from patients drawn by their event
+    before = task.baseline.detach().clone()
+    task.recalibrate(raw, value, event)
+    now = raw + task.baseline.detach() - before
+    cuts = np.concatenate([[0.0], task.edges.numpy()])
+    number, happens = task.discretise(cuts, value, event)
+    for j in range(now.shape[1]):
+        expected = now[number >= j + 1, j].sigmoid().sum().item()
+        assert expected == pytest.approx(((number == j + 1) & (happens == 1)).sum(), abs=1e-3)

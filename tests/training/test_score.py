@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from nsclc_mtl.records import Target, TaskSpec
-from nsclc_mtl.tasks.classes import Binary, Multiclass, Ordinal
-from nsclc_mtl.tasks.survival import Cox, DiscreteHazard
+from nsclc_mtl.tasks.classes import Binary, Multiclass
+from nsclc_mtl.tasks.cox import Cox
+from nsclc_mtl.tasks.ordinal import Ordinal
+from nsclc_mtl.tasks.survival import DiscreteHazard
 from nsclc_mtl.tasks.task import Task
 from nsclc_mtl.training.score import joined, main_metric, scores
 

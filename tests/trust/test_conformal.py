@@ -48,3 +48,32 @@ def test_a_set_is_never_empty_and_grows_with_what_is_promised(drawn: Draw, seed:
 def test_a_share_that_is_none_is_refused(miss: float) -> None:
     with pytest.raises(UsageFault, match=r"trust\.miss"):
         conformal.threshold([[0.5, 0.5]], [0], miss)
+
+
+@pytest.mark.parametrize("miss", [0.1, 0.3])
+def test_intervals_cover_what_they_promise(miss: float) -> None:
+    """Over many draws, whatever the model: here one that is off by three."""
+    covered = []
+    for seed in range(400):
+        draw = np.random.default_rng(seed)
+        value = draw.exponential(5, 80)
+        half = conformal.half_width(value[:40], np.full(40, 3.0), miss)
+        covered.append((np.abs(value[40:] - 3.0) <= half).mean())
+    assert 1 - miss - 0.01 <= np.mean(covered) <= 1 - miss + 1 / 41 + 0.01
+
+
+def test_too_few_patients_give_every_number() -> None:
+    assert conformal.half_width([1.0] * 8, [0.0] * 8, 0.1) == np.inf
+    with pytest.raises(UsageFault, match=r"trust\.miss"):
+        conformal.half_width([1.0], [0.0], 0.0)
+
+
+@given(st.integers(1, 6), st.integers(0, 999))
+def test_joined_intervals_hold_what_half_of_them_hold(count: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    low = draw.normal(0, 3, (count, 4))
+    high = low + draw.exponential(4, (count, 4))
+    a, b = conformal.joined(low, high)
+    for x in np.linspace(-9, 15, 60):
+        held = ((low <= x) & (x <= high)).mean(axis=0) >= 0.5
+        assert ((a <= x) & (x <= b) | ~held).all()

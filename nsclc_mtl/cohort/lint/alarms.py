@@ -69,7 +69,9 @@ def alarms(
                 for metric, score, spread in _knows(spec, labels.loc[ids[keep]], values[keep]):
                     if score.known:
                         found.append(_Known(modality, column, name, metric, float(score), int(keep.sum()), spread))
-        main = sorted((known for known in found if known.metric in ("AUC", "C")), key=lambda known: -known.value)
+        main = sorted(
+            (known for known in found if known.metric in ("AUC", "C", "concordance")), key=lambda known: -known.value
+        )
         best += [(task, known.modality, known.name, known.value, known.n) for known in main[:3]]
         raised: dict[tuple[str, str], _Known] = {}
         for known in found:
@@ -89,7 +91,7 @@ class _Known(NamedTuple):
     modality: str
     column: str
     name: str  # of the column, with the level
-    metric: str  # C, AUC, event or pairs
+    metric: str  # C, AUC, concordance, event or pairs
     value: float
     n: int
     spread: float
@@ -101,6 +103,7 @@ def _alarm(task: str, known: _Known, others: list[float], certain: float) -> Fin
     words = {
         "C": f"C {value:.2f} for {task}",
         "AUC": f"AUC {value:.2f} for {task}",
+        "concordance": f"concordance {value:.2f} for {task}",
         "event": f"AUC {value:.2f} for the event of {task}",
         "pairs": f"the right order of {value:.0%} of the pairs that it tells apart for {task}",
     }[known.metric]
@@ -155,6 +158,9 @@ def _knows(spec: TaskSpec, labels: pd.DataFrame, column: np.ndarray) -> Iterator
             yield "pairs", *_told_apart(column == levels[1], time, event)
         return
     value = labels["value"].to_numpy()
+    if spec.kind == "regression":
+        yield "concordance", *_in_order(value, column)
+        return
     counts = np.bincount(value.astype(int), minlength=len(spec.classes))
     if spec.kind == "multiclass":
         each = auc_one_vs_rest(value, np.tile(column[:, None], (1, len(spec.classes))))
@@ -171,6 +177,16 @@ def _either_way(score: Score, few: int, n: int) -> tuple[Score, float]:
         return Score.missing(f"fewer than {FEW} patients of a kind"), 1.0
     few = min(few, n // 2)
     return Score(max(float(score), 1 - float(score))), math.sqrt((n + 1) / (12 * few * (n - few)))
+
+
+def _in_order(value: np.ndarray, column: np.ndarray) -> tuple[Score, float]:
+    """Share of the pairs of unequal outcomes that the column puts right, whichever way round, and its deviation under
+    no association (that of Kendall's tau, Biometrika 1938, halved)."""
+    n = len(value)
+    score = c_index(column, value, np.ones(n))  # every pair of unequal outcomes is comparable
+    if n < 2 * FEW or not score.known:
+        return Score.missing(f"fewer than {2 * FEW} patients"), 1.0
+    return Score(max(float(score), 1 - float(score))), math.sqrt((2 * n + 5) / (18 * n * (n - 1)))
 
 
 def _told_apart(positive: np.ndarray, time: np.ndarray, event: np.ndarray) -> tuple[Score, float]:

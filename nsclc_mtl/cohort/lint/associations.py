@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, chi2_contingency, fisher_exact
+from scipy.stats import chi2, chi2_contingency, fisher_exact, kruskal
 
 from nsclc_mtl.cohort.lint.counts import having
 from nsclc_mtl.cohort.lint.finding import FEW, Finding
@@ -86,13 +86,18 @@ def _large_sites(manifest: Manifest) -> pd.Series:
 
 
 def p_values(spec: TaskSpec, labels: pd.DataFrame, group: pd.Series) -> Iterator[float]:
-    """P of no association between groups and an outcome: one test for classes; event and log-rank for survival.
+    """P of no association between groups and an outcome: one test for classes; event and log-rank for survival;
+    Kruskal and Wallis for a number.
 
     The event is tested besides because absence can depend on whether the patient died rather than on when.
     """
     known = labels.loc[group.index].dropna()
     number = pd.factorize(group.loc[known.index], sort=True)[0]
     if len(known) == 0 or number.max(initial=0) == 0 or np.bincount(number).min() < FEW:
+        return
+    if spec.kind == "regression":
+        if known["value"].nunique() > 1:
+            yield float(kruskal(*(known["value"].to_numpy()[number == k] for k in range(number.max() + 1))).pvalue)
         return
     yield from _crossed(number, known["event" if spec.kind == "survival" else "value"].to_numpy())
     if spec.kind == "survival":

@@ -20,7 +20,7 @@ LEVELS = 8  # of a coarser copy of a time: fewer, and a binned covariate could b
 def outcome_parts(manifest: Manifest) -> dict[str, pd.Series]:
     """What must not be among the inputs: classes, events, times and declared components of every task, by patient.
 
-    Values are numbers, NaN where unknown; names end in `(time)` where the order counts.
+    Values are numbers, NaN where unknown; names end in `(time)` or `(number)` where the order counts.
     """
     out = {}
     for name, spec in manifest.tasks.items():
@@ -30,6 +30,8 @@ def outcome_parts(manifest: Manifest) -> dict[str, pd.Series]:
             out[f"the task '{name}' (event)"] = frame["event"]
             if "cause" in frame:
                 out[f"the task '{name}', any cause (event)"] = (frame["cause"] > 0).where(frame["cause"].notna()) * 1.0
+        elif spec.kind == "regression":  # in another unit, or transformed, it keeps its order
+            out[f"the task '{name}' (number)"] = frame["value"]
         else:
             out[f"the task '{name}'"] = frame["value"]
         for column in spec.columns:
@@ -108,7 +110,7 @@ def copies(manifest: Manifest, outcomes: Mapping[str, pd.Series]) -> list[Findin
                 continue
             for column in table.columns:
                 own = codes[column][known]
-                match = _agrees(own, values[known], ordered=part.endswith("(time)"), limit=limit)
+                match = _agrees(own, values[known], ordered=part.endswith(("(time)", "(number)")), limit=limit)
                 if not match and part.endswith("(event)"):
                     match = _blank(own, values[known], limit)
                 if match and column not in seen:

@@ -73,7 +73,7 @@ def per_site(manifest: Manifest) -> pd.DataFrame:
 
 
 def per_part(manifest: Manifest, splits: pd.DataFrame) -> pd.DataFrame:
-    """Patients, and events or the rarest class of every task, by fold and part. One row a fold and part."""
+    """Patients, and events, known numbers or the rarest class of every task; a row a fold and part."""
     out = []
     for fold, rows in splits.groupby("fold"):
         for part in PARTS:
@@ -85,6 +85,8 @@ def per_part(manifest: Manifest, splits: pd.DataFrame) -> pd.DataFrame:
                 labels = manifest.labels[name].loc[list(ids)].dropna()
                 if spec.kind == "survival":
                     row[f"{name} events"] = int(labels["event"].sum())
+                elif spec.kind == "regression":
+                    row[f"{name} known"] = len(labels)
                 else:
                     counts = np.bincount(labels["value"].astype(int), minlength=len(spec.classes))
                     row[f"{name} rarest"] = int(counts.min())

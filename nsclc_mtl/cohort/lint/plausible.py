@@ -114,7 +114,8 @@ def unjudged(manifest: Manifest, splits: pd.DataFrame) -> list[Finding]:
                 if len(ids) and _silent(spec.kind, manifest.labels[name].loc[list(ids)].dropna()):
                     silent.append(str(fold))
             if silent:
-                lacks = "no comparable pair" if spec.kind == "survival" else "fewer than two classes"
+                each = {"survival": "no comparable pair", "regression": "fewer than two values"}
+                lacks = each.get(spec.kind, "fewer than two classes")
                 folds = f"fold{'s' * (len(silent) > 1)} {', '.join(silent)}"
                 told = f"the {part} part of {folds} holds {lacks}, so that the task {harm}; use fewer folds"
                 out.append(Finding("warning", "split", name, told))
