@@ -10,7 +10,7 @@ import pytest
 import yaml
 from test_way import Way
 
-WORDS = ["tasks@parts.tasks.ordinal=ordinal_corn", "modalities=[clinical]", "audit=0", "optim.sampler=balanced"]
+WORDS = ["ordinal=corn", "modalities=[clinical]", "audit=0", "optim.sampler=balanced"]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nsclc_mtl.commands import fold, train
+from nsclc_mtl.commands import outputs, train
 from nsclc_mtl.commands.assemble import load_fold
 from nsclc_mtl.commands.cohort import open_cohort
 from nsclc_mtl.config import compose, execute, plain
@@ -30,7 +30,7 @@ def test_untrained_with_a_skip_is_the_line_and_a_saved_one_says_the_same(
     manifest = open_cohort(settings)
     members, fitted, _, _ = load_fold(settings, run / "fold0")
     data = type("Data", (), {"fitted": fitted, "cache": None})
-    again = fold.predict(members, manifest, list(test["patient_id"]), data)["survival"]["risk"]
+    again = outputs.predict(members, manifest, list(test["patient_id"]), data)["survival"]["risk"]
     assert again.to_numpy() == pytest.approx(test["value"].to_numpy(), abs=1e-5)
     skip = members[0].skip
     assert skip is not None

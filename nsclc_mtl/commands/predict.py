@@ -88,7 +88,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.commands import assemble, device
     from nsclc_mtl.commands.cohort import open_cohort
-    from nsclc_mtl.commands.fold import long_table
+    from nsclc_mtl.commands.outputs import long_table
     from nsclc_mtl.commands.sites import strangers
 
     place, _ = device.lightning(settings["device"])
@@ -298,7 +298,7 @@ def combine(
     import pandas as pd
 
     from nsclc_mtl.commands import confidence
-    from nsclc_mtl.commands.fold import predict
+    from nsclc_mtl.commands.outputs import predict
 
     out, sets = {}, []
     for fold, (members, data) in models.items():

@@ -43,7 +43,7 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
     """The configuration of `verb` in struct mode; UsageFault with one sentence for every word that is not known.
 
     `tasks=[..]` and `modalities=[..]` are plain values, although groups of these names exist; an option of theirs is
-    picked with its place, `tasks@parts.tasks.ordinal=ordinal_corn`. The first word without
+    picked with its place, `tasks@parts.tasks.binary=my_head`. The first word without
     `=` after `mtl tile` is the folder of slides. `conf_dirs` are searched after the shipped configuration.
     """
     roots = [conf_root(), *(_existing(Path(folder)) for folder in conf_dirs)]
@@ -128,7 +128,7 @@ def is_group(override: Override, groups: dict[str, list[str]]) -> bool:
 
 
 def _is_plain(override: Override) -> bool:
-    """Whether it picks among the cohort's tasks or modalities; `tasks@parts.tasks.ordinal=...` picks a head."""
+    """Whether it picks among the cohort's tasks or modalities; `tasks@parts.tasks.binary=...` picks a head."""
     return override.key_or_group in PLAIN and override.package is None
 
 

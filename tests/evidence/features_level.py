@@ -31,7 +31,8 @@ def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[
     import torch
 
     from nsclc_mtl.commands.cohort import open_cohort, phantom_root, split
-    from nsclc_mtl.commands.fold import predict, spoiled, train_members
+    from nsclc_mtl.commands.fold import train_members
+    from nsclc_mtl.commands.outputs import predict, spoiled
     from nsclc_mtl.commands.resume import begin
     from nsclc_mtl.config import compose, plain
     from nsclc_mtl.explain.audit import summarise

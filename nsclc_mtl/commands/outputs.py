@@ -1,0 +1,119 @@
+"""What the trained members of a fold say of patients: outputs, rows of `predictions.csv`, scores of spoiled inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import Manifest, TaskSpec, event_column
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from nsclc_mtl.learner import Learner
+
+
+def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:
+    """Outputs of each task: a frame by patient_id with columns `p:..`, `risk`, `surv:..`, `value`.
+
+    They are the `means`, at the fold's temperature where it has one, and at the prevalence of the population that a
+    task states.
+    """
+    from nsclc_mtl.commands import confidence
+
+    outputs = means(members, manifest, ids, data)
+    return confidence.scaled(outputs, manifest, data.fitted.trust, populations(members))
+
+
+def populations(members: Sequence[Learner]) -> dict[str, Any]:
+    """Task -> log ratio of the classes' shares in the stated population to those in training, where one is stated."""
+    each = {name: getattr(task, "population", None) for name, task in members[0].each_task()}
+    return {name: ratio for name, ratio in each.items() if ratio is not None}
+
+
+def means(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:
+    """Mean over the members of each output, a frame a task by patient_id.
+
+    `data` has the `fitted` and the `cache` to read with. It is done where the members are. Survival curves and
+    probabilities are averaged as such.
+    """
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from nsclc_mtl.bags.datamodule import loader, moved
+
+    sums: dict[str, dict[str, list[np.ndarray]]] = {}
+    with torch.no_grad():
+        for batch in loader(manifest, ids, data.fitted, data.cache):
+            batch = moved(batch, members[0].device)
+            made = [member.predict_step(batch, 0) for member in members]
+            for task in made[0]:
+                for output in made[0][task]:
+                    mean = torch.stack([m[task][output] for m in made]).mean(0)
+                    sums.setdefault(task, {}).setdefault(output, []).append(mean.cpu().numpy())
+    return {
+        task: pd.DataFrame({o: np.concatenate(v) for o, v in of.items()}, index=pd.Index(list(ids), name="patient_id"))
+        for task, of in sums.items()
+    }
+
+
+def spoiled(
+    members: Sequence[Learner],
+    manifest: Manifest,
+    ids: Sequence[str],
+    data: Any,
+    fold: int,
+    settings: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Scores of the test part with each modality permuted or dropped: what the modality audit is made of."""
+    import numpy as np
+    import pandas as pd
+
+    from nsclc_mtl.bags.datamodule import batches, loader, moved
+    from nsclc_mtl.explain import influence
+
+    whole = loader(manifest, ids, data.fitted, data.cache, batch_size=len(ids), most_bytes=math.inf)
+    (batch,) = batches(whole)
+    batch = moved(batch, members[0].device)
+    each = [influence.audit(member, batch, int(settings["audit"]), int(settings["seed"]) + fold) for member in members]
+    tables = []
+    for (modality, mode, repeat), scores in each[0].items():
+        for task in scores:
+            mean = np.mean([member[modality, mode, repeat][task] for member in each], axis=0)
+            classes = manifest.tasks[task].classes if mean.ndim == 2 else ("",)
+            for output, value in zip(classes, mean.reshape(len(ids), -1).T, strict=True):
+                table = pd.DataFrame({"patient_id": list(ids), "fold": fold, "output": output, "value": value})
+                tables.append(table.assign(task=task, modality=modality, mode=mode, repeat=repeat))
+    return pd.concat(tables)
+
+
+def long_table(outputs: Mapping[str, pd.DataFrame], manifest: Manifest, fold: int, part: str) -> pd.DataFrame:
+    """Rows of `predictions.csv`: patient_id, task, fold, part, output, value, target, event, time_days."""
+    import pandas as pd
+
+    tables = []
+    for task, wide in outputs.items():
+        rows = wide.reset_index().melt("patient_id", var_name="output", value_name="said")
+        rows = rows.rename(columns={"said": "value"})  # an output may have that name
+        rows.insert(1, "task", task)
+        rows.insert(2, "fold", fold)
+        rows.insert(3, "part", part)
+        tables.append(rows.join(truth_of(manifest, manifest.tasks[task], wide.index), on="patient_id"))
+    return pd.concat(tables)
+
+
+def truth_of(manifest: Manifest, spec: TaskSpec, ids: Any) -> pd.DataFrame:
+    """Columns target, event, time_days by patient; blank where the label is not known."""
+    import pandas as pd
+
+    known = manifest.labels[spec.name].reindex(ids)
+    if spec.kind == "survival":
+        event = known[event_column(known)].map(lambda e: "" if pd.isna(e) else str(int(e)))
+        days = known["time_days"].map(lambda t: "" if pd.isna(t) else f"{t:g}")
+        return pd.DataFrame({"target": "", "event": event, "time_days": days}, index=known.index)
+    word = (lambda v: f"{v:.10g}") if spec.kind == "regression" else (lambda v: spec.classes[int(v)])
+    target = known["value"].map(lambda v: "" if pd.isna(v) else word(v))
+    return pd.DataFrame({"target": target, "event": "", "time_days": ""}, index=known.index)
