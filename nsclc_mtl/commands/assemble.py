@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands.sealed import unbroken, written
+from nsclc_mtl.commands.sealed import OWN, unbroken, written
 from nsclc_mtl.commands.sites import keeps_no_outcome
 from nsclc_mtl.config import build, permitted
 from nsclc_mtl.config.allow import nearest
@@ -172,15 +172,39 @@ def save_fitted(
         aside.write_text(json.dumps(state) + "\n")
 
 
+def save_own(folder: Path, own: Mapping[str, Any]) -> None:
+    """`settings.yaml`: whole sections that a fold has otherwise than the run's configuration."""
+    import yaml
+
+    with written(folder / OWN) as aside:
+        aside.write_text(yaml.safe_dump(dict(own), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def settings_of(cfg: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings that a fold was trained with: the run's, with the sections that are its own."""
+    import yaml
+
+    if not (folder / OWN).is_file():
+        return dict(cfg)
+    try:
+        return {**cfg, **yaml.safe_load((folder / OWN).read_text(encoding="utf-8"))}
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise IntegrityFault(f"'{folder.name}/{OWN}' is not the file that the training wrote; train again") from error
+
+
 def load_fold(
     cfg: Mapping[str, Any], folder: Path
 ) -> tuple[list[Learner], Fitted, dict[str, TaskSpec], dict[str, dict[str, Any]]]:
-    """The trained members of a fold with what was fitted for them. Raises IntegrityFault where a file is not ours."""
+    """The trained members of a fold with what was fitted for them. Raises IntegrityFault where a file is not ours.
+
+    `cfg` is the run's configuration; the fold's own settings, where it has some, come before it.
+    """
     import torch
 
     from nsclc_mtl.bags.fitted import Fitted
 
     unbroken(folder)
+    cfg = settings_of(cfg, folder)
     try:
         state = json.loads((folder / "fitted.json").read_text())
         fitted = Fitted.load(state["fitted"])
