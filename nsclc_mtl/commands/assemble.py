@@ -79,7 +79,10 @@ def learner(
             given["groups"] = fitted.tables[name].groups
         if name in fitted.series:
             given["within"] = fitted.series[name].within
-        if "classes" in inspect.signature(permitted(chosen["encoder"]["_target_"])).parameters:
+        takes = inspect.signature(permitted(chosen["encoder"]["_target_"])).parameters
+        if "columns" in takes and name in fitted.tables:
+            given["columns"] = fitted.tables[name].sources
+        if "classes" in takes:
             given["classes"] = {task: len(spec.classes) for task, spec in specs.items() if spec.classes}
         encoders[name] = build(chosen["encoder"], **given)
     shared: dict[str, Any] = {"modalities": list(modalities), "tasks": list(specs), "dim": dim}

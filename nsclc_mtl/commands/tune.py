@@ -44,6 +44,8 @@ def body(cfg: DictConfig, run: Run) -> None:
 
     asked = plain(cfg)
     _installed()
+    _known(str(asked["objective"]), asked["tasks"] or list(asked["cohort"]["tasks"]))
+    inner = _inner(int(asked["inner"]))
     ranges = space.parameters(asked["space"])
     words = space.given(run.argv[2:], ranges)
     space.sound(words, ranges, run.conf_dirs)
@@ -54,11 +56,10 @@ def body(cfg: DictConfig, run: Run) -> None:
         tuple(ranges),
         int(asked["trials"]),
         int(asked["startup"]),
-        _inner(asked["inner"]),
+        inner,
         str(asked["objective"]),
     )
     manifest, splits, folds = train.opened(settings, run)
-    _known(plan.objective, manifest)
     run.say(
         f"{len(ranges)} parameters ({', '.join(p.key for p in ranges)}), {plan.trials} trials a fold on "
         + (f"{plan.inner} inner folds" if plan.inner else "its validation part")
@@ -82,16 +83,17 @@ def _installed() -> None:
 
 
 def _inner(inner: int) -> int:
+    """The number of inner folds, where it can be one."""
     if inner == 1:
         raise UsageFault("inner=1 leaves nobody to train: take 0 (the validation part) or two folds and more")
-    return int(inner)
+    return inner
 
 
-def _known(objective: str, manifest: Manifest) -> None:
+def _known(objective: str, tasks: Sequence[str]) -> None:
     from nsclc_mtl.config.allow import nearest
 
-    if objective != "mean" and objective not in manifest.tasks:
-        near = nearest(objective, ["mean", *manifest.tasks]) or f"; there are mean, {', '.join(manifest.tasks)}"
+    if objective != "mean" and objective not in tasks:
+        near = nearest(objective, ["mean", *tasks]) or f"; there are mean, {', '.join(tasks)}"
         raise UsageFault(f"objective={objective!r} is no task of this run{near}")
 
 
