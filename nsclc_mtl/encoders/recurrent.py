@@ -55,6 +55,15 @@ class Laid:
         gap, age = self.time - before, self.time[..., None] - last
         return gap * self.there, age * self.there[..., None]
 
+    def levels(self) -> tuple[Tensor, Tensor]:
+        """Each patient's mean of every column, 0 where never measured; and 1 where ever, else 0. [row, column] both."""
+        count = self.measured.sum(1)
+        return self.values.sum(1) / count.clamp(min=1.0), count.clamp(max=1.0)
+
+    def courses(self, within: Tensor) -> Tensor:
+        """How far values lie from the patient's mean, in the spread within a patient; 0 where not measured."""
+        return (self.values - self.levels()[0][:, None]) * self.measured / within
+
     def back(self, rows: Tensor, patients: int) -> Tensor:
         """Rows [row, width] at their patients, [patient, width]; zeros for who has no visit."""
         return rows.new_zeros(patients, rows.shape[1]).index_copy(0, self.patient, rows)
@@ -70,15 +79,16 @@ def _last(width: int, dim: int, dropout: float) -> nn.Sequential:
 class VisitGRU(nn.Module):
     """A gated recurrent unit over the visits, which is told when each was and how old every value is.
 
-    A visit comes in as its values (0, the training mean, where there is none), which of them were measured, its time,
-    the time since the visit before, and the time since each column was last measured: "GRU-simple" of Che et al. (Sci
-    Rep 2018), with the times beside the intervals. Their GRU-D differs: there a missing value decays from the last one
-    to the mean, and the state to zero, at learned rates; here the unit itself learns what an old value is worth.
+    A visit comes in as its values, which of them were measured, its time, the time since the visit before, and the time
+    since each column was last measured: "GRU-simple" of Che et al. (Sci Rep 2018), with the times beside the intervals.
+    What differs: values come in as what they lie above the patient's own mean (0 where there is none), in the spread
+    that the column has within a patient, and the mean goes past the unit to the last layer, so that a few dozen
+    patients show a course. In their GRU-D a missing value decays from the last one to the mean, and the state to zero,
+    at learned rates; here the unit itself learns what an old value is worth.
 
     Args:
         in_dim: columns of a visit. dim: size of the embedding. hidden: of the state. dropout: of the last state, in
-            training. within: spread of every column within a patient in the units of the values, to which values are
-            brought; None = 1.
+            training. within: spread of every column within a patient, in the units of the values; None = 1.
     """
 
     within: Tensor
@@ -89,19 +99,20 @@ class VisitGRU(nn.Module):
         super().__init__()
         self.register_buffer("within", torch.tensor(within) if within else torch.ones(in_dim))
         self.unit = nn.GRU(3 * in_dim + 2, hidden, batch_first=True)
-        self.out = _last(hidden, dim, dropout)
+        self.out = _last(hidden + 2 * in_dim, dim, dropout)
 
     def forward(self, visits: Series) -> Embedding:
         """Vector [patient, dim], from the state after the last visit; who has no visit gets the bias alone."""
         laid, n = Laid.of(visits), len(visits.offsets) - 1
-        state = visits.values.new_zeros(n, self.unit.hidden_size)
+        state = visits.values.new_zeros(n, self.unit.hidden_size + 2 * len(self.within))
         if len(laid.patient):
             gap, age = laid.ages()
             times = torch.stack([laid.time, gap], dim=-1)
-            seen = torch.cat([laid.values / self.within, laid.measured, age, times], dim=-1)
+            seen = torch.cat([laid.courses(self.within), laid.measured, age, times], dim=-1)
             states, _ = self.unit(seen)  # causal: filler behind the last visit reaches no state before it
             count = laid.there.sum(1)
-            state = laid.back(states[torch.arange(len(count), device=count.device), count - 1], n)
+            last = states[torch.arange(len(count), device=count.device), count - 1]
+            state = laid.back(torch.cat([last, *laid.levels()], dim=1), n)
         return Embedding(self.out(state))
 
 
@@ -111,7 +122,7 @@ class VisitTransformer(nn.Module):
     The code is that of Vaswani et al. (NeurIPS 2017) with the time itself in the place of the position, as irregular
     visits need (compare Horn et al., ICML 2020): sines and cosines of `width` / 2 periods, geometrically from twice to
     twenty times the SD of the visits' days; shorter ones, tried down to a tenth, tell sparse visits apart by noise and
-    found courses less well. Values come in with which of them were measured.
+    found courses less well. Values and the patient's mean are taken as in `VisitGRU`.
 
     Args:
         in_dim: columns of a visit. dim: size of the embedding. width: of a token, even. depth: blocks. heads: of the
@@ -141,7 +152,7 @@ class VisitTransformer(nn.Module):
         self.visit = nn.Linear(2 * in_dim, width)
         self.first = nn.Parameter(0.02 * torch.randn(1, 1, width))  # the class token
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
-        self.norm, self.out = nn.LayerNorm(width), _last(width, dim, dropout)
+        self.norm, self.out = nn.LayerNorm(width), _last(width + 2 * in_dim, dim, dropout)
 
     def code(self, time: Tensor) -> Tensor:
         """Sines, then cosines, of times [...] (in SD): [..., width]."""
@@ -153,12 +164,13 @@ class VisitTransformer(nn.Module):
         patient; who has no visit gets the bias alone."""
         laid, n = Laid.of(visits), len(visits.offsets) - 1
         if not len(laid.patient):
-            return Embedding(self.out(visits.values.new_zeros(n, self.norm.normalized_shape[0])), attention=visits.time)
-        tokens = self.visit(torch.cat([laid.values / self.within, laid.measured], dim=-1)) + self.code(laid.time)
+            nothing = visits.values.new_zeros(n, len(self.period) * 2 + 2 * len(self.within))
+            return Embedding(self.out(nothing), attention=visits.time)
+        tokens = self.visit(torch.cat([laid.courses(self.within), laid.measured], dim=-1)) + self.code(laid.time)
         tokens = torch.cat([self.first.expand(len(tokens), 1, -1), tokens], dim=1)
         there = torch.cat([torch.ones_like(laid.there[:, :1]), laid.there], dim=1)
         attention = there.to(tokens.dtype)
         for block in self.blocks:
             tokens, attention = block(tokens, there)
-        pooled = laid.back(self.norm(tokens[:, 0]), n)
+        pooled = laid.back(torch.cat([self.norm(tokens[:, 0]), *laid.levels()], dim=1), n)
         return Embedding(self.out(pooled), attention=of_the_others(attention)[laid.row, laid.place])
