@@ -122,6 +122,7 @@ def test_the_account_of_the_trials_and_of_their_optimism(
     assert "optimism of the inner score: " in (folder / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_as_if_nothing_had_been(way: Way, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     again = Heard(monkeypatch)
     again.wrong = {2: KeyboardInterrupt()}
@@ -143,6 +144,7 @@ def test_a_killed_study_goes_on_as_if_nothing_had_been(way: Way, heard: Heard, m
     assert study(folder, 1)[:3] == study(whole, 1)
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_one_line_and_all_of_them_are_a_fault(
     way: Way, heard: Heard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
