@@ -37,6 +37,7 @@ VERBS = {
     "tile": "Find the tissue of slides and lay tiles over it: mtl tile DIR.",
     "extract": "Turn tiles and scans into feature files.",
     "train": "Train one model for all tasks, cross-validated by patient.",
+    "tune": "Look for the best settings within the training part of every fold, and train with them.",
     "evaluate": "Metrics with intervals, the floor of linear baselines, and a report.",
     "predict": "Predictions for patients, with confidence and explanations.",
     "check": "Look for what is wrong with a cohort before anything is trained on it.",

@@ -102,6 +102,20 @@ def test_the_course_is_learned_and_not_only_its_end(way: tuple[Path, pd.DataFram
     assert told["subtype"] > 0.85
 
 
+@pytest.mark.parametrize("encoder", ["gru", "transformer"])
+def test_the_other_encoders_of_visits_find_it_too(way: tuple[Path, pd.DataFrame, pd.Series], encoder: str) -> None:
+    root = way[0]
+    words = [f"name={encoder}", "cohort=courses", f"cohort.root={root / 'data'}", "folds.n=2", "folds.workers=0"]
+    only = ["modalities=[ctdna]", "tasks=[response]", "audit=0", "optim.min_steps=300", "logger=none"]
+    assert run(root, "train", *words, *only, f"series_encoder={encoder}") == 0
+    trained = root / "runs" / "train" / encoder
+    told = {row["fold"]: row["value"] for row in json.loads((trained / "metrics.json").read_text())}
+    assert told["all"] > 0.85
+    assert run(root, "predict", f"name={encoder}", f"ckpt={trained}", "explain.patients=0") == 0
+    again, before = scores(root / "runs" / "predict" / encoder, "response"), scores(trained, "response")
+    pd.testing.assert_series_equal(again, before.loc[again.index], rtol=1e-4)
+
+
 def test_a_series_that_is_handed_around_is_missed(way: tuple[Path, pd.DataFrame, pd.Series]) -> None:
     """The modality audit permutes and drops series and spots like any other modality."""
     rows = json.loads((way[0] / "runs" / "train" / "whole" / "audit.json").read_text())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands.sealed import unbroken, written
+from nsclc_mtl.commands.sealed import OWN, unbroken, written
 from nsclc_mtl.commands.sites import keeps_no_outcome
 from nsclc_mtl.config import build, permitted
 from nsclc_mtl.config.allow import nearest
@@ -156,7 +156,10 @@ def learner(
             given["groups"] = fitted.tables[name].groups
         if name in fitted.series:
             given["within"] = fitted.series[name].within
-        if "classes" in inspect.signature(permitted(chosen["encoder"]["_target_"])).parameters:
+        takes = inspect.signature(permitted(chosen["encoder"]["_target_"])).parameters
+        if "columns" in takes and name in fitted.tables:
+            given["columns"] = fitted.tables[name].sources
+        if "classes" in takes:
             given["classes"] = {task: len(spec.classes) for task, spec in specs.items() if spec.classes}
         encoders[name] = build(chosen["encoder"], **given)
     shared: dict[str, Any] = {"modalities": list(modalities), "tasks": list(specs), "dim": dim}
@@ -250,15 +253,39 @@ def save_fitted(
         aside.write_text(json.dumps(state) + "\n")
 
 
+def save_own(folder: Path, own: Mapping[str, Any]) -> None:
+    """`settings.yaml`: whole sections that a fold has otherwise than the run's configuration."""
+    import yaml
+
+    with written(folder / OWN) as aside:
+        aside.write_text(yaml.safe_dump(dict(own), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def settings_of(cfg: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings that a fold was trained with: the run's, with the sections that are its own."""
+    import yaml
+
+    if not (folder / OWN).is_file():
+        return dict(cfg)
+    try:
+        return {**cfg, **yaml.safe_load((folder / OWN).read_text(encoding="utf-8"))}
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise IntegrityFault(f"'{folder.name}/{OWN}' is not the file that the training wrote; train again") from error
+
+
 def load_fold(
     cfg: Mapping[str, Any], folder: Path
 ) -> tuple[list[Learner], Fitted, dict[str, TaskSpec], dict[str, dict[str, Any]]]:
-    """The trained members of a fold with what was fitted for them. Raises IntegrityFault where a file is not ours."""
+    """The trained members of a fold with what was fitted for them. Raises IntegrityFault where a file is not ours.
+
+    `cfg` is the run's configuration; the fold's own settings, where it has some, come before it.
+    """
     import torch
 
     from nsclc_mtl.bags.fitted import Fitted
 
     unbroken(folder)
+    cfg = settings_of(cfg, folder)
     try:
         state = json.loads((folder / "fitted.json").read_text())
         fitted = Fitted.load(state["fitted"])

@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from nsclc_mtl.learner import Learner
 
 
-def train_fold(settings: Mapping[str, Any], fold: int, path: Path) -> None:
+def train_fold(settings: Mapping[str, Any], fold: int, path: Path, own: Mapping[str, Any] | None = None) -> None:
     """Trains one fold of the run at `path`: `fold<k>/` with fitted.json, model<m>.ckpt, log and predictions.csv.
 
-    Goes on where an earlier start left it. Raises TryAgain where the folder cannot be written.
+    `own` are the sections of the settings that are the fold's and not the run's, kept in `settings.yaml`. Goes on where
+    an earlier start left it. Raises TryAgain where the folder cannot be written.
     """
     import pandas as pd
 
     splits = pd.read_csv(path / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
-    with _threads(settings["folds"]["threads"], splits["fold"].nunique() * ranks.processes(settings)):
-        _train_fold(settings, splits[splits["fold"] == fold], path / f"fold{fold}")
+    with threads(settings["folds"]["threads"], splits["fold"].nunique() * ranks.processes(settings)):
+        _train_fold(settings, splits[splits["fold"] == fold], path / f"fold{fold}", own or {})
 
 
 @contextmanager
-def _threads(wanted: int | None, folds: int) -> Iterator[None]:
+def threads(wanted: int | None, folds: int) -> Iterator[None]:
     """So many threads, whatever number of folds is trained at a time: another number adds up in another order.
 
     `folds` counts the processes of each fold too.
@@ -50,7 +51,7 @@ def _threads(wanted: int | None, folds: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -> None:
+def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, own: Mapping[str, Any]) -> None:
     import pandas as pd
 
     from nsclc_mtl.commands import assemble, checkpoint, confidence, resume, sealed, weights
@@ -66,6 +67,8 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -
             means(members, manifest, set_aside, data), manifest, float(settings["trust"]["miss"]), populations(members)
         )
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
+    if own:
+        assemble.save_own(folder, own)
     sealed.seal(folder)
     held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"])}
     held.update({str(part): ids for part, ids in data.parts.items()})

@@ -113,7 +113,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     by = {p: [tested[p]] if p in tested else [f for f in models if f not in seen.get(p, ())] for p in ids}
     trained_on = [p for p in ids if not by[p]]
     by.update({p: list(models) for p in trained_on})
-    cautions = looked_at(manifest, ids, models, trained, bool(settings["allow_unseen_modalities"]))
+    cautions = looked_at(manifest, ids, models, bool(settings["allow_unseen_modalities"]))
     if trained_on:
         run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
         words = cautions.loc[trained_on, "caution"]
@@ -254,19 +254,20 @@ def parts_of(
     return tested, {str(p): {int(f) for f in folds} for p, folds in used}
 
 
-def looked_at(
-    manifest: Manifest, ids: Sequence[str], models: Mapping[int, Any], trained: Mapping[str, Any], allow: bool
-) -> pd.DataFrame:
+def looked_at(manifest: Manifest, ids: Sequence[str], models: Mapping[int, Any], allow: bool) -> pd.DataFrame:
     """Per patient: modalities there and missing, reasons for caution. Raises DataFault on untrained combinations."""
     import pandas as pd
 
     names = list(next(iter(models.values()))[1].fitted.dims())
-    patterns = {frozenset(pattern) for _, data in models.values() for pattern in data.fitted.patterns}
-    hides = float(trained["fusion"].get("modality_dropout") or 0) > 0
+    patterns = {
+        (frozenset(pattern), members[0].fusion.modality_dropout > 0)  # each fold has its own settings, perhaps
+        for members, data in models.values()
+        for pattern in data.fitted.patterns
+    }
     rows, holders = [], {name: set(manifest.who(name)) for name in names}
     for patient in ids:
         have = frozenset(n for n in names if patient in holders[n])
-        known = any(have <= seen if hides else have == seen for seen in patterns)
+        known = any(have <= seen if hides else have == seen for seen, hides in patterns)
         if not known and not allow:
             raise DataFault(
                 f"patient {patient} has {', '.join(sorted(have))}: a combination that was never trained; "

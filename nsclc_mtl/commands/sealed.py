@@ -11,6 +11,7 @@ from pathlib import Path
 from nsclc_mtl.records import IntegrityFault, TryAgain
 
 SEAL = "manifest.sha256"
+OWN = "settings.yaml"  # of a fold: what differs from the run's configuration
 _FOLD = re.compile(r"fold\d+")
 
 
@@ -18,7 +19,8 @@ def seal(folder: Path) -> None:
     """`manifest.sha256` of a fold, as `sha256sum -c` reads it; torch alone loads a flipped byte in silence."""
     from nsclc_mtl.tables.read import sha256
 
-    files = [folder / "fitted.json", *sorted(folder.glob("model*.ckpt"))]
+    own = [folder / OWN] if (folder / OWN).is_file() else []
+    files = [folder / "fitted.json", *own, *sorted(folder.glob("model*.ckpt"))]
     with written(folder / SEAL) as aside:
         aside.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
 
@@ -34,7 +36,8 @@ def unbroken(folder: Path) -> None:
         raise IntegrityFault(
             f"'{folder.name}/{SEAL}' is missing or damaged: the training did not finish; train again"
         ) from error
-    for name in sorted({*sealed, *(path.name for path in folder.glob("model*.ckpt"))}):
+    there = {path.name for pattern in ("model*.ckpt", OWN) for path in folder.glob(pattern)}
+    for name in sorted({*sealed, *there}):
         if not (folder / name).is_file() or sha256(folder / name) != sealed.get(name):
             raise IntegrityFault(
                 f"'{folder.name}/{name}' is not the file that the training wrote (sha256 differs); train again"

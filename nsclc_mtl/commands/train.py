@@ -21,16 +21,30 @@ if TYPE_CHECKING:
 
     from nsclc_mtl.config import Run
 
+NEXT = "next: mtl evaluate ckpt={}"
+
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Splits the cohort, trains every fold (or the one asked for) and writes `predictions.csv`."""
+    from nsclc_mtl.config import plain
+
+    settings = plain(cfg)
+    manifest, splits, folds = opened(settings, run)
+    kept = keep(settings, manifest, splits, run)
+    for fold, seconds in _train(settings, [fold for fold in folds if fold not in kept], run):
+        run.done.append(f"fold{fold}")
+        run.say(f"fold {fold} trained in {seconds:.0f} s")
+    closed(settings, manifest, run)
+    run.say(NEXT.format(os.path.relpath(run.path)))
+
+
+def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, list[int]]:
+    """The cohort, its split and the folds to train; the split and `cohort.json` are written into the run folder."""
     from nsclc_mtl.commands import splitting
     from nsclc_mtl.commands.assemble import one_cause, options, sound
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.sites import unknown_sites
-    from nsclc_mtl.config import plain
 
-    settings = plain(cfg)
     available(settings["device"])
     if ranks.processes(settings) > 1:  # before torch is there: else it tells every fold that tasks may lack labels
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -55,16 +69,16 @@ def body(cfg: DictConfig, run: Run) -> None:
     with written(run.path / "splits.json") as aside:
         aside.write_text(json.dumps(splitting.record(settings, manifest, made), indent=1) + "\n", encoding="utf-8")
     describe(manifest, run.path)
-    kept = keep(settings, manifest, splits, run)
-    for fold, seconds in _train(settings, [int(f) for f in folds if int(f) not in kept], run):
-        run.done.append(f"fold{fold}")
-        run.say(f"fold {fold} trained in {seconds:.0f} s")
+    return manifest, splits, [int(fold) for fold in folds]
+
+
+def closed(settings: Mapping[str, Any], manifest: Manifest, run: Run) -> None:
+    """Predictions of the folds that are done in one table, their metrics and the audit."""
     run.done.sort(key=lambda item: int(item[4:]))
     gather(run.path, run.done)
     measure(manifest, run)
     if settings["audit"]:
         audit(manifest, run.path, run.done, int(settings["seed"]))
-    run.say(f"next: mtl evaluate ckpt={os.path.relpath(run.path)}")
 
 
 def keep(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, run: Run) -> set[int]:
@@ -109,14 +123,18 @@ def _remove(folder: Path) -> None:
         ) from None
 
 
-def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
-    """Trains the folds, each in a process of the pool (workers=0: one after the other in this one)."""
+def _train(settings: dict[str, Any], folds: list[int], run: Run, work: Any = None) -> Any:
+    """Trains the folds, each in a process of the pool (workers=0: one after the other in this one).
+
+    `work` is what is done for a fold, called with the settings, its number and the run folder; None = it is trained.
+    """
     from nsclc_mtl.commands.fold import train_fold
 
+    work = work or train_fold
     workers = min(int(settings["folds"]["workers"]), len(folds))
     if workers <= 1:
         for fold in run.track(folds, "folds"):
-            yield fold, _timed(train_fold, settings, fold, run.path)
+            yield fold, _timed(work, settings, fold, run.path)
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -127,7 +145,7 @@ def _train(settings: dict[str, Any], folds: list[int], run: Run) -> Any:
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # fork after torch has started its threads can hang
     with ProcessPoolExecutor(workers, mp_context=context, initializer=begin) as pool:
-        jobs = {pool.submit(_timed, train_fold, settings, fold, run.path): fold for fold in folds}
+        jobs = {pool.submit(_timed, work, settings, fold, run.path): fold for fold in folds}
         lost = []
         try:
             for job in run.track(as_completed(jobs), "folds", total=len(jobs)):

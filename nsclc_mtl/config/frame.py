@@ -70,6 +70,7 @@ def execute(
         if dry_run:
             return dry_run()(cfg)
         run = Run.open(cfg, verb, ["mtl", verb, *overrides], resume)
+        run.conf_dirs = [Path(folder).resolve() for folder in conf_dirs]
     except Fault as fault:
         if verbose:
             traceback.print_exc()

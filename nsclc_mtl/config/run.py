@@ -40,6 +40,7 @@ class Run:
         self.path = path
         self.verb = verb
         self.argv = list(argv)
+        self.conf_dirs: list[Path] = []  # the user's own configurations, for a verb that composes again
         self.resumed = False
         self.attached = attached  # a rank or a fold of a run whose account another process keeps
         self.quiet = int(os.environ.get("LOCAL_RANK", "0")) > 0
@@ -65,7 +66,7 @@ class Run:
         content = plain(cfg)
         folder = Path((content.get("paths") or {}).get("runs") or "runs") / verb
         path = _claim(folder, content.get("name"), config_hash(cfg), resume)
-        if verb == "train":
+        if verb in ("train", "tune"):
             _goes_on(path / "config.yaml", content)
         run = cls(path.resolve(), verb, cfg, argv)
         try:

@@ -28,8 +28,8 @@ from .resolved import first_line, plain, register
 
 # Groups of these names exist, but on the command line the words mean "which of the cohort's": plain values.
 PLAIN = ("tasks", "modalities")
-# What says which folds are trained, how many at a time and with how much memory, and nothing about a fold itself.
-NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s", "bag_cache_mb")
+# Which folds are trained, how many at a time, with how much memory, how long a study goes on: nothing about a fold.
+NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s", "bag_cache_mb", "trials")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -52,6 +52,9 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
     given = parse(verb, overrides)
     plains = {o.key_or_group: o for o in given if _is_plain(o)}
     rest = [o for o in given if not _is_plain(o)]
+    # `space` is a group, and a value where it is written out: a mapping of the user's words, with dots in its keys
+    written = [o for o in rest if verb == "tune" and o.key_or_group == "space" and isinstance(o.value(), dict)]
+    rest = [o for o in rest if o not in written]
     groups = group_options(roots)
     chosen = [o for o in rest if is_group(o, groups)]
     values = [o for o in rest if not is_group(o, groups)]
@@ -78,6 +81,8 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
             _drop_left_behind(cfg, values)
     for name, override in plains.items():
         OmegaConf.update(cfg, name, _names(verb, override, cfg), force_add=True)
+    for override in written:
+        OmegaConf.update(cfg, "space", override.value(), merge=False, force_add=True)
     _raise([fault for name in PLAIN for fault in _declared(cfg, name)])
     plain(cfg)  # interpolations that lead nowhere are told now, not in the middle of a run
     return cfg

@@ -183,6 +183,24 @@ class TableEncoder:
         return [*numbers, *(f"{name} missing" for name in self.indicated), *one_hot]
 
     @property
+    def sources(self) -> dict[str, list[int]]:
+        """Which of the columns that come out were made of the same one: a number and its indicator, or a category.
+
+        Each stands in one list. Principal components and scores are columns of their own.
+        """
+        names = self.numbers if self.loadings is None else self.names[: len(self.loadings)]
+        out = {name: [i] for i, name in enumerate(names)}
+        at = len(names)
+        for name in self.indicated:
+            out.setdefault(name if self.loadings is None else f"{name} missing", []).append(at)
+            at += 1
+        for name, values in self.categories.items():
+            if values:
+                out.setdefault(name, []).extend(range(at, at + len(values)))
+            at += len(values)
+        return out
+
+    @property
     def dim(self) -> int:
         """Number of columns that come out."""
         return len(self.names)
