@@ -15,6 +15,8 @@ from nsclc_mtl.config.allow import nearest
 from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec, UsageFault, event_column
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nsclc_mtl.bags.fitted import Fitted
     from nsclc_mtl.learner import Learner
     from nsclc_mtl.tasks.balance import Balance
@@ -108,6 +110,7 @@ def learner(
         build(cfg["optim"]["optimizer"]),
         cfg["optim"]["warmup"],
         skip,
+        _auxiliaries(cfg, list(modalities), fitted),
         gradient_curves=bool(cfg["optim"].get("gradient_curves")),
     )
 
@@ -115,6 +118,21 @@ def learner(
 def whole_passes(cfg: Mapping[str, Any]) -> bool:
     """Whether a step is taken over all training patients (`cox.mode=exact`); runs of before lack the word."""
     return (cfg.get("cox") or {}).get("mode") == "exact"
+
+
+def _auxiliaries(cfg: Mapping[str, Any], modalities: list[str], fitted: Fitted) -> dict[str, nn.Module]:
+    """Further losses of the embeddings by name; runs of before lack the word.
+
+    UsageFault for a modality that the cohort does not declare; what the run leaves out says nothing.
+    """
+    chosen = cfg.get("adaptation")
+    if not chosen:
+        return {}
+    declared = cfg["cohort"]["modalities"]
+    if strange := [name for name in chosen.get("modalities") or () if name not in {*declared, *modalities}]:
+        raise UsageFault(f"adaptation.modalities: the cohort declares no '{strange[0]}'{nearest(strange[0], declared)}")
+    given = {"names": modalities, "dim": cfg["optim"]["dim"], "sites": len(fitted.sites)}
+    return {"adaptation": build(chosen, **given)}
 
 
 def _balance(cfg: Mapping[str, Any], tasks: list[str]) -> Balance:

@@ -26,7 +26,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.commands import splitting
     from nsclc_mtl.commands.assemble import one_cause, options
     from nsclc_mtl.commands.cohort import open_cohort
-    from nsclc_mtl.commands.sites import unknown_sites
+    from nsclc_mtl.commands.sites import adapted_sites, unknown_sites
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
@@ -36,7 +36,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     splitting.sound(settings, manifest, made)
     splits = made.table
     run.inputs += manifest.inputs
-    notes = manifest.notes + one_cause(settings, manifest)
+    notes = manifest.notes + one_cause(settings, manifest) + adapted_sites(settings, manifest, splits)
     for note in notes + unknown_sites(manifest, splits, options(settings, manifest)):
         run.say(f"note: {note}")
     run.say(
