@@ -121,16 +121,9 @@ def whole_passes(cfg: Mapping[str, Any]) -> bool:
 
 
 def _auxiliaries(cfg: Mapping[str, Any], modalities: list[str], fitted: Fitted) -> dict[str, nn.Module]:
-    """Further losses of the embeddings by name; runs of before lack the word.
-
-    UsageFault for a modality that the cohort does not declare; what the run leaves out says nothing.
-    """
-    chosen = cfg.get("adaptation")
-    if not chosen:
+    """Further losses of the embeddings by name; runs of before lack the word."""
+    if not (chosen := cfg.get("adaptation")):
         return {}
-    declared = cfg["cohort"]["modalities"]
-    if strange := [name for name in chosen.get("modalities") or () if name not in {*declared, *modalities}]:
-        raise UsageFault(f"adaptation.modalities: the cohort declares no '{strange[0]}'{nearest(strange[0], declared)}")
     given = {"names": modalities, "dim": cfg["optim"]["dim"], "sites": len(fitted.sites)}
     return {"adaptation": build(chosen, **given)}
 

@@ -28,12 +28,17 @@ def keeps_no_outcome(cohort: Mapping[str, Any], combat: Mapping[str, Any]) -> No
 def adapted_sites(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame) -> list[str]:
     """A sentence on training patients without a site, who take no part in `adaptation`; none where nobody is adapted.
 
-    Raises UsageFault where the cohort has no sites, and DataFault where the training patients of a fold know only one.
+    Raises UsageFault where the cohort has no sites or declares no modality of a name that is to be adapted, and
+    DataFault where the training patients of a fold know only one site.
     """
+    from nsclc_mtl.config.allow import nearest
     from nsclc_mtl.tables.harmonize import named_sites
 
     if not settings.get("adaptation"):
         return []
+    declared = settings["cohort"]["modalities"]
+    if strange := [name for name in settings["adaptation"].get("modalities") or () if name not in declared]:
+        raise UsageFault(f"adaptation.modalities: the cohort declares no '{strange[0]}'{nearest(strange[0], declared)}")
     site = named_sites(manifest.patients["site"])
     if not (site != "").any():
         raise UsageFault(

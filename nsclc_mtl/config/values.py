@@ -63,13 +63,8 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "cohort.n": (1, math.inf, True),
     "cohort.seed": (0, math.inf, True),
 }
-ABOVE = (
-    "trust.miss",
-    "alpha",
-    "optim.optimizer.lr",
-    "slides.tile_um",
-    "adaptation.speed",
-)  # the least value itself is none
+# the least value itself is none
+ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed")
 BELOW = ("trust.miss", "alpha", "folds.validation", "folds.calibration")  # nor is the largest
 NULL = ("folds.seed", "folds.threads", "slides.mpp", "slides.sample")  # null means something
 WORDS: dict[str, tuple[str, ...]] = {

@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--adaptations", default=",".join(KINDS))
     parser.add_argument("--n", type=int, default=400, help="patients a cohort")
     parser.add_argument("--out", default="adaptation.json")
-    parser.add_argument("--work", default="out/adaptation", help="folder of cohorts and runs; what stands there is kept")
+    parser.add_argument("--work", default="out/adaptation", help="folder of cohorts and runs; those there are kept")
     parser.add_argument("--tell", help="print the tables of this file and run nothing")
     chosen = parser.parse_args()
     if chosen.tell:
