@@ -119,7 +119,7 @@ def test_two_runs_stand_side_by_side(way: Way, capsys: pytest.CaptureFixture[str
 @pytest.mark.slow
 def test_sites_fall_silent_and_tasks_do_not(tmp_path: Path) -> None:
     paths = [f"paths.runs={tmp_path / 'runs'}", f"paths.out={tmp_path / 'out'}"]
-    cohort = ["cohort.level=features", "cohort.n=300", "cohort.site=shift", "folds.n=3", "folds.workers=0"]
+    cohort = ["cohort.level=features", "cohort.n=400", "cohort.site=shift", "folds.workers=0"]
     runs = {kind: tmp_path / "runs" / "train" / kind for kind in ("none", "dann", "coral")}
     for kind in runs:
         words = [*cohort, *paths, "audit=0", "logger=none", "device=cpu", f"adaptation={kind}", f"name={kind}"]
@@ -130,7 +130,7 @@ def test_sites_fall_silent_and_tasks_do_not(tmp_path: Path) -> None:
         found = json.loads((tmp_path / "runs" / "probe" / kind / "probe.json").read_text())
         joined = found["embeddings"][0]
         assert joined["against"]["value"] > 0.9, kind
-        assert joined["value"]["value"] < 0.75, kind
+        assert joined["value"]["value"] < 0.8, kind
         assert joined["change"]["hi"] < -0.15, kind
         assert joined["chance"]["value"] == pytest.approx(0.5, abs=0.06), kind
         for row in found["tasks"]:
