@@ -41,7 +41,7 @@ VERBS = {
     "evaluate": "Metrics with intervals, the floor of linear baselines, and a report.",
     "predict": "Predictions for patients, with confidence and explanations.",
     "check": "Look for what is wrong with a cohort before anything is trained on it.",
-    "probe": "Whether the features tell the site, before and after ComBat, and what that does to the tasks.",
+    "probe": "Whether features, or a run's embeddings (ckpt=RUN), tell the site, and what that does to the tasks.",
 }
 
 

@@ -64,8 +64,9 @@ def test_models_and_batches_of_predictions_and_maps_go_there(
     words = ("explain.patients=1", "explain.pictures=false")
     assert way.predict("there", "device=cuda", *words) == 0
     assert devices.count("model cuda") == 2  # one a fold
-    # one a fold for its test patients and for a patient who is in no fold, one for the patient who gets pictures
-    assert devices.count("batch cpu") == 5  # where the model says that it is
+    # one a fold for its test patients, for a patient who is in no fold and for the weights of the experts, one for the
+    # patient who gets pictures
+    assert devices.count("batch cpu") == 7  # where the model says that it is
     del devices[:]
     assert way.predict("auto", *words) == 0
     assert devices.count("model cuda") == 2

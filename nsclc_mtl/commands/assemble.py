@@ -16,6 +16,7 @@ from nsclc_mtl.records import IntegrityFault, Manifest, TaskSpec, UsageFault, ev
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
     from nsclc_mtl.bags.fitted import Fitted
     from nsclc_mtl.learner import Learner
@@ -188,6 +189,7 @@ def learner(
         build(cfg["optim"]["optimizer"]),
         cfg["optim"]["warmup"],
         skip,
+        _auxiliaries(cfg, list(modalities), fitted),
         gradient_curves=bool(cfg["optim"].get("gradient_curves")),
     )
 
@@ -195,6 +197,14 @@ def learner(
 def whole_passes(cfg: Mapping[str, Any]) -> bool:
     """Whether a step is taken over all training patients (`cox.mode=exact`); runs of before lack the word."""
     return (cfg.get("cox") or {}).get("mode") == "exact"
+
+
+def _auxiliaries(cfg: Mapping[str, Any], modalities: list[str], fitted: Fitted) -> dict[str, nn.Module]:
+    """Further losses of the embeddings by name; runs of before lack the word."""
+    if not (chosen := cfg.get("adaptation")):
+        return {}
+    given = {"names": modalities, "dim": cfg["optim"]["dim"], "sites": len(fitted.sites)}
+    return {"adaptation": build(chosen, **given)}
 
 
 def _balance(cfg: Mapping[str, Any], tasks: list[str]) -> Balance:

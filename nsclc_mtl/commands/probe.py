@@ -12,6 +12,7 @@ from nsclc_mtl.records import Manifest, TaskSpec, UsageFault
 if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
+    from rich.table import Table
 
     from nsclc_mtl.config import Run
     from nsclc_mtl.metrics.comparison import Interval
@@ -20,7 +21,10 @@ KINDS = ("deep", "omics", "radiomics", "vector")  # tables that ComBat is for; t
 
 
 def body(cfg: DictConfig, run: Run) -> None:
-    """Writes `probe.json` and prints two tables. Raises UsageFault where the cohort has no two sites to tell apart."""
+    """Writes `probe.json` and prints two tables: of the features, or with `ckpt` of what a trained run made of them.
+
+    Raises UsageFault where the cohort has no two sites to tell apart.
+    """
     from threadpoolctl import threadpool_limits
 
     from nsclc_mtl.baselines import site_probe
@@ -29,6 +33,13 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.tables.harmonize import named_sites
 
     settings = plain(cfg)
+    if settings["ckpt"] is not None:
+        from nsclc_mtl.commands import embeddings
+
+        embeddings.probe(settings, run)
+        return
+    if settings["against"] is not None:
+        raise UsageFault("against= compares two trained runs: give the first as ckpt=RUN")
     keeps_no_outcome(settings["cohort"], settings["combat"])
     manifest = open_cohort({**settings, "tasks": settings["tasks"] or None})
     if settings["tasks"] == []:
@@ -86,10 +97,10 @@ def probed(
         (result,) = _judged(said, {spec.name: spec}, settings).values()
         models = result.metrics[result.primary]
         row = {"table": name, "patients": result.n, "sites": len(spec.classes)}
-        row["before"] = _plain(models["floor:before"].interval())
+        row["before"] = plain_interval(models["floor:before"].interval())
         if after is not before:
-            row["after"] = _plain(models["learner"].interval())
-            row["change"] = _plain(result.difference(result.primary, "floor:before"))
+            row["after"] = plain_interval(models["learner"].interval())
+            row["change"] = plain_interval(result.difference(result.primary, "floor:before"))
         rows.append(row)
     return rows
 
@@ -126,10 +137,10 @@ def tasks_elsewhere(
                 row = rows.setdefault(
                     (name, floor), {"task": name, "metric": result.primary, "floor": floor.removeprefix("floor:")}
                 )
-                row["without"] = _plain(models["floor:without"].interval())
+                row["without"] = plain_interval(models["floor:without"].interval())
                 if floor in touched:
-                    row[unseen] = _plain(models["learner"].interval())
-                    row[f"{unseen} minus it"] = _plain(result.difference(result.primary, "floor:without"))
+                    row[unseen] = plain_interval(models["learner"].interval())
+                    row[f"{unseen} minus it"] = plain_interval(result.difference(result.primary, "floor:without"))
     return [row for task in manifest.tasks for (name, _), row in rows.items() if name == task]
 
 
@@ -164,7 +175,8 @@ def _judged(said: pd.DataFrame, tasks: Mapping[str, TaskSpec], settings: Mapping
     return evaluation.judge(frame, tasks, None, int(settings["bootstrap"]), int(settings["seed"]))
 
 
-def _plain(at: Interval) -> dict[str, Any]:
+def plain_interval(at: Interval) -> dict[str, Any]:
+    """An interval as JSON has it, None for NaN."""
     numbers = {"value": at.value, "lo": at.lo, "hi": at.hi}
     return {**{k: float(v) if v == v else None for k, v in numbers.items()}, "reason": at.reason}
 
@@ -172,19 +184,6 @@ def _plain(at: Interval) -> dict[str, Any]:
 def _show(
     run: Run, sites: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]], unseen: Sequence[str]
 ) -> None:
-    from rich import box
-    from rich.table import Table
-
-    def made(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-        for column in columns:
-            table.add_column(column)
-        for row in rows:
-            table.add_row(
-                *(_told(row.get(column), column.endswith("minus it") or column == "change") for column in columns)
-            )
-        return table
-
     title = "AUC of telling the site from a table, 95 % intervals; .5 is chance"
     run.show(made(title, ["table", "patients", "sites", "before", "after", "change"], sites))
     if tasks:
@@ -193,6 +192,21 @@ def _show(
         named = [{**row, "task": f"{row['task']}, {metric_word(row['metric'])}"} for row in tasks]
         columns = ["task", "floor", "without", *(f"{how} minus it" for how in unseen)]
         run.show(made("each site held out in turn: floors without ComBat, and the change with it", columns, named))
+
+
+def made(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows as a table for the terminal; cells of intervals as `value (low to high)`, changes with their sign."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(
+            *(_told(row.get(column), column.endswith("minus it") or column == "change") for column in columns)
+        )
+    return table
 
 
 def _told(cell: Any, signed: bool = False) -> str:

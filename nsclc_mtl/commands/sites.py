@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import Manifest
+from nsclc_mtl.records import DataFault, Manifest, UsageFault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,40 @@ def keeps_no_outcome(cohort: Mapping[str, Any], combat: Mapping[str, Any]) -> No
     for task, declared in (cohort.get("tasks") or {}).items():
         forbidden |= {str(task), *task_spec(task, declared).columns}
     refuse_outcomes(names, forbidden)
+
+
+def adapted_sites(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame) -> list[str]:
+    """A sentence on training patients without a site, who take no part in `adaptation`; none where nobody is adapted.
+
+    Raises UsageFault where the cohort has no sites or declares no modality of a name that is to be adapted, and
+    DataFault where the training patients of a fold know only one site.
+    """
+    from nsclc_mtl.config.allow import nearest
+    from nsclc_mtl.tables.harmonize import named_sites
+
+    if not settings.get("adaptation"):
+        return []
+    declared = settings["cohort"]["modalities"]
+    if strange := [name for name in settings["adaptation"].get("modalities") or () if name not in declared]:
+        raise UsageFault(f"adaptation.modalities: the cohort declares no '{strange[0]}'{nearest(strange[0], declared)}")
+    site = named_sites(manifest.patients["site"])
+    if not (site != "").any():
+        raise UsageFault(
+            f"adaptation needs to know the sites, and cohort={manifest.name} declares none: name their column in "
+            "cohort.patients.site, or set adaptation=none"
+        )
+    train = splits[splits["part"] == "train"]
+    for fold, ids in train.groupby("fold")["patient_id"]:
+        known = sorted(set(ids.map(site)) - {""})
+        if len(known) < 2:
+            raise DataFault(
+                f"adaptation: the training patients of fold {fold} know "
+                f"{f'only the site {known[0]!r}' if known else 'no site'}, two are needed; "
+                "split otherwise (folds), or set adaptation=none"
+            )
+    people = train["patient_id"].drop_duplicates()
+    bare = int((people.map(site) == "").sum())
+    return [f"adaptation: {bare} of {len(people)} training patients have no site and take no part in it"] * (bare > 0)
 
 
 def unknown_sites(manifest: Manifest, splits: pd.DataFrame, options: Mapping[str, Mapping[str, Any]]) -> list[str]:

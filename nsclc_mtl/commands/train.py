@@ -43,7 +43,7 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
     from nsclc_mtl.commands import splitting
     from nsclc_mtl.commands.assemble import one_cause, options, sound
     from nsclc_mtl.commands.cohort import open_cohort
-    from nsclc_mtl.commands.sites import unknown_sites
+    from nsclc_mtl.commands.sites import adapted_sites, unknown_sites
 
     available(settings["device"])
     if ranks.processes(settings) > 1:  # before torch is there: else it tells every fold that tasks may lack labels
@@ -54,7 +54,7 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
     sound(settings, manifest.tasks)
     splits = made.table
     run.inputs += manifest.inputs
-    notes = manifest.notes + one_cause(settings, manifest)
+    notes = manifest.notes + one_cause(settings, manifest) + adapted_sites(settings, manifest, splits)
     for note in notes + unknown_sites(manifest, splits, options(settings, manifest)):
         run.say(f"note: {note}")
     run.say(

@@ -44,6 +44,11 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "optim.batch_size": (1, math.inf, True),
     "optim.min_steps": (0, math.inf, True),
     "optim.dim": (1, math.inf, True),
+    "adaptation.strength": (0, math.inf, False),
+    "adaptation.hidden": (0, math.inf, True),
+    "adaptation.speed": (0, math.inf, False),
+    "adaptation.damping": (0, math.inf, False),
+    "adaptation.means": (0, math.inf, False),
     "bootstrap": (0, math.inf, True),
     "alarm": (0.5, 1, False),
     "alpha": (0, 1, False),
@@ -68,7 +73,8 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "cohort.n": (1, math.inf, True),
     "cohort.seed": (0, math.inf, True),
 }
-ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr", "slides.tile_um")  # the least value itself is none
+# the least value itself is none
+ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed")
 BELOW = (
     "trust.miss", "alpha", "folds.validation", "folds.calibration", "callbacks.ema.decay", "callbacks.swa.begins",
 )  # nor is the largest  # fmt: skip
