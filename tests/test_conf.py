@@ -88,7 +88,7 @@ def test_every_option_of_a_kind_stands_alone(group: str, option: str) -> None:
     cfg = compose("train", [f"{group}@parts.{group}.{option}={option}"])
     assert not [fault for fault in check(cfg) if "has no value" not in fault]
     alone = yaml.safe_load((ROOT / group / f"{option}.yaml").read_text())
-    named = {"encoder"} if option in ("bag", "spots") else set()  # by a group of its own
+    named = {"encoder"} if option in ("bag", "spots", "clinical", "series") else set()  # by a group of its own
     assert set(cfg.parts[group][option]) == set(alone) | named
     assert all(cfg.parts[group][option][key] == value for key, value in alone.items())
 

@@ -431,11 +431,11 @@ def test_the_threads_of_a_fold_depend_on_the_number_of_folds_alone() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(7)
     try:
-        with fold._threads(None, 3):
+        with fold.threads(None, 3):
             assert torch.get_num_threads() == 2
-        with fold._threads(5, 3):
+        with fold.threads(5, 3):
             assert torch.get_num_threads() == 5
-        with fold._threads(None, 9):
+        with fold.threads(None, 9):
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 7
     finally:

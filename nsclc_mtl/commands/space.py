@@ -121,7 +121,7 @@ def _text(value: Value) -> str:
 
 def given(overrides: Sequence[str], space: Sequence[Parameter]) -> list[str]:
     """What is left for `mtl train` of the words of `mtl tune`: without its own, and without what the space sets."""
-    from nsclc_mtl.config.wiring import parse
+    from nsclc_mtl.config.overrides import parse
 
     apart = {*OURS, *(parameter.key.lstrip("+/") for parameter in space)}
     return [word for word in overrides if parse("train", [word])[0].key_or_group.lstrip("/") not in apart]

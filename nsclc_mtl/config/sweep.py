@@ -15,8 +15,9 @@ from rich.table import Table
 
 from nsclc_mtl.records import Fault
 
+from .overrides import parse
 from .resolved import to_yaml
-from .wiring import compose, parse
+from .wiring import compose
 
 COMMAND = (sys.executable, "-m", "nsclc_mtl")
 

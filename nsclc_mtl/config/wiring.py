@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -24,12 +25,15 @@ from nsclc_mtl.records import UsageFault
 from . import scan_presets
 from .allow import nearest, permitted
 from .names import check_group, check_key
+from .overrides import parse, quoted
 from .resolved import first_line, plain, register
 
 # Groups of these names exist, but on the command line the words mean "which of the cohort's": plain values.
 PLAIN = ("tasks", "modalities")
 # Which folds are trained, how many at a time, with how much memory, how long a study goes on: nothing about a fold.
 NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s", "bag_cache_mb", "trials")
+KEPT = 64  # compositions of groups kept in memory
+_COMPOSED: dict[tuple[Any, ...], DictConfig] = {}
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -67,17 +71,18 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
         early = [o for o in values if not o.key_or_group.startswith("scan_presets.")]
         of_cohort = [o for o in early if o.key_or_group.startswith("cohort.")]
         _raise([fault for o in early for fault in check_key(verb, o, cfg, sorted(groups))])
-        if of_cohort:
-            cfg = composed(_lines(chosen) + _lines(of_cohort))
+        _apply(of_cohort, cfg)
         presets = scan_presets.named(cfg, groups.get("scans", ()))
         scan_presets.refuse_unused(cfg, chosen, presets)
         base = _lines(chosen) + scan_presets.lines(presets)
         if presets:
-            cfg = composed(base + _lines(of_cohort))
+            cfg = composed(base)
+            _apply(of_cohort, cfg)
         late = [o for o in values if o not in early]
         _raise([fault for o in late for fault in check_key(verb, o, cfg, sorted(groups))])
         if values:
-            cfg = composed(base + scan_presets.spread(values, presets) + _lines(values))
+            cfg = composed(base)
+            _apply([*map(OverridesParser.create().parse_override, scan_presets.spread(values, presets)), *values], cfg)
             _drop_left_behind(cfg, values)
     for name, override in plains.items():
         OmegaConf.update(cfg, name, _names(verb, override, cfg), force_add=True)
@@ -86,31 +91,6 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
     _raise([fault for name in PLAIN for fault in _declared(cfg, name)])
     plain(cfg)  # interpolations that lead nowhere are told now, not in the middle of a run
     return cfg
-
-
-def parse(verb: str, overrides: Sequence[str]) -> list[Override]:
-    """The overrides as Hydra reads them; paths with signs that its grammar reserves are quoted first."""
-    lines: list[str] = []
-    places = 0
-    for word in overrides:
-        if _is_override(word):
-            lines.append(_readable(word))
-        elif verb == "tile" and places == 0:
-            places = 1
-            lines.append(f"slides.dir={_quoted(word)}")
-        else:
-            hint = "only `mtl tile DIR` takes a bare word" if verb != "tile" else "`mtl tile` takes one folder"
-            raise UsageFault(f"{word!r} is not an override: write key=value ({hint})")
-    parser = OverridesParser.create()
-    parsed = []
-    for line in lines:
-        try:
-            override = parser.parse_override(line)
-        except HydraException as wrong:
-            detail = str(wrong).strip().splitlines()[0]
-            raise UsageFault(f"cannot read the override {line!r}: {detail}; quote values that hold signs") from None
-        parsed.append(override)
-    return parsed
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -135,43 +115,6 @@ def is_group(override: Override, groups: dict[str, list[str]]) -> bool:
 def _is_plain(override: Override) -> bool:
     """Whether it picks among the cohort's tasks or modalities; `tasks@parts.tasks.binary=...` picks a head."""
     return override.key_or_group in PLAIN and override.package is None
-
-
-def _is_override(word: str) -> bool:
-    return bool(re.match(r"^(~[\w./@-]+$|[+~]{0,2}[A-Za-z_][\w./@-]*=)", word))
-
-
-def _readable(line: str) -> str:
-    """The override with its value quoted where it is a path that Hydra's grammar would not read."""
-    key, equals, value = line.partition("=")
-    if not equals:
-        return line
-    if key == "name" and re.fullmatch(r"[\w.+@-]+", value) and value != "null":
-        return f"{key}={_quoted(value)}"  # 007 and 1e5 are names, not numbers
-    if key == "patients" and re.fullmatch(r"\[[\w.+@, -]*\]", value):
-        ids = [item.strip() for item in value[1:-1].split(",")]
-        return f"{key}=[{','.join(_quoted(item) for item in ids if item)}]"  # so are ids
-    if value.startswith("~/"):
-        return f"{key}={_quoted(str(Path(value).expanduser()))}"
-    if value.startswith(("/", "./", "../")) or (value and not value.startswith("[") and _exists(value)):
-        return f"{key}={_quoted(value)}" if re.search(r"[^\w./:\-]", value) and not _sweeps(value) else line
-    return line
-
-
-def _exists(value: str) -> bool:
-    try:
-        return ("/" in value or os.sep in value) and Path(value).exists()
-    except OSError:
-        return False
-
-
-def _sweeps(value: str) -> bool:
-    """A comma-separated list of paths, unless the whole is itself a path that exists."""
-    return "," in value and not _exists(value)
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _lines(overrides: Sequence[Override]) -> list[str]:
@@ -252,23 +195,41 @@ def _drop_left_behind(cfg: DictConfig, values: Sequence[Override]) -> None:
 
 @contextmanager
 def _hydra(verb: str, roots: Sequence[Path]) -> Iterator[Any]:
-    extra = (
-        [f"hydra.searchpath=[{','.join(_quoted('file://' + str(root)) for root in roots[1:])}]"] if roots[1:] else []
-    )
+    extra = [f"hydra.searchpath=[{','.join(quoted('file://' + str(root)) for root in roots[1:])}]"] if roots[1:] else []
+
+    # studies and sweeps compose the same groups again and again; files that were edited in between are read anew
+    files = tuple(sorted((str(f), f.stat().st_mtime_ns, f.stat().st_size) for r in roots for f in r.rglob("*.yaml")))
 
     def composed(lines: list[str]) -> DictConfig:
-        try:
-            cfg = hydra_compose(config_name=verb, overrides=extra + lines)
-            OmegaConf.set_struct(cfg, True)
-            return cfg
-        except (HydraException, OmegaConfBaseException) as wrong:
-            raise UsageFault(f"configuration: {first_line(wrong)}") from None
-        except yaml.YAMLError as wrong:
-            raise UsageFault(f"configuration is no valid YAML: {' '.join(str(wrong).split())}") from None
+        key = (verb, files, *extra, *lines)
+        if key not in _COMPOSED:
+            while len(_COMPOSED) >= KEPT:
+                _COMPOSED.pop(next(iter(_COMPOSED)))
+            with _told():
+                _COMPOSED[key] = hydra_compose(config_name=verb, overrides=extra + lines)
+            OmegaConf.set_struct(_COMPOSED[key], True)
+        return copy.deepcopy(_COMPOSED[key])
 
     with initialize_config_dir(config_dir=str(roots[0].resolve()), version_base="1.3"):
         register()
         yield composed
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What Hydra has to say, in one sentence of ours."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as wrong:
+        raise UsageFault(f"configuration: {first_line(wrong)}") from None
+    except yaml.YAMLError as wrong:
+        raise UsageFault(f"configuration is no valid YAML: {' '.join(str(wrong).split())}") from None
+
+
+def _apply(values: Sequence[Override], cfg: DictConfig) -> None:
+    """Sets single values as Hydra does once it has composed the groups, without composing them again."""
+    with _told():
+        ConfigLoaderImpl._apply_overrides_to_config(list(values), cfg)
 
 
 def _existing(folder: Path) -> Path:

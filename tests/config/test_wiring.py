@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nsclc_mtl.config import compose, config_hash, plain
-from nsclc_mtl.config.wiring import parse
+from nsclc_mtl.config.overrides import parse
 from nsclc_mtl.records import UsageFault
 
 Write = Callable[[Path, dict[str, str]], None]
