@@ -102,6 +102,7 @@ def test_the_course_is_learned_and_not_only_its_end(way: tuple[Path, pd.DataFram
     assert told["subtype"] > 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["gru", "transformer"])
 def test_the_other_encoders_of_visits_find_it_too(way: tuple[Path, pd.DataFrame, pd.Series], encoder: str) -> None:
     root = way[0]

@@ -41,7 +41,8 @@ def test_any_box_of_any_picture_as_pillow_has_it(
     assert ours.shape == (height, width, 3)
     off = np.abs(ours.astype(int) - by_pillow(pixels, box, width, height))
     assert off.max() <= 2  # two roundings, and hardly ever both the other way
-    assert (off > 1).sum() <= max(1, off.size // 1000)
+    # a pixel of the picture in between that was rounded the other way stands in several rows of one that is enlarged
+    assert (off > 1).sum() <= max(1 + height // rows, off.size // 1000)
 
 
 @pytest.mark.parametrize(("size", "out"), [(308, 256), (606, 256), (1024, 64), (200, 256)])
