@@ -23,6 +23,8 @@ from nsclc_mtl.tasks.task import Task
 from nsclc_mtl.training.ranks import summed
 from nsclc_mtl.training.score import joined, scores
 
+POINTS = 5  # of the gradients' curves, evenly over the epochs of a fit
+
 
 class Learner(pl.LightningModule):
     """Encoders, one fusion, and a head a task; trained on the balanced sum of the tasks' losses.
@@ -30,7 +32,7 @@ class Learner(pl.LightningModule):
     `optimizer` makes an optimiser of parameters; `warmup` is the share of all steps over which the learning rate rises
     before it falls as a cosine. `skip` says what a line makes of the inputs, to which the heads add. `auxiliaries` are
     further losses of the embeddings, called with (embeddings, present, batch, share of the fit that is done).
-    `gradient_curves` logs, of the first batch of every epoch, the norm of each task's gradient on what the tasks share,
+    `gradient_curves` logs, of the first batch of five epochs, the norm of each task's gradient on what the tasks share,
     and the cosine of each two.
     """
 
@@ -134,8 +136,15 @@ class Learner(pl.LightningModule):
 
     def _losses(self, batch: Batch, part: str, index: int = 0) -> Tensor:
         out, extra = self(batch)
-        curves = self.gradient_curves and self.training and index == 0 and bool(self._trainer and self._trainer.loggers)
+        curves = self.gradient_curves and self.training and index == 0 and self._is_looked_at()
         return self._total(out, extra, batch.targets, len(batch), part, curves)
+
+    def _is_looked_at(self) -> bool:
+        """Whether this epoch gives a point of the gradients' curves, which costs a backward pass a task."""
+        trainer = self._trainer
+        if trainer is None or not trainer.loggers:
+            return False
+        return trainer.current_epoch % max(1, -(-(trainer.max_epochs or 1) // POINTS)) == 0
 
     def _total(
         self,
