@@ -28,6 +28,7 @@ from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import Batch, Target, UsageFault
 from nsclc_mtl.tasks.balance import Sum, Uncertainty
 from nsclc_mtl.tasks.cox import Cox
+from nsclc_mtl.training import score
 
 BALANCES = (Sum, Uncertainty)  # functions of the losses' values; others look at gradients, of which there are none yet
 
@@ -140,9 +141,5 @@ def joined(said: list[Said]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict
     for batch, _, losses in said:
         for name, loss in losses.items():
             further[name] = further.get(name, torch.zeros_like(loss)) + loss * (len(batch) / n)
-    targets = {}
-    for name in said[0][0].targets:
-        each = [batch.targets[name] for batch, _, _ in said]
-        event = None if each[0].event is None else torch.cat([t.event for t in each if t.event is not None])
-        targets[name] = Target(torch.cat([t.known for t in each]), torch.cat([t.value for t in each]), event)
+    targets = {name: score.joined([batch.targets[name] for batch, _, _ in said]) for name in said[0][0].targets}
     return out, further, targets
