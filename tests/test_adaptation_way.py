@@ -88,6 +88,7 @@ def probed(way: Way, name: str, *words: str) -> dict[str, Any]:
     return json.loads((way.folder("probe", name) / "probe.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_runs_stand_side_by_side(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
     for name, words in {"one": [], "two": ["adaptation=coral"], "other": ["seed=1"]}.items():
         assert way.train(name, "audit=0", "modalities=[rna,clinical]", "tasks=[grade,survival]", *words) == 0

@@ -163,6 +163,7 @@ def killed(way: Way, name: str, pattern: str, after: float, workers: int) -> Non
     assert not (folder / "predictions.csv").exists()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_fold_it_goes_on_there(
     way: Way, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

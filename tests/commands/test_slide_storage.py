@@ -110,6 +110,7 @@ def kill_and_rerun(whole: Path, moment: random.Random, workers: int) -> None:
     assert content("out") == content(whole / "reference")
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_run_again_gives_what_an_undisturbed_run_gives(here: Path, whole: Path) -> None:
     kill_and_rerun(whole, random.Random(1), workers=2)
 
@@ -120,6 +121,7 @@ def test_killed_at_twenty_random_moments(here: Path, whole: Path, seed: int) -> 
     kill_and_rerun(whole, random.Random(100 + seed), 1 + seed % 2)
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_killed_command_end_as_well(here: Path) -> None:
     process = command(*WORDS, "slides.workers=2")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -140,7 +142,7 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sigterm_keeps_what_is_finished_and_leaves_nothing_else(here: Path, whole: Path, workers: int) -> None:
     process = command(*WORDS, f"slides.workers={workers}", "name=it")
     until(lambda: list(Path("out/features").rglob("*.h5")), process)
@@ -173,7 +175,7 @@ def test_the_limit_of_a_file_leaves_no_remnant_and_a_rerun_completes(here: Path,
     }
 
 
-@pytest.mark.parametrize("limit", [3000, 12288])
+@pytest.mark.parametrize("limit", [pytest.param(3000, marks=pytest.mark.slow), 12288])
 def test_whichever_file_meets_the_limit_the_end_is_tidy(here: Path, limit: int) -> None:
     """HDF5 writing on where nothing can be written ended the process by a signal; Pillow's writer left half a JPEG."""
     process = command(*WORDS, "slides.workers=1", limit=limit)
@@ -416,6 +418,7 @@ def dies_once(job: Job) -> Outcome:
     return Outcome(tiles=1)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_slide_and_no_other(tmp_path: Path) -> None:
     todo = [Job(str(number), str(tmp_path)) for number in range(8)]
     stage = staging.Stage(None, 1, lambda job: False)
