@@ -113,11 +113,6 @@ class CLAM(SupervisedEncoder):
         self.instance = nn.Linear(hidden, self.classes) if self.classes else None
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.branches * hidden, dim))
 
-    @property
-    def scale(self) -> nn.Module:
-        """Of the tile features; the influence of a tile is measured in it."""
-        return self.tile.scale
-
     def forward(self, bag: Bag) -> Embedding:
         """Vector [patient, dim], attention [tile] (mean of the branches) and tokens [tile, hidden] of a packed bag.
 

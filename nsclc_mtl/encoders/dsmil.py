@@ -62,11 +62,6 @@ class DSMIL(SupervisedEncoder):
         self.value = nn.Linear(hidden, hidden)
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.streams * (hidden + 1), dim))
 
-    @property
-    def scale(self) -> nn.Module:
-        """Of the tile features; the influence of a tile is measured in it."""
-        return self.tile.scale
-
     def forward(self, bag: Bag) -> Embedding:
         """Vector [patient, dim], attention [tile] (mean of the streams) and tokens [tile, hidden] of a packed bag.
 

@@ -46,11 +46,6 @@ class MaxPool(nn.Module):
         self.token_dim = hidden
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, dim))
 
-    @property
-    def scale(self) -> nn.Module:
-        """Of the tile features; the influence of a tile is measured in it."""
-        return self.tile.scale
-
     def forward(self, bag: Bag) -> Embedding:
         """Vector [patient, dim], attention [tile] and tokens [tile, hidden] of a packed bag.
 

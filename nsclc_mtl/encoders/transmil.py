@@ -62,11 +62,6 @@ class TransMIL(nn.Module):
         self.position = PyramidPosition(hidden) if ppeg else None
         self.out = nn.Sequential(nn.LayerNorm(hidden), nn.Dropout(dropout), nn.Linear(hidden, dim))
 
-    @property
-    def scale(self) -> nn.Module:
-        """Of the tile features; the influence of a tile is measured in it."""
-        return self.tile.scale
-
     def forward(self, bag: Bag) -> Embedding:
         """Vector [patient, dim], attention [tile] and tokens [tile, hidden] of a packed bag.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nsclc_mtl.encoders.tiles import TileScale
 from nsclc_mtl.records import Batch, Embedding
 
 
@@ -26,7 +27,7 @@ def tiles(learner: Any, batch: Batch, modality: str) -> tuple[np.ndarray, dict[s
         seen = learner.embed(replace(batch, inputs={**batch.inputs, modality: replace(bag, features=features)}))
         out, _ = learner.decide(seen, batch.present)
         influence = {}
-        scale = getattr(getattr(learner.encoders[modality], "scale", None), "sd", torch.ones(()))
+        scale = next((part.sd for part in learner.encoders[modality].modules() if isinstance(part, TileScale)), 1.0)
         for name, task in learner.tasks.items():
             (gradient,) = torch.autograd.grad(task.score(out[name]).sum(), features, retain_graph=True)
             influence[name] = (gradient * scale).norm(dim=1)

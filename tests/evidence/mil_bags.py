@@ -73,7 +73,7 @@ def trained(
     from nsclc_mtl.records import Bag, Batch, Target, TaskSpec
 
     pl.seed_everything(seed, verbose=False)
-    cfg = plain(compose("train", [f"encoder={name}", "fusion=concat"]))
+    cfg = plain(compose("train", [f"encoder={name}", "fusion=concat", *args.changes]))
     node, dim, spec = (
         cfg["parts"]["modalities"]["bag"]["encoder"],
         cfg["optim"]["dim"],
@@ -140,7 +140,8 @@ def measured(name: str, dataset: str, args: Any) -> np.ndarray:
         if name == "floor":
             risk = floor(bags, y, train, test)
         else:
-            risk = trained(name, bags, y, train, test, 100 * repeat + fold, args)
+            seeds = [100 * repeat + fold + 1000 * member for member in range(args.members)]
+            risk = np.mean([trained(name, bags, y, train, test, seed, args) for seed in seeds], axis=0)
         out[repeat, fold] = scored(y[test], risk)
         if name != "floor" and fold == out.shape[1] - 1:  # a long run tells how far it is
             told = np.nanmean(out[repeat], axis=0)
@@ -160,8 +161,9 @@ def main() -> None:
     words.add_argument("--epochs", type=int, default=EPOCHS)
     words.add_argument("--batch", type=int, default=32, help="bags a step")
     words.add_argument("--optim", choices=("published", "shipped"), default="shipped")
+    words.add_argument("--members", type=int, default=1, help="networks whose probabilities are averaged (`members=`)")
+    words.add_argument("--changes", nargs="*", default=[], help="further overrides of `mtl train`")
     words.add_argument("--inner", action="store_true", help="judge on a fifth of the training bags")
-    words.add_argument("--rest", type=int, help="repeats of the encoders after the first")
     words.add_argument("--out", type=Path, help="JSON of every fold")
     args = words.parse_args()
     import pytorch_lightning  # noqa: F401  sets the level of its logger, which is set again below
