@@ -47,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 above = np.r_[1, 1 / (1 + np.exp(cuts - score)), 0]
                 said = {f"p:{c}": above[k] - above[k + 1] for k, c in enumerate(task.classes)}
                 truth = ("" if np.isnan(label["value"]) else task.classes[int(label["value"])], "", "")
-            kept = said if part != "train" else {k: v for k, v in said.items() if k == "risk"}
+            kept = {k: v for k, v in said.items() if part != "train" or not k.startswith("surv:")}
             rows += [(patient, name, fold, part, output, value, *truth) for output, value in kept.items()]
     columns = ["patient_id", "task", "fold", "part", "output", "value", "target", "event", "time_days"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "predictions.csv", index=False)

@@ -221,11 +221,11 @@ def write(
     folder: Path,
     run: Run,
 ) -> None:
-    """`metrics.json` and `report.html` into the run folder, the table onto the terminal."""
-    from nsclc_mtl.report import evaluation, page, terminal
+    """`metrics.json`, `report.html`, its figures and tables into the run folder, the main table onto the terminal."""
+    from nsclc_mtl.report import evaluation, page, section, terminal
+    from nsclc_mtl.report.sections import SECTIONS
 
-    rows = evaluation.metric_rows(results)
-    (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    evidence = section.Evidence(results, predictions, manifest, splits, settings, trained, folder)
     primary = f"floor:{settings['primary_floor']}"
     audit = folder / "audit.json"
     story = page.Story(
@@ -236,8 +236,11 @@ def write(
         audit=json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else [],
         images=[(Path(image), Path(image).stem) for image in settings["images"] or ()],
     )
-    html = page.render(results, predictions, story, manifest, splits)
-    (run.path / "report.html").write_text(html, encoding="utf-8")
+    made = page.render(evidence, story, SECTIONS)
+    rows = evaluation.metric_rows(results) + made.rows
+    (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    section.save(made.sections, made.figures, run.path)
+    (run.path / "report.html").write_text(made.html, encoding="utf-8")
     run.show(terminal.table(results, primary, boxed=run.console.is_terminal))
     run.say(f"report: {run.path / 'report.html'}")
 

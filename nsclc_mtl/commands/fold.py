@@ -76,8 +76,8 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
         long_table(predict(members, manifest, ids, data), manifest, fold, part) for part, ids in held.items() if ids
     ]
     frame = pd.concat(predicted)
-    # of the training part only the risk is kept: what cut-offs are fitted on
-    frame = frame[(frame["part"] != "train") | (frame["output"] == "risk")]
+    # of the training part no survival curves are kept; the rest is what cut-offs are fitted on
+    frame = frame[(frame["part"] != "train") | ~frame["output"].str.startswith("surv:")]
     with sealed.written(folder / "predictions.csv") as aside:
         frame.to_csv(aside, index=False, lineterminator="\n", float_format="%.7g")
     counted = weights.table(members, manifest, held["test"], data, fold)

@@ -137,7 +137,7 @@ def _followed(manifest: Manifest, task: str) -> str:
         name: (rows["time_days"].to_numpy(float), (rows[event_column(rows)] == 0).to_numpy(float))
         for name, rows in groups.items()
     }
-    return curves.kaplan_meier_figure(drawn, f"{task}: follow-up", "still followed")
+    return curves.kaplan_meier_figure(f"{task}-follow-up", drawn, f"{task}: follow-up", "still followed").svg
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,10 +15,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
 
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.survival import kaplan_meier
+from nsclc_mtl.report.section import Figure
 
 BLUE, ORANGE, GREEN, PINK, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7a7f87", "#22262b"
 STYLES: tuple[tuple[str, Any], ...] = (
@@ -29,8 +31,8 @@ STYLES: tuple[tuple[str, Any], ...] = (
     (INK, (0, (8, 3))),
 )
 DAYS_PER_MONTH = 30.4375
-_WIDTH = 4.7  # inches: two stand side by side on a desk, and one is still readable on a phone
-_RC: Any = {
+WIDTH = 4.7  # inches: two stand side by side on a desk, and one is still readable on a phone
+RC: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["system-ui", "-apple-system", "Segoe UI", "Helvetica", "Arial", "DejaVu Sans", "sans-serif"],
@@ -81,11 +83,11 @@ def roc(name: str, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Roc | None
     return Roc(name, np.average(curves, axis=0, weights=sizes), curves) if curves else None
 
 
-def roc_figure(curves: Sequence[Roc], title: str) -> str:
-    """SVG of ROC curves: bold = mean over folds, thin = each fold (for the first curve)."""
-    with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(_WIDTH, 4.3))
-        axes = figure.add_axes((0.12, 0.12, 0.85, 0.85))
+def roc_figure(name: str, curves: Sequence[Roc], title: str, caption: str = "") -> Figure:
+    """ROC curves: bold = mean over folds, thin = each fold (for the first curve)."""
+    with matplotlib.rc_context(RC):
+        drawn = Canvas(figsize=(WIDTH, 4.3))
+        axes = drawn.add_axes((0.12, 0.12, 0.85, 0.85))
         axes.plot([0, 1], [0, 1], color="#c4c8cc", lw=0.8)
         for own in curves[0].folds if curves else ():
             axes.plot(GRID, own, color=STYLES[0][0], lw=0.6, alpha=0.35)
@@ -96,14 +98,20 @@ def roc_figure(curves: Sequence[Roc], title: str) -> str:
         axes.set_yticks(np.linspace(0, 1, 6))
         axes.legend(loc="lower right", frameon=False, handlelength=3)
         named = ", ".join(c.name for c in curves)
-        return _svg(figure, title, f"Receiver operating characteristic: {named}.")
+        shown = svg(drawn, title, f"Receiver operating characteristic: {named}.")
+    lines = [(curve.name, "mean of the folds", curve.mean) for curve in curves]
+    lines += [(curves[0].name, f"fold {k}", own) for k, own in enumerate(curves[0].folds if curves else ())]
+    told = [pd.DataFrame({"curve": c, "of": of, "fpr": GRID, "tpr": tpr}) for c, of, tpr in lines]
+    return Figure(name, shown, pd.concat(told) if told else pd.DataFrame(), caption)
 
 
-def scatter_figure(folds: Sequence[tuple[np.ndarray, np.ndarray]], title: str, unit: str = "") -> str:
-    """SVG of known numbers against predicted ones, a sign a fold. folds: (known [n], predicted [n]) each."""
-    with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(_WIDTH, 4.3))
-        axes = figure.add_axes((0.15, 0.12, 0.82, 0.85))
+def scatter_figure(
+    name: str, folds: Sequence[tuple[np.ndarray, np.ndarray]], title: str, unit: str = "", caption: str = ""
+) -> Figure:
+    """Known numbers against predicted ones, a sign a fold. folds: (known [n], predicted [n]) each."""
+    with matplotlib.rc_context(RC):
+        drawn = Canvas(figsize=(WIDTH, 4.3))
+        axes = drawn.add_axes((0.15, 0.12, 0.82, 0.85))
         there = [(y[~np.isnan(p)], p[~np.isnan(p)]) for y, p in folds]
         whole = np.concatenate([np.r_[y, p] for y, p in there] or [np.zeros(0)])
         low, high = (whole.min(), whole.max()) if len(whole) else (0.0, 1.0)
@@ -113,25 +121,32 @@ def scatter_figure(folds: Sequence[tuple[np.ndarray, np.ndarray]], title: str, u
         of = f", {unit}" if unit else ""
         axes.set(xlabel=f"predicted{of}", ylabel=f"known{of}")
         count = sum(len(known) for known, _ in there)
-        return _svg(figure, title, f"Known against predicted numbers of {count} test patients.")
+        shown = svg(drawn, title, f"Known against predicted numbers of {count} test patients.")
+    told = [pd.DataFrame({"fold": k, "known": known, "predicted": said}) for k, (known, said) in enumerate(there)]
+    return Figure(name, shown, pd.concat(told) if told else pd.DataFrame(), caption)
 
 
 def kaplan_meier_figure(
-    groups: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, label: str = "survival"
-) -> str:
-    """SVG of survival by risk group with 95 % bands and numbers at risk. groups: {name: (time_days, event)}."""
-    with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(_WIDTH, 4.3))
+    name: str,
+    groups: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    title: str,
+    label: str = "survival",
+    caption: str = "",
+) -> Figure:
+    """Survival by risk group with 95 % bands and numbers at risk. groups: {name: (time_days, event)}."""
+    with matplotlib.rc_context(RC):
+        drawn = Canvas(figsize=(WIDTH, 4.3))
         low = 0.11 + 0.05 * len(groups)
-        axes = figure.add_axes((0.12, low + 0.04, 0.85, 0.95 - low))
+        axes = drawn.add_axes((0.12, low + 0.04, 0.85, 0.95 - low))
         longest = max(t.max() for t, _ in groups.values()) / DAYS_PER_MONTH
         step = next(s for s in (1, 2, 3, 6, 12, 24, 36, 60, 120, 240, 1e9) if longest / s <= 7)
         ticks = np.arange(0, longest + step * 0.01, step)
-        told = []
-        for k, ((name, (time, event)), (colour, style)) in enumerate(zip(groups.items(), STYLES, strict=False)):
+        told: list[str] = []
+        steps: list[pd.DataFrame] = []
+        for k, ((group, (time, event)), (colour, style)) in enumerate(zip(groups.items(), STYLES, strict=False)):
             curve = kaplan_meier(time, event)
             x = np.r_[0, curve.time / DAYS_PER_MONTH]
-            line = axes.step(x, np.r_[1, curve.value], where="post", color=colour, lw=1.8, label=name)[0]
+            line = axes.step(x, np.r_[1, curve.value], where="post", color=colour, lw=1.8, label=group)[0]
             line.set_linestyle(style)
             lo, hi = np.r_[np.nan, curve.lo], np.r_[np.nan, curve.hi]
             axes.fill_between(x, lo, hi, step="post", color=colour, alpha=0.13, lw=0)
@@ -139,50 +154,72 @@ def kaplan_meier_figure(
             axes.plot(censored / DAYS_PER_MONTH, curve.at(censored), "|", color=colour, ms=4, mew=0.8)
             # numbers at risk, one row a group under the time axis
             y = low - 0.105 - 0.05 * k
-            figure.text(0.005, y, name.split(" ")[0], color=colour, fontsize=8.5, va="center", weight="bold")
+            drawn.text(0.005, y, group.split(" ")[0], color=colour, fontsize=8.5, va="center", weight="bold")
             for tick in ticks:
                 at = 0.12 + 0.85 * tick / longest
                 count = int((time >= tick * DAYS_PER_MONTH).sum())
-                figure.text(at, y, str(count), fontsize=8.5, ha="center", va="center")
-            told.append(f"{name}: {len(time)} patients, {int(event.sum())} events")
-        figure.text(0.12, low - 0.06, "at risk", fontsize=8.5, va="center", color="#4a4f55")
+                drawn.text(at, y, str(count), fontsize=8.5, ha="center", va="center")
+            told.append(f"{group}: {len(time)} patients, {int(event.sum())} events")
+            steps.append(
+                pd.DataFrame(
+                    {
+                        "group": group,
+                        "time_days": np.r_[0, curve.time],
+                        "at_risk": [int((time >= day).sum()) for day in np.r_[0, curve.time]],
+                        "value": np.r_[1, curve.value],
+                        "lo": lo,
+                        "hi": hi,
+                    }
+                )
+            )
+        drawn.text(0.12, low - 0.06, "at risk", fontsize=8.5, va="center", color="#4a4f55")
         axes.set(xlim=(0, longest), ylim=(0, 1.02), ylabel=label)
         axes.set_xlabel("months", labelpad=1, loc="right")
         axes.set_xticks(ticks)
         axes.legend(loc="best", frameon=False, handlelength=3)
-        return _svg(figure, title, "Kaplan-Meier curves. " + "; ".join(told) + ".")
+        shown = svg(drawn, title, "Kaplan-Meier curves. " + "; ".join(told) + ".")
+    return Figure(name, shown, pd.concat(steps) if steps else pd.DataFrame(), caption)
 
 
-def interval_figure(rows: Sequence[tuple[str, Interval]], title: str, label: str, reference: float | None) -> str:
-    """SVG of values with their intervals, one row each; the first row is the learner, drawn in full."""
-    with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(_WIDTH, 0.75 + 0.3 * len(rows)))
+def interval_figure(
+    name: str,
+    rows: Sequence[tuple[str, Interval]],
+    title: str,
+    label: str,
+    reference: float | None,
+    caption: str = "",
+) -> Figure:
+    """Values with their intervals, one row each; the first row is the learner, drawn in full."""
+    with matplotlib.rc_context(RC):
+        drawn = Canvas(figsize=(WIDTH, 0.75 + 0.3 * len(rows)))
         height = 0.75 + 0.3 * len(rows)
-        axes = figure.add_axes((0.34, 0.5 / height, 0.63, 0.3 * len(rows) / height))
+        axes = drawn.add_axes((0.34, 0.5 / height, 0.63, 0.3 * len(rows) / height))
         told = []
-        for k, (name, at) in enumerate(rows):
+        for k, (word, at) in enumerate(rows):
             y = len(rows) - 1 - k
-            oracle = name.startswith("ceiling")
+            oracle = word.startswith("ceiling")
             colour, marker = (BLUE, "o") if k == 0 else ((ORANGE, "D") if oracle else (GREY, "s"))
             axes.plot([at.lo, at.hi], [y, y], color=colour, lw=2.2 if k == 0 else 1.4, solid_capstyle="butt")
             axes.plot([at.value], [y], marker, color=colour, ms=6 if k == 0 else 4.5)
-            told.append(f"{name} {at.value:.3f} ({at.lo:.3f} to {at.hi:.3f})")
+            told.append(f"{word} {at.value:.3f} ({at.lo:.3f} to {at.hi:.3f})")
         if reference is not None:
             axes.axvline(reference, color="#c4c8cc", lw=0.9, zorder=0)
         if rows and np.isfinite(rows[0][1].value):
             axes.axvline(rows[0][1].value, color=BLUE, lw=0.7, ls=(0, (2, 3)), zorder=0)
-        axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
+        axes.set_yticks(range(len(rows)), [word for word, _ in reversed(rows)])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel(label)
-        return _svg(figure, title, f"{label} with 95 % intervals. " + "; ".join(told) + ".")
+        shown = svg(drawn, title, f"{label} with 95 % intervals. " + "; ".join(told) + ".")
+    data = pd.DataFrame([(word, at.value, at.lo, at.hi) for word, at in rows], columns=["row", "value", "lo", "hi"])
+    return Figure(name, shown, data, caption)
 
 
-def _svg(figure: Figure, title: str, description: str) -> str:
+def svg(drawn: Canvas, title: str, description: str) -> str:
     """The figure as an SVG element of its own ids, with a title and a description for screen readers."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawn.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     mark = "f" + hashlib.sha256((title + description).encode()).hexdigest()[:8]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from nsclc_mtl.records import Manifest, TaskSpec, event_column
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, risk_groups, shares
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
+from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
 from nsclc_mtl.report.templates import template
 
 METRIC_WORDS = {
@@ -54,23 +56,39 @@ class Story:
     images: list[tuple[Path, str]] = field(default_factory=list)  # PNG files with their captions
 
 
-def render(
-    results: Mapping[str, TaskResult],
-    predictions: pd.DataFrame,
-    story: Story,
-    manifest: Manifest | None = None,
-    splits: pd.DataFrame | None = None,
-) -> str:
-    """The page as HTML text."""
-    filters: dict[str, Callable[..., str]] = {"number": _number, "interval": _interval, "signed": _signed}
-    return template("page.html.j2", filters).render(
+@dataclass
+class Page:
+    """The page as HTML text, and what is written beside it."""
+
+    html: str
+    figures: list[Figure]  # of the tasks' chapters
+    sections: list[Section]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What the sections add to metrics.json."""
+        return [row for section in self.sections for row in section.rows]
+
+
+def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Page:
+    """The page. makers: kinds of sections, in the order in which they stand on it."""
+    sections = [section for make in makers for section in make(evidence)]
+    tasks = [_task(r, evidence.predictions, story.primary_floor) for r in evidence.results.values()]
+    html = template("page.html.j2", FILTERS).render(
         story=story,
-        tasks=[_task(r, predictions, story.primary_floor) for r in results.values()],
-        flow=flow(results, manifest, splits, predictions),
+        tasks=tasks,
+        sections=sections,
+        flow=flow(evidence.results, evidence.manifest, evidence.splits, evidence.predictions),
         audit_columns=list(story.audit[0]) if story.audit else [],
         images=_images(story.images),
-        has_ceiling=any(r.models("oracle:") for r in results.values()),
+        has_ceiling=any(r.models("oracle:") for r in evidence.results.values()),
     )
+    return Page(html, [figure for task in tasks for figure in task["figures"]], sections)
+
+
+def slug(name: str) -> str:
+    """The name as a part of file names and anchors: a-z, 0-9 and -."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x"
 
 
 def metric_word(metric: str) -> str:
@@ -102,31 +120,49 @@ def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> 
         {"name": model_word(m), "at": models[m].interval()} for m in result.models("oracle:")
     ]
     against = next((f for f in floors if f["model"] == primary_floor), None)
-    figures = []
+    figures: list[Figure] = []
+    name = slug(result.task.name)
     shown = [("learner", ours)] + [(str(r["name"]), r["at"]) for r in floors + ceilings]
     figures.append(
         curves.interval_figure(
+            f"{name}-models",
             [(n, at) for n, at in shown if math.isfinite(at.value)],
             f"{result.task.name}: learner and floor",
             metric_word(primary),
             0.5,
+            f"Learner (circle){', floors (squares)' if floors else ''}{' and ceilings (diamonds)' if ceilings else ''} "
+            "with 95 % intervals; 0.5 is chance.",
         )
     )
-    groups: list[dict[str, Any]] = []
-    why = chi = ""
+    why = ""
     if result.task.kind == "survival":
         parted, why = risk_groups(predictions, result)
         if parted:
-            figures.append(curves.kaplan_meier_figure(parted, f"{result.task.name}: survival by predicted risk"))
-            groups = [{"name": n, "n": len(t), "events": int(e.sum())} for n, (t, e) in parted.items()]
+            told = ", ".join(f"{n} {len(t)} ({int(e.sum())} events)" for n, (t, e) in parted.items())
             chi = _log_rank(parted)
+            caption = (
+                f"Test patients above and below the median risk of their fold’s training patients: {told}. "
+                "Bands: 95 %, log-log; ticks: censored."
+            )
+            if chi:
+                caption += (
+                    f" Log-rank χ² {chi}, given without P: the groups of a cross-validated model are not independent."
+                )
+            title = f"{result.task.name}: survival by predicted risk"
+            figures.append(curves.kaplan_meier_figure(f"{name}-survival", parted, title, caption=caption))
     elif result.task.kind == "regression":
         said = [(f.label, score_of(result.task, f.said[LEARNER])) for f in result.folds]
-        figures.append(curves.scatter_figure(said, f"{result.task.name}: predicted and known", result.task.unit))
+        title = f"{result.task.name}: predicted and known"
+        caption = (
+            "Test patients: what is known against what was predicted without them, a sign and colour a fold; "
+            "on the line they agree."
+        )
+        figures.append(curves.scatter_figure(f"{name}-scatter", said, title, result.task.unit, caption))
     else:
         drawn = _rocs(result, against["model"] if against else None)
         if drawn:
-            figures.append(curves.roc_figure(drawn, f"{result.task.name}: ROC"))
+            caption = "Bold: mean of the within-fold curves, weighted by patients. Thin: the folds of the first curve."
+            figures.append(curves.roc_figure(f"{name}-roc", drawn, f"{result.task.name}: ROC", caption))
         else:
             why = "no fold holds both classes among its test patients, so there is no ROC curve"
     others = []
@@ -155,9 +191,7 @@ def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> 
         "ceilings": ceilings,
         "against": against,
         "verdict": _verdict(against),
-        "figures": [Markup(f) for f in figures],  # our own SVG, its texts escaped where it was made
-        "groups": groups,
-        "chi": chi,
+        "figures": figures,
         "why": why,
         "others": others,
         "shares": [{"name": metric_word(k), "at": v} for k, v in shares(result).items()],
@@ -300,6 +334,10 @@ def _signed(at: Interval) -> Markup:
 def _interval(at: Interval) -> Markup:
     """A value with its interval."""
     return _banded(_number(at.value), at)
+
+
+FILTERS: dict[str, Callable[..., str]] = {"number": _number, "interval": _interval, "signed": _signed}
+"""What templates of the report say numbers and intervals with."""
 
 
 def _banded(value: str, at: Interval) -> Markup:

@@ -56,7 +56,7 @@ def make(n: int = 90, folds: int = 3, seed: int = 0) -> dict[str, Any]:
                     }
                     truth = ("" if np.isnan(own["value"]) else task.classes[int(own["value"])], np.nan, np.nan)
                 for output, value in said.items():
-                    if part != "train" or output == "risk":
+                    if part != "train" or not output.startswith("surv:"):
                         rows.append((p, name, k, part, output, round(float(value), 6), *truth))
     columns = ["patient_id", "task", "fold", "part", "output", "value", "target", "event", "time_days"]
     clinical = pd.DataFrame({"age": rng.normal(60, 8, n), "marker": m + rng.normal(size=n)}, index=ids)

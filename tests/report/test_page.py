@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from markupsafe import Markup
 
 from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report import curves, page
 from nsclc_mtl.report.evaluation import metric_rows
+from nsclc_mtl.report.section import Evidence, Section, save
 
 from .conftest import TASKS
 
@@ -58,6 +62,16 @@ def png(path: Path) -> Path:
     return path
 
 
+SECTION = Section(
+    "own-part",
+    "A part of its own",
+    Markup("<p>plain</p>"),
+    task=next(iter(TASKS)),
+    figures=[curves.interval_figure("own", [("learner", Interval(0.7, 0.6, 0.8, ""))], "One", "AUC", 0.5)],
+    tables={"t": pd.DataFrame({"a": [1]})},
+)
+
+
 @pytest.fixture(scope="module")
 def told(toy: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
     floor = toy["predictions"][toy["predictions"]["part"] == "test"].assign(model=f"floor:{NASTY}")
@@ -72,7 +86,8 @@ def told(toy: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple
         audit=[{"task": "grade", "modality": NASTY, "loss": 0.0312}],
         images=[(png(tmp_path_factory.mktemp("maps") / "a.png"), NASTY)],
     )
-    return page.render(results, toy["predictions"], story, toy["manifest"], toy["splits"]), results
+    evidence = Evidence(results, toy["predictions"], toy["manifest"], toy["splits"])
+    return page.render(evidence, story, [lambda _: [SECTION]]).html, results
 
 
 def test_the_page_is_well_formed_and_its_ids_are_unique(told: tuple[str, Any]) -> None:
@@ -80,7 +95,7 @@ def test_the_page_is_well_formed_and_its_ids_are_unique(told: tuple[str, Any]) -
     outline.feed(told[0])
     assert outline.open == []
     assert len(outline.ids) == len(set(outline.ids))
-    assert outline.seen["svg"] == 8
+    assert outline.seen["svg"] == 9
     assert outline.seen["h1"] == 1
     referred = {v[1:] for k, v in outline.attributes if k in ("href", "xlink:href") and v.startswith("#")}
     assert referred <= set(outline.ids)
@@ -151,9 +166,38 @@ def test_roc_areas_are_the_aucs() -> None:
 
 def test_a_figure_is_the_same_every_time() -> None:
     groups = {"low": (np.arange(1.0, 400, 20), np.ones(20)), "high": (np.arange(1.0, 200, 10), np.zeros(20))}
-    once = curves.kaplan_meier_figure(groups, "survival")
-    assert once == curves.kaplan_meier_figure(groups, "survival")
-    assert "low: 20 patients, 20 events" in once
+    once = curves.kaplan_meier_figure("km", groups, "survival")
+    assert once.svg == curves.kaplan_meier_figure("km", groups, "survival").svg
+    assert "low: 20 patients, 20 events" in once.svg
+
+
+def test_the_numbers_behind_a_figure() -> None:
+    groups = {"low": (np.array([10.0, 20, 30, 40]), np.array([1.0, 0, 1, 0]))}
+    data = curves.kaplan_meier_figure("km", groups, "survival").data
+    assert data["value"].tolist() == pytest.approx([1, 0.75, 0.75, 0.375, 0.375])
+    assert data["at_risk"].tolist() == [4, 4, 3, 2, 1]
+    drawn = curves.roc("one", [(np.array([0, 1, 1]), np.array([0.1, 0.4, 0.9]))])
+    assert drawn is not None
+    data = curves.roc_figure("roc", [drawn], "ROC").data
+    assert data["of"].unique().tolist() == ["mean of the folds", "fold 0"]
+    assert (data.loc[data["fpr"] > 0, "tpr"] == 1).all()
+    rows = [("learner", Interval(0.7, 0.6, 0.8, "")), ("stage", Interval(0.6, 0.5, 0.7, ""))]
+    assert curves.interval_figure("at", rows, "models", "AUC", 0.5).data["lo"].tolist() == [0.6, 0.5]
+
+
+def test_sections_stand_in_their_chapters_and_their_files_beside_the_page(
+    told: tuple[str, Any], tmp_path: Path
+) -> None:
+    text, _ = told
+    assert text.index(f'id="{SECTION.name}"') < text.index('id="task-2"')
+    assert f"{SECTION.title}</h3>\n<p>plain</p>" in text
+    save([SECTION], [], tmp_path)
+    figure = SECTION.figures[0]
+    assert (tmp_path / "figures" / "own.svg").read_text() == f'<?xml version="1.0" encoding="utf-8"?>\n{figure.svg}\n'
+    assert (tmp_path / "figures" / "own.csv").read_text().startswith("row,value,lo,hi\nlearner,0.7,0.6,0.8\n")
+    assert (tmp_path / "tables" / "t.csv").read_text() == "a\n1\n"
+    with pytest.raises(ValueError, match="figure own"):
+        save([SECTION], [figure], tmp_path)
 
 
 def test_words_of_metrics() -> None:
@@ -174,5 +218,5 @@ def test_the_studied_are_the_patients_of_the_folds(toy: dict[str, Any]) -> None:
         assert {row["name"]: row["n"] for row in told["modalities"]} == {"clinical": 60, "radiomics": 15}
         assert told["modalities"][1]["share"] == pytest.approx(0.25)
         assert all(row["known"] + row["missing"] == 60 for row in told["labels"])
-    html = page.render(results, said, page.Story("toy"), manifest, fewer)
+    html = page.render(Evidence(results, said, manifest, fewer), page.Story("toy")).html
     assert "<p>60 patients" in html
