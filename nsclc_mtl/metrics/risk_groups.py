@@ -172,13 +172,12 @@ def restricted_mean(time: ArrayLike, event: ArrayLike, horizon: float) -> Interv
 
 
 def restricted_mean_difference(
-    higher: tuple[ArrayLike, ArrayLike], lower: tuple[ArrayLike, ArrayLike], horizon: float
+    lower: tuple[ArrayLike, ArrayLike], higher: tuple[ArrayLike, ArrayLike], horizon: float
 ) -> Interval:
-    """Restricted mean of the second group minus that of the first, each (time, event): the time lost to higher risk."""
-    worse, worse_variance = _area(*higher, horizon)
+    """Restricted mean of the lower risk group minus that of the higher one, each (time, event): the time lost."""
     better, better_variance = _area(*lower, horizon)
-    reason = worse.reason or better.reason
-    return _with_error(Score(better - worse, reason), worse_variance + better_variance)
+    worse, worse_variance = _area(*higher, horizon)
+    return _with_error(Score(better - worse, better.reason or worse.reason), better_variance + worse_variance)
 
 
 def _area(time: ArrayLike, event: ArrayLike, horizon: float) -> tuple[Score, float]:

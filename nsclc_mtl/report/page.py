@@ -16,10 +16,9 @@ from markupsafe import Markup
 
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.follow_up import follow_up
-from nsclc_mtl.metrics.survival import log_rank
 from nsclc_mtl.records import Manifest, TaskSpec, event_column
 from nsclc_mtl.report import curves
-from nsclc_mtl.report.evaluation import TaskResult, risk_groups, shares
+from nsclc_mtl.report.evaluation import TaskResult, shares
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
 from nsclc_mtl.report.templates import template
@@ -73,7 +72,7 @@ class Page:
 def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Page:
     """The page. makers: kinds of sections, in the order in which they stand on it."""
     sections = [section for make in makers for section in make(evidence)]
-    tasks = [_task(r, evidence.predictions, story.primary_floor) for r in evidence.results.values()]
+    tasks = [_task(r, story.primary_floor) for r in evidence.results.values()]
     html = template("page.html.j2", FILTERS).render(
         story=story,
         tasks=tasks,
@@ -107,7 +106,7 @@ def model_word(model: str) -> str:
     return model.replace("floor:", "").replace("oracle:", "ceiling: ")
 
 
-def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> dict[str, Any]:
+def _task(result: TaskResult, primary_floor: str) -> dict[str, Any]:
     """What the template needs of one task."""
     primary = result.primary
     models = result.metrics[primary]
@@ -135,22 +134,7 @@ def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> 
         )
     )
     why = ""
-    if result.task.kind == "survival":
-        parted, why = risk_groups(predictions, result)
-        if parted:
-            told = ", ".join(f"{n} {len(t)} ({int(e.sum())} events)" for n, (t, e) in parted.items())
-            chi = _log_rank(parted)
-            caption = (
-                f"Test patients above and below the median risk of their fold’s training patients: {told}. "
-                "Bands: 95 %, log-log; ticks: censored."
-            )
-            if chi:
-                caption += (
-                    f" Log-rank χ² {chi}, given without P: the groups of a cross-validated model are not independent."
-                )
-            title = f"{result.task.name}: survival by predicted risk"
-            figures.append(curves.kaplan_meier_figure(f"{name}-survival", parted, title, caption=caption))
-    elif result.task.kind == "regression":
+    if result.task.kind == "regression":
         said = [(f.label, score_of(result.task, f.said[LEARNER])) for f in result.folds]
         title = f"{result.task.name}: predicted and known"
         caption = (
@@ -158,7 +142,7 @@ def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> 
             "on the line they agree."
         )
         figures.append(curves.scatter_figure(f"{name}-scatter", said, title, result.task.unit, caption))
-    else:
+    elif result.task.kind != "survival":
         drawn = _rocs(result, against["model"] if against else None)
         if drawn:
             caption = "Bold: mean of the within-fold curves, weighted by patients. Thin: the folds of the first curve."
@@ -211,14 +195,6 @@ def _verdict(against: Mapping[str, Any] | None) -> str:
     if gap.lo > 0:
         return "above the floor"
     return "below the floor" if gap.hi < 0 else "not told apart from the floor"
-
-
-def _log_rank(groups: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    time = np.concatenate([t for t, _ in groups.values()])
-    event = np.concatenate([e for _, e in groups.values()])
-    group = np.concatenate([np.full(len(t), k) for k, (t, _) in enumerate(groups.values())])
-    chi, freedom = log_rank(time, event, group)
-    return f"{chi:.2f} on {freedom} degree of freedom" if chi.known else ""
 
 
 def _rocs(result: TaskResult, floor: str | None) -> list[curves.Roc]:

@@ -45,7 +45,7 @@ def test_restricted_means_are_those_of_survfit(gold: dict[str, Any], horizon: in
         half = rg.median_survival(time[two == k], event[two == k])
         assert [half.value, half.lo, half.hi] == gold["median"][k]
         pairs.append((time[two == k], event[two == k]))
-    lost = rg.restricted_mean_difference(pairs[1], pairs[0], horizon)
+    lost = rg.restricted_mean_difference(pairs[0], pairs[1], horizon)
     (low, low_error), (high, high_error) = gold[f"rmst{horizon}"]
     assert lost.value == pytest.approx(low - high)
     assert (lost.hi - lost.lo) / 2 / rg.Z == pytest.approx(math.hypot(low_error, high_error))
