@@ -145,7 +145,8 @@ def kaplan_meier_figure(
         drawn = Canvas(figsize=(WIDTH, 4.3))
         names = {group: group if len(group) <= _LETTERS else group[: _LETTERS - 1] + "…" for group in groups}
         low = 0.11 + 0.05 * len(groups)
-        left = max(0.12, 0.04 + 0.0155 * max(len(name) for name in names.values()))  # names stand beside the numbers
+        digits = len(str(max(len(t) for t, _ in groups.values())))  # names stand beside the numbers
+        left = max(0.12, 0.02 + 0.0155 * max(len(name) for name in names.values()) + 0.009 * digits)
         axes = drawn.add_axes((left, low + 0.04, 0.97 - left, 0.95 - low))
         longest = max(float(t.max()) for t, _ in groups.values())
         unit, days, wanted = next(u for u in _UNITS if longest <= 120 * u[1] or u is _UNITS[-1])

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
 from nsclc_mtl.metrics.comparison import Interval
-from nsclc_mtl.metrics.follow_up import follow_up
-from nsclc_mtl.records import Manifest, TaskSpec, event_column
+from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, shares
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
@@ -77,7 +75,6 @@ def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Pa
         story=story,
         tasks=tasks,
         sections=sections,
-        flow=flow(evidence.results, evidence.manifest, evidence.splits, evidence.predictions),
         audit_columns=list(story.audit[0]) if story.audit else [],
         images=_images(story.images),
         has_ceiling=any(r.models("oracle:") for r in evidence.results.values()),
@@ -221,66 +218,6 @@ def _one_cut(task: TaskSpec, fold: Fold, k: int) -> tuple[np.ndarray, np.ndarray
     if task.kind == "ordinal":
         return (fold.label > k).astype(float), 1 - proba[:, : k + 1].sum(axis=1)
     return (fold.label == k).astype(float), proba[:, k]
-
-
-def flow(
-    results: Mapping[str, TaskResult],
-    manifest: Manifest | None,
-    splits: pd.DataFrame | None,
-    predictions: pd.DataFrame | None = None,
-) -> dict[str, list[dict[str, Any]]]:
-    """Who is in the study: patients, modalities, labels, folds. Lists of rows, empty where not known.
-
-    Studied are the patients of the folds, else those who were predicted; others of the cohort's tables do not count.
-    """
-    out: dict[str, list[dict[str, Any]]] = {"modalities": [], "labels": [], "parts": [], "total": []}
-    if manifest is not None:
-        folded = splits if splits is not None else predictions
-        studied = manifest.patients.index if folded is None else pd.Index(folded["patient_id"].unique())
-        patients = manifest.patients[manifest.patients.index.isin(studied)]
-        total = len(patients)
-        sites = patients["site"].nunique() if "site" in patients else 0
-        out["total"].append({"patients": total, "sites": sites})
-        for name, spec in manifest.modalities.items():
-            n = len(patients.index.intersection(manifest.who(name)))
-            out["modalities"].append({"name": name, "kind": spec.kind, "n": n, "share": n / max(total, 1)})
-        for name in results:
-            out["labels"].append(_label_row(results[name].task, manifest.labels[name].reindex(patients.index)))
-    else:
-        out["total"].append(
-            {"patients": len({p for r in results.values() for f in r.folds for p in f.patients}), "sites": 0}
-        )
-    if splits is not None:
-        for fold, rows in splits.groupby("fold", sort=True):
-            counts = rows["part"].value_counts()
-            out["parts"].append({"fold": fold, **{part: int(counts.get(part, 0)) for part in _PARTS}})
-    return out
-
-
-_PARTS = ("train", "validation", "calibration", "test")
-
-
-def _label_row(task: TaskSpec, label: pd.DataFrame) -> dict[str, Any]:
-    if task.kind == "survival":
-        known = label["event"].notna() & label["time_days"].notna()
-        found = follow_up(label["time_days"], label[event_column(label)])
-        word, days = ("follow-up", found.median) if found.median.known else ("time", found.observed)
-        told = f"{found.events} events, median {word} {days / curves.DAYS_PER_MONTH:.0f} months"
-    elif task.kind == "regression":
-        known = label["value"].notna()
-        low, middle, high = label["value"].quantile([0.25, 0.5, 0.75])
-        told = f"median {middle:.4g} ({low:.4g} to {high:.4g}) {task.unit}".rstrip() if known.any() else ""
-    else:
-        known = label["value"].notna()
-        counts = label.loc[known, "value"].astype(int).value_counts()
-        told = ", ".join(f"{name} {int(counts.get(k, 0))}" for k, name in enumerate(task.classes))
-    return {
-        "name": task.name,
-        "kind": task.kind,
-        "known": int(known.sum()),
-        "missing": int((~known).sum()),
-        "told": told,
-    }
 
 
 def _images(images: Sequence[tuple[Path, str]]) -> list[dict[str, str]]:

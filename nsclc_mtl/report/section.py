@@ -33,6 +33,7 @@ class Evidence:
     settings: Mapping[str, Any] = field(default_factory=dict)
     trained: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    training: Manifest | None = None  # the cohort of training, where another one is evaluated and it is at hand
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Section:
     title: str
     html: Markup  # below the title; values escaped
     task: str = ""
+    first: bool = False  # stands before the chapters of the tasks
     figures: list[Figure] = field(default_factory=list)  # drawn below the text in this order
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # stem -> what `tables/<stem>.csv` holds
     rows: list[dict[str, Any]] = field(default_factory=list)  # for metrics.json, columns as of `evaluation.metric_rows`

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from nsclc_mtl.report.section import Maker
+from nsclc_mtl.report.sections.cohort import cohort
 from nsclc_mtl.report.sections.risk import risk
 
-SECTIONS: tuple[Maker, ...] = (risk,)
+SECTIONS: tuple[Maker, ...] = (cohort, risk)
 """In the order in which they stand on the page."""

@@ -62,6 +62,7 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
         new = np.array([p not in seen for p in fold.patients], dtype=bool)
         seen |= set(fold.patients)
         again += int((~new).sum())
+        new &= fold.said[LEARNER]["risk"].notna().to_numpy()
         parts.append(np.stack([at, fold.label, fold.event])[:, new])
     names = NAMES[3 if way == "tertiles" else 2]
     table = pd.DataFrame(
@@ -72,7 +73,8 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
         why = "predictions.csv holds no risks of training patients, so there is no cut-off for risk groups"
         if way == "maxstat":
             why += ", or no cut-off leaves a tenth of them on each side"
-        return Groups(names, *np.zeros((3, 0)), table, alone, why=why)
+        nobody = np.zeros(0)
+        return Groups(names, nobody, nobody, nobody, table, alone, why=why)
     group, time, event = np.concatenate(parts, axis=1)
     made = Groups(names, group.astype(int), time, event, table, alone, again)
     for k, name in enumerate(names):
@@ -88,9 +90,8 @@ def _cuts(evidence: Evidence, result: TaskResult, way: str) -> dict[str, dict[st
     if evidence.folder is not None and not wanted <= set(rows.loc[rows["part"] != "test", "fold"]):
         file = evidence.folder / "predictions.csv"
         if file.is_file():  # patients of another cohort were predicted: their folds were trained elsewhere
-            told = pd.read_csv(file, dtype=str, keep_default_na=False, usecols=lambda c: c != "target")
-            rows = _risks(told, result.task.name)
-    every = {}
+            rows = _risks(pd.read_csv(file, dtype=str, keep_default_na=False), result.task.name)
+    every: dict[str, dict[str, Any]] = {}
     for fold, inside in rows.groupby("fold"):
         for part in ("train", "validation"):  # older runs keep no training risks
             here = inside[inside["part"] == part]
@@ -154,7 +155,7 @@ def _section(evidence: Evidence, result: TaskResult) -> Section:
         plain = [{k: v for k, v in r.items() if not isinstance(v, Interval)} | _spread(r) for r in rows]
         section.tables = {f"risk-groups-{name}": pd.DataFrame(plain), f"risk-cut-offs-{name}": made.cuts}
         section.rows = _metrics(result, rows, apart, chi, p, made)
-    filters = {**FILTERS, "months": _months, "ratio": _ratio, "p": p_word}
+    filters: dict[str, Any] = {**FILTERS, "months": _months, "ratio": _ratio, "p": p_word}
     section.html = Markup(template("sections/risk.html.j2", filters).render(told))
     return section
 
