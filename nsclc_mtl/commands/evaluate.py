@@ -237,8 +237,9 @@ def write(
     run: Run,
     training: Manifest | None = None,
 ) -> None:
-    """`metrics.json`, `report.html`, its figures and tables into the run folder, the main table onto the terminal."""
-    from nsclc_mtl.report import evaluation, page, section, terminal
+    """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal."""
+    from nsclc_mtl import __version__
+    from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
     evidence = section.Evidence(results, predictions, manifest, splits, settings, trained, folder, training)
@@ -257,6 +258,7 @@ def write(
     (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     section.save(made.sections, made.figures, run.path)
     (run.path / "report.html").write_text(made.html, encoding="utf-8")
+    (run.path / "card.md").write_text(card.render(evidence, __version__, settings["license"]), encoding="utf-8")
     run.show(terminal.table(results, primary, boxed=run.console.is_terminal))
     run.say(f"report: {run.path / 'report.html'}")
 

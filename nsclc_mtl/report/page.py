@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from markupsafe import Markup
 
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.report import curves
+from nsclc_mtl.report import curves, tripod
 from nsclc_mtl.report.evaluation import TaskResult, shares
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
@@ -71,15 +72,36 @@ def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Pa
     """The page. makers: kinds of sections, in the order in which they stand on it."""
     sections = [section for make in makers for section in make(evidence)]
     tasks = [_task(r, story.primary_floor) for r in evidence.results.values()]
-    html = template("page.html.j2", FILTERS).render(
+    chapters = _chapters(sections, tasks, story)
+    sections.append(tripod.checklist(evidence, chapters | _within(sections)))
+    text = template("page.html.j2", FILTERS).render(
         story=story,
         tasks=tasks,
         sections=sections,
+        chapters=chapters | {tripod.NAME: sections[-1].title},
         audit_columns=list(story.audit[0]) if story.audit else [],
         images=_images(story.images),
         has_ceiling=any(r.models("oracle:") for r in evidence.results.values()),
     )
-    return Page(html, [figure for task in tasks for figure in task["figures"]], sections)
+    return Page(text, [figure for task in tasks for figure in task["figures"]], sections)
+
+
+def _chapters(sections: Sequence[Section], tasks: Sequence[Mapping[str, Any]], story: Story) -> dict[str, str]:
+    """{anchor: title} of the chapters in the order of the page."""
+    out = {s.name: s.title for s in sections if s.first}
+    out |= {f"task-{k + 1}": task["name"] for k, task in enumerate(tasks)}
+    out |= {s.name: s.title for s in sections if not s.first and not s.task}
+    out |= {"audit": "What each modality is worth"} if story.audit else {}
+    out |= {"pictures": "Where the model looked"} if story.images else {}
+    return out | {"reading": "How to read the numbers"}
+
+
+def _within(sections: Sequence[Section]) -> dict[str, str]:
+    """{anchor: title} of what stands within chapters: the sections of the tasks, and headings inside any section."""
+    out = {s.name: f"{s.title}, {s.task}" for s in sections if s.task}
+    for section in sections:
+        out |= {a: html.unescape(t) for a, t in re.findall(r'<h3 id="([^"<>]+)">([^<]+)</h3>', section.html)}
+    return out
 
 
 def slug(name: str) -> str:

@@ -102,6 +102,10 @@ def _cuts(evidence: Evidence, result: TaskResult, way: str) -> dict[str, dict[st
         made = _cut(here, way)
         if made is not None:
             every[str(fold)] = {"cuts": made[0], "told": {"patients": len(here), "part": part, **made[1]}}
+    if frozen := evidence.cutoffs.get(result.task.name, {}):
+        levels = {"median": ("median",), "tertiles": ("lower_tertile", "upper_tertile")}.get(way, ())
+        if levels and wanted == {"-1"}:
+            return {"-1": {"cuts": [frozen[v] for v in levels], "told": {"part": "as training fixed them"}}}
     chosen = {fold: every[fold] for fold in sorted(wanted & set(every), key=lambda f: (len(f), f))}
     if every and (outside := wanted - set(every)) == {"-1"}:
         cuts = np.mean([v["cuts"] for v in every.values()], axis=0)
