@@ -41,9 +41,10 @@ def flow_figure(steps: Sequence[Step], name: str = "study-flow", caption: str = 
             parts.append(_box(_BOX + 40, top, _SIDE, lines))
         y += height
     told = "; ".join(f"{s.n} {s.what}" for s in steps)
-    wide = _BOX + 40 + _SIDE + 2
+    wide = _BOX + 2 + (40 + _SIDE if any(out) else 0)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {y + 2:.0f}" role="img" class="flow" '
+        f'style="max-width: {wide}px" '
         'font-family="system-ui, Helvetica, Arial, sans-serif" font-size="13" fill="#22262b" '
         'aria-labelledby="flow-title flow-desc"><title id="flow-title">Flow of patients</title>'
         f'<desc id="flow-desc">{html.escape(told)}</desc>'

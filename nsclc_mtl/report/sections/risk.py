@@ -225,18 +225,22 @@ def _metrics(
 
 
 def _months(at: Interval) -> str:
-    """Days of an interval as months."""
+    """Days of an interval as months; the interval on a line of its own where the page is narrow."""
     if at.value != at.value:
         return "not reached" if "half" in at.reason else "–"
 
     def word(days: float) -> str:
         return f"{days / curves.DAYS_PER_MONTH:.1f}".replace("-", "−") if days == days else "not reached"
 
-    return f"{word(at.value)} ({word(at.lo)} to {word(at.hi)})"
+    return _banded(word(at.value), word(at.lo), word(at.hi))
 
 
 def _ratio(at: Interval) -> str:
-    return f"{at.value:.2f} ({at.lo:.2f} to {at.hi:.2f})" if at.value == at.value else "–"
+    return _banded(f"{at.value:.2f}", f"{at.lo:.2f}", f"{at.hi:.2f}") if at.value == at.value else "–"
+
+
+def _banded(value: str, lo: str, hi: str) -> Markup:
+    return Markup('{} <span class="band">({} to {})</span>').format(value, lo, hi)
 
 
 def p_word(p: float) -> str:
