@@ -94,6 +94,13 @@ def _model(of: Facts) -> str:
     )
 
 
+def _measures(of: Facts) -> str:
+    floors = any(r.models("floor:") for r in of.results.values())
+    return "Within-fold metrics weighted by patients, with 95 % intervals from resampled patients" + (
+        "; paired differences to linear models on the same patients." if floors else "."
+    )
+
+
 def _imbalance(of: Facts) -> str:
     sampler = (of.trained.get("optim") or {}).get("sampler")
     tasks = (of.trained.get("parts") or {}).get("tasks") or {}
@@ -157,10 +164,7 @@ ANSWERS: Mapping[str, Callable[[Facts], str]] = {
     "12b": _forms,
     "12c": _model,
     "12d": lambda of: "Performance by site, among the subgroups.",
-    "12e": lambda of: (
-        "Within-fold metrics weighted by patients, with 95 % intervals from resampled patients; paired "
-        "differences to linear models on the same patients."
-    ),
+    "12e": _measures,
     "12f": lambda of: "None: nothing was updated.",
     "12g": lambda of: (
         "The mean of the folds’ probabilities and survival curves."

@@ -76,6 +76,7 @@ def test_an_independent_test_set_has_a_p_value_and_the_mean_cut_off(evidence: Ev
     assert there.independent
     assert not here.independent
     assert there.cuts["cut_1"].tolist() == pytest.approx([here.cuts["cut_1"].mean()])
+    assert there.cuts["patients"].tolist() == [90]
     [section] = risk(outside)
     rows = {row["metric"]: row["value"] for row in section.rows}
     chi = rows["log_rank"]

@@ -92,6 +92,7 @@ def _cuts(evidence: Evidence, result: TaskResult, way: str) -> dict[str, dict[st
         if file.is_file():  # patients of another cohort were predicted: their folds were trained elsewhere
             rows = _risks(pd.read_csv(file, dtype=str, keep_default_na=False), result.task.name)
     every: dict[str, dict[str, Any]] = {}
+    people: set[str] = set()
     for fold, inside in rows.groupby("fold"):
         for part in ("train", "validation"):  # older runs keep no training risks
             here = inside[inside["part"] == part]
@@ -102,6 +103,7 @@ def _cuts(evidence: Evidence, result: TaskResult, way: str) -> dict[str, dict[st
         made = _cut(here, way)
         if made is not None:
             every[str(fold)] = {"cuts": made[0], "told": {"patients": len(here), "part": part, **made[1]}}
+            people |= set(here["patient_id"])
     if frozen := evidence.cutoffs.get(result.task.name, {}):
         levels = {"median": ("median",), "tertiles": ("lower_tertile", "upper_tertile")}.get(way, ())
         if levels and wanted == {"-1"}:
@@ -109,7 +111,7 @@ def _cuts(evidence: Evidence, result: TaskResult, way: str) -> dict[str, dict[st
     chosen = {fold: every[fold] for fold in sorted(wanted & set(every), key=lambda f: (len(f), f))}
     if every and (outside := wanted - set(every)) == {"-1"}:
         cuts = np.mean([v["cuts"] for v in every.values()], axis=0)
-        told = {"patients": sum(v["told"]["patients"] for v in every.values()), "part": "mean of the folds"}
+        told = {"patients": len(people), "part": "mean of the folds"}
         chosen |= {fold: {"cuts": cuts, "told": told} for fold in outside}
     return chosen
 
