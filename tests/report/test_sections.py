@@ -129,6 +129,22 @@ def test_the_table_of_characteristics(evidence: Evidence, toy: dict[str, Any]) -
     assert section.figures[0].data["n"].tolist()[-1] == 90
 
 
+def test_codes_are_categories_where_they_are_declared_so(evidence: Evidence, toy: dict[str, Any]) -> None:
+    manifest = toy["manifest"]
+    made = manifest.tables["clinical"].assign(
+        pt=np.resize(["2", "10", "1"], 90), nodes=np.resize([1234.0, 5678.0, np.nan], 90)
+    )
+    told = dataclasses.replace(manifest, tables={**manifest.tables, "clinical": made})
+    trained = {"cohort": {"modalities": {"clinical": {"columns": {"nodes": {"type": "numeric", "unit": "mm"}}}}}}
+    [section] = cohort(dataclasses.replace(evidence, manifest=told, trained=trained))
+    rows = section.tables["cohort"]
+    pt = rows[rows["variable"] == "pt"]
+    assert pt["level"].tolist() == ["", "1", "2", "10"]
+    assert set(pt["all"][1:]) == {"30 (33 %)"}
+    nodes = rows[rows["variable"] == "nodes, mm"]
+    assert nodes[["level", "all"]].to_numpy().tolist() == [["", "3456 (1234 to 5678)"], ["missing", "30"]]
+
+
 def test_only_the_studied_count(evidence: Evidence, toy: dict[str, Any]) -> None:
     left = set(toy["manifest"].patients.index[:30])
     splits = toy["splits"][~toy["splits"]["patient_id"].isin(left)]

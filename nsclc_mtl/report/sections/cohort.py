@@ -21,7 +21,7 @@ from nsclc_mtl.report.templates import template
 
 _MOST_FOLDS = 6  # columns of folds on the page
 _MOST_LEVELS = 10  # of a category; the rarest are put together
-_MOST_VARIABLES = 30  # before the rest is folded away
+_MOST_VARIABLES = 12  # before the rest is folded away
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def cohort(evidence: Evidence) -> list[Section]:
         return [section]
     studied = only(manifest, _studied(evidence))
     columns = _columns(evidence, studied)
-    rows = list(table(studied, list(evidence.results), columns, evidence.training))
+    declared = (evidence.trained.get("cohort") or {}).get("modalities")
+    rows = list(table(studied, list(evidence.results), columns, evidence.training, declared))
     shown = list(columns)[: _MOST_FOLDS + 1]
     section.html = Markup(
         _page(
@@ -105,11 +106,16 @@ def _columns(evidence: Evidence, studied: Manifest) -> dict[str, pd.Index]:
 
 
 def table(
-    manifest: Manifest, tasks: Sequence[str], columns: Mapping[str, pd.Index], training: Manifest | None = None
+    manifest: Manifest,
+    tasks: Sequence[str],
+    columns: Mapping[str, pd.Index],
+    training: Manifest | None = None,
+    declared: Mapping[str, Any] | None = None,
 ) -> Iterator[Row]:
     """The rows: numbers as median (quartiles), categories as n (%) of the known, missing ones counted where there are.
 
-    Patients of a column are looked up in `training` where it is given and the column is its cohort.
+    Patients of a column are looked up in `training` where it is given and the column is its cohort. declared: the
+    cohort's modalities as its file declares them, for the units.
     """
     sources = [training if training is not None and name == "training cohort" else manifest for name in columns]
     pairs = list(zip(sources, columns.values(), strict=True))
@@ -117,13 +123,14 @@ def table(
     if any(_sites(source) > 1 for source in sources):
         yield Row("", "sites", "", tuple(str(_sites(only(source, ids))) for source, ids in pairs))
     for name in _clinical(manifest):
-        options = manifest.modalities[name].options.get("columns") or {}
+        short = manifest.modalities[name].options.get("columns") or {}
+        long = ((declared or {}).get(name) or {}).get("columns") or {}
         for column in manifest.tables[name].columns:
-            told = options.get(column) if isinstance(options, Mapping) else None
+            order, told = (of.get(column) if isinstance(of, Mapping) else None for of in (short, long))
             unit = str(told.get("unit") or "") if isinstance(told, Mapping) else ""
             values = [_column(source, name, column, ids) for source, ids in pairs]
-            order = [str(v) for v in told] if isinstance(told, list | tuple) else None
-            yield from _variable(name, f"{column}, {unit}" if unit else str(column), values, order)
+            ordered = [str(v) for v in order] if isinstance(order, list | tuple) else None
+            yield from _variable(name, f"{column}, {unit}" if unit else str(column), values, ordered)
     for name in manifest.modalities:
         cells = [len(ids.intersection(pd.Index(source.who(name)))) for source, ids in pairs]
         yield Row(
@@ -159,19 +166,24 @@ def _variable(block: str, name: str, values: Sequence[pd.Series], order: Sequenc
     """Lines of one covariate."""
     known = [v[v.notna() & (v.astype(str) != "")] for v in values]
     whole = pd.concat(known)
-    number = pd.to_numeric(whole, errors="coerce")
-    if len(whole) and number.notna().all() and order is None and not whole.map(lambda v: isinstance(v, bool)).any():
+    texts = whole.map(
+        lambda v: isinstance(v, str | bool)
+    ).any()  # a code such as pT "2" is text where it is declared so
+    if len(whole) and not texts:
         yield Row(block, name, "", tuple(_quartiles(pd.to_numeric(v)) for v in known))
     else:
-        texts = [v.astype(str) for v in known]
-        sizes = pd.concat(texts).value_counts() if len(whole) else pd.Series(dtype=int)
+        words = [v.astype(str) for v in known]
+        sizes = pd.concat(words).value_counts() if len(whole) else pd.Series(dtype=int)
         levels = [v for v in order if v in sizes] if order else list(sizes.index)
         levels += [v for v in sizes.index if v not in levels]
+        codes = pd.to_numeric(pd.Series(levels, dtype=str), errors="coerce")
+        if order is None and codes.notna().all():  # stages and scores read better in their order
+            levels = [levels[k] for k in codes.sort_values().index]
         yield Row(block, name, "", ("",) * len(values))
         for level in levels[:_MOST_LEVELS]:
-            yield Row(block, name, level, tuple(_share(int((v == level).sum()), len(v)) for v in texts))
+            yield Row(block, name, level, tuple(_share(int((v == level).sum()), len(v)) for v in words))
         if rest := levels[_MOST_LEVELS:]:
-            cells = tuple(_share(int(v.isin(rest).sum()), len(v)) for v in texts)
+            cells = tuple(_share(int(v.isin(rest).sum()), len(v)) for v in words)
             yield Row(block, name, f"{len(rest)} others", cells)
     missing = [len(v) - len(k) for v, k in zip(values, known, strict=True)]
     if any(missing):
@@ -212,7 +224,12 @@ def _quartiles(values: pd.Series) -> str:
     if not len(values):
         return "–"
     low, middle, high = values.astype(float).quantile([0.25, 0.5, 0.75])
-    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+    return f"{_figure(middle)} ({_figure(low)} to {_figure(high)})"
+
+
+def _figure(value: float) -> str:
+    """Three figures, all of a large number."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _blocks(rows: Sequence[Row], width: int) -> list[dict[str, Any]]:
