@@ -79,7 +79,7 @@ def classes_ratio(base: np.ndarray, added: np.ndarray, label: np.ndarray, stratu
     for z in (base, whole):
         model = GradesLikelihood(z, y, len(classes))
         tops.append(_top(model, model.start(), len(classes) - 1))
-    return _ratio(*tops, added.shape[1])
+    return _ratio(tops[0], tops[1], added.shape[1])
 
 
 def number_ratio(base: np.ndarray, added: np.ndarray, value: np.ndarray, stratum: np.ndarray) -> LikelihoodRatio:

@@ -101,7 +101,8 @@ def over_folds(folds: Sequence[Influence], patients: Sequence[Sequence[str]]) ->
     Every fold has a value: leave out those that have none first.
     """
     total = sum(map(len, patients))
-    value, terms, reasons = 0.0, {}, []
+    value, reasons = 0.0, []
+    terms: dict[str, float] = {}
     for fold, ids in zip(folds, patients, strict=True):
         weight = len(ids) / total
         value += weight * float(fold.value)

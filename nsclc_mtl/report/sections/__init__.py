@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from nsclc_mtl.report.section import Maker
+from nsclc_mtl.report.sections.comparison import comparison
+from nsclc_mtl.report.sections.optimism import optimism
 
-SECTIONS: tuple[Maker, ...] = ()
+SECTIONS: tuple[Maker, ...] = (comparison, optimism)
 """In the order in which they stand on the page."""
