@@ -5,6 +5,7 @@ from __future__ import annotations
 from nsclc_mtl.report.section import Maker
 from nsclc_mtl.report.sections.comparison import comparison
 from nsclc_mtl.report.sections.optimism import optimism
+from nsclc_mtl.report.sections.subgroups import subgroups
 
-SECTIONS: tuple[Maker, ...] = (comparison, optimism)
+SECTIONS: tuple[Maker, ...] = (comparison, subgroups, optimism)
 """In the order in which they stand on the page."""

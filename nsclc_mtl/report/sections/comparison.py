@@ -1,4 +1,4 @@
-"""Is the learner better than the floor: differences with P, adjusted over the tasks; what its score adds to the stage."""
+"""Is the learner better than the floor: differences, P adjusted over the tasks, what its score adds to the stage."""
 
 from __future__ import annotations
 
@@ -200,9 +200,7 @@ def _table(result: TaskResult, lines: list[_Line], ratio: likelihood_ratio.Likel
     return pd.DataFrame(rows)
 
 
-def _rows(
-    result: TaskResult, lines: list[_Line], ratio: likelihood_ratio.LikelihoodRatio
-) -> list[dict[str, Any]]:
+def _rows(result: TaskResult, lines: list[_Line], ratio: likelihood_ratio.LikelihoodRatio) -> list[dict[str, Any]]:
     """For metrics.json: P, adjusted P, the smallest difference that could be shown, of each floor."""
     out = []
     for line in lines:
