@@ -49,8 +49,8 @@ def body(cfg: DictConfig, run: Run) -> None:
     if not made:
         told = "; ".join(f"{entry.label}: {', '.join(entry.tasks)}" for entry in entries)
         raise DataFault(f"no task was tested in two of the runs ({told})")
-    for name, one in made.items():
-        if not one.same:
+    for name, task in made.items():
+        if not task.same:
             notes.append(f"{name}: the runs test these patients in other folds; each is judged within its own")
     for note in notes:
         run.say(f"note: {note}", style="bold yellow")

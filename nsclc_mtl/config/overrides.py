@@ -28,11 +28,8 @@ def parse(verb: str, overrides: Sequence[str]) -> list[Override]:
         elif verb == "compare":
             runs.append(quoted(str(Path(word).expanduser())))
         else:
-            hint = (
-                "only `mtl tile DIR` and `mtl compare RUN RUN` take bare words"
-                if verb != "tile"
-                else "`mtl tile` takes one folder"
-            )
+            few = "only `mtl tile DIR` and `mtl compare RUN RUN` take bare words"
+            hint = few if verb != "tile" else "`mtl tile` takes one folder"
             raise UsageFault(f"{word!r} is not an override: write key=value ({hint})")
     if runs:
         lines.append(f"runs=[{','.join(runs)}]")

@@ -147,8 +147,8 @@ def _agree(name: str, task: TaskSpec, ours: pd.DataFrame, theirs: pd.DataFrame, 
         unlike = (ours["target"] != theirs["target"]).to_numpy()
     if unlike.any():
         raise DataFault(
-            f"task '{name}': {first} and {label} know different outcomes of {int(unlike.sum())} of {len(ours)} patients "
-            f"(such as {ours.index[unlike.argmax()]}): they were trained on different tables"
+            f"task '{name}': {first} and {label} know different outcomes of {int(unlike.sum())} of {len(ours)} "
+            f"patients (such as {ours.index[unlike.argmax()]}): they were trained on different tables"
         )
 
 
