@@ -24,7 +24,7 @@ class Given:
     folder: Path
     trained: Path
     predictions: Path
-    split: str  # '' for patients of another cohort
+    split: pd.DataFrame | None  # None for patients of another cohort
 
 
 def body(cfg: DictConfig, run: Run) -> None:
@@ -49,9 +49,10 @@ def body(cfg: DictConfig, run: Run) -> None:
     if not made:
         told = "; ".join(f"{entry.label}: {', '.join(entry.tasks)}" for entry in entries)
         raise DataFault(f"no task was tested in two of the runs ({told})")
-    for name, task in made.items():
-        if not task.same:
-            notes.append(f"{name}: the runs test these patients in other folds; each is judged within its own")
+    if apart := [name for name, task in made.items() if not task.same]:
+        notes.append(
+            f"the runs test the patients of {', '.join(apart)} in different folds: each run is judged within its own"
+        )
     for note in notes:
         run.say(f"note: {note}", style="bold yellow")
     page = compare_page.render(made, entries, notes, [str(given[k].folder) for k in order])
@@ -85,12 +86,11 @@ def opened(word: str) -> Given:
         if not (trained / name).is_file():
             raise UsageFault(f"'{word}' has no {name}: give the folder of a finished `mtl train`, `tune` or `evaluate`")
     if trained != folder and (folder / "predictions.csv").is_file():  # of another cohort, which has no split
-        return Given(folder, trained, folder / "predictions.csv", "")
-    split, path = "", trained / "splits.csv"
+        return Given(folder, trained, folder / "predictions.csv", None)
+    split, path = None, trained / "splits.csv"
     if path.is_file():
-        table = read_table(path)
-        split_record.verify(table, None, path)
-        split = split_record.digest(table)
+        split = read_table(path)
+        split_record.verify(split, None, path)
     return Given(folder, trained, trained / "predictions.csv", split)
 
 
@@ -159,17 +159,37 @@ def _tasks(path: Path) -> dict[str, TaskSpec]:
 
 
 def _notes(given: Sequence[Given], names: Sequence[str]) -> list[str]:
-    """What a reader must know before comparing: splits that differ, cohorts that differ, patients seen in training."""
+    """What a reader must know before comparing: splits that differ, cohorts that differ."""
     notes = []
-    splits = [one.split for one in given]
-    if len(set(splits)) > 1:
-        apart = ", ".join(f"{name} {split[:8] or 'another cohort'}" for name, split in zip(names, splits, strict=True))
-        notes.append(
-            f"the splits differ ({apart}): the runs were trained on different patients, which is a part of every "
-            "difference below; only patients whom all runs tested are compared (folds.file=RUN/splits.csv trains on "
-            "the same split)"
-        )
+    told = _splits([one.split for one in given], names)
+    if told:
+        notes.append(told)
     cohorts = {json.loads((one.trained / "cohort.json").read_text(encoding="utf-8")).get("name") for one in given}
     if len(cohorts) > 1:
         notes.append(f"the runs name different cohorts: {', '.join(sorted(map(str, cohorts)))}")
     return notes
+
+
+def _splits(splits: Sequence[pd.DataFrame | None], names: Sequence[str]) -> str:
+    """How the splits differ; '' where they are one, or where all runs predict another cohort."""
+    from nsclc_mtl.cohort.split_record import digest
+
+    marks = ["" if split is None else digest(split) for split in splits]
+    if len(set(marks)) == 1:
+        return ""
+    apart = ", ".join(f"{name} {mark[:8] or 'another cohort'}" for name, mark in zip(names, marks, strict=True))
+    there = [split for split in splits if split is not None]
+    if len(there) == len(splits):
+        people = [set(split["patient_id"]) for split in there]
+        common = set.intersection(*people)
+        if len({digest(split[split["patient_id"].isin(common)]) for split in there}) == 1:
+            sizes = ", ".join(f"{name} {len(ids)}" for name, ids in zip(names, people, strict=True))
+            return (
+                f"the runs hold different patients ({sizes}), and the {len(common)} whom all hold stand in the same "
+                "folds and parts: only patients whom all runs tested are compared"
+            )
+    return (
+        f"the splits differ ({apart}): the runs were trained on different patients, which is a part of every "
+        "difference; only patients whom all runs tested are compared (folds.file=RUN/splits.csv trains on the same "
+        "split)"
+    )

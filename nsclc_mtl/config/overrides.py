@@ -32,6 +32,8 @@ def parse(verb: str, overrides: Sequence[str]) -> list[Override]:
             hint = few if verb != "tile" else "`mtl tile` takes one folder"
             raise UsageFault(f"{word!r} is not an override: write key=value ({hint})")
     if runs:
+        if any(line.startswith("runs=") for line in lines):
+            raise UsageFault("the runs are given twice: as words, or as runs=[a,b]")
         lines.append(f"runs=[{','.join(runs)}]")
     parser = OverridesParser.create()
     parsed = []

@@ -79,7 +79,8 @@ def _usual(manifest: Manifest, known: dict[str, pd.Series]) -> Iterator[str]:
     for word, signs in USUAL.items():
         for name in known:
             parts = set(re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
-            if parts & signs and not parts & (_TIMES - parts & signs) and (word == "stage" or name not in outcomes):
+            when = word != "age" and parts & _TIMES  # days to the treatment are not the treatment
+            if parts & signs and not when and (word == "stage" or name not in outcomes):
                 yield name
 
 
