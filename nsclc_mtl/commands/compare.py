@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nsclc_mtl.records import DataFault, TaskSpec, UsageFault
 
 if TYPE_CHECKING:
+    import pandas as pd
     from omegaconf import DictConfig
 
     from nsclc_mtl.config import Run
