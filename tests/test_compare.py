@@ -212,7 +212,7 @@ def test_what_is_refused(runs: Path, words: list[str], code: int, said: str) -> 
         else:
             (made / "splits.csv").write_text((made / "splits.csv").read_text().replace("train", "test", 1))
         frame.to_csv(made / "predictions.csv", index=False)
-    found, told = compare(runs, *words, name=f"no-{wrong.replace('=', '')[:8]}")
+    found, told = compare(runs, *words, name=re.sub(r"\W", "", f"no{wrong}"))
     assert found == code, told
     assert said in told
     assert "Traceback" not in told

@@ -10,7 +10,7 @@ of them cost two matrix products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,7 +169,7 @@ def interval_of(value: Score, draws: np.ndarray, level: float = 0.95) -> Interva
 
 
 def bootstrap(
-    measures: Sequence[Measure | Score], weights: Sequence[np.ndarray], repeats: bool = False
+    measures: Iterable[Measure | Score], weights: Sequence[np.ndarray], repeats: bool = False
 ) -> Bootstrapped:
     """A metric over folds with its bootstrap distribution.
 

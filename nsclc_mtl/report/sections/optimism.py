@@ -75,7 +75,8 @@ def _beside(
     repeats = repeated(people)
 
     def over(some: list[Fold], at: slice) -> Bootstrapped:
-        return bootstrap([tried(of, f, f.said[LEARNER]) for f in some], weights[at], repeats)
+        # one after the other: the pairs of a training part are many
+        return bootstrap((tried(of, f, f.said[LEARNER]) for f in some), weights[at], repeats)
 
     here, test = over(folds, slice(0, len(folds))), over(result.folds, slice(len(folds), None))
     if not here.value.known or not test.value.known:
