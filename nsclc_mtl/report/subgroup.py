@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,13 +42,14 @@ def subgroups(manifest: Manifest, patients: Sequence[str], wanted: Sequence[str]
     """The subgroups of these patients by the columns `wanted`, or by site, sex, age, stage and treatment where None.
 
     Columns are those of the patients table and of the clinical tables. Numbers are parted at the median of these
-    patients, stages are brought to I, II, III, IV (T, N, M to their number), and of other columns the smaller levels
+    patients (unless the cohort declares them as categories), stages are brought to I, II, III, IV (T, N, M to their number), and of other columns the smaller levels
     are joined beyond the eighth. Columns with one level only are left out. Raises UsageFault on an unknown column.
     """
     known = dict(_columns(manifest))
     names = list(_usual(manifest, known)) if wanted is None else [str(name) for name in wanted]
     asked_for(manifest, wanted)
-    made = [_parted(name, known[name].reindex(list(patients))) for name in names]
+    coded = _categories(manifest)
+    made = [_parted(name, known[name].reindex(list(patients)), name in coded) for name in names]
     return [one for one in made if len(one.members) > 1]
 
 
@@ -84,11 +85,17 @@ def _usual(manifest: Manifest, known: dict[str, pd.Series]) -> Iterator[str]:
                 yield name
 
 
-def _parted(name: str, column: pd.Series) -> Subgroups:
+def _categories(manifest: Manifest) -> set[str]:
+    """Columns that the cohort declares as categories or ordered levels: their numbers are codes."""
+    declared = [spec.options.get("columns") for spec in manifest.modalities.values() if spec.kind == "clinical"]
+    return {str(n) for each in declared if isinstance(each, Mapping) for n, told in each.items() if told != "numeric"}
+
+
+def _parted(name: str, column: pd.Series, coded: bool) -> Subgroups:
     text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
     known = text[~text.isin(MISSING)]
     number = pd.to_numeric(known, errors="coerce")
-    if len(known) and number.notna().all() and number.nunique() > 5:
+    if len(known) and not coded and number.notna().all() and number.nunique() > 5:
         middle = float(np.median(number))
         members = {
             f"up to {middle:g}": list(number.index[number <= middle]),

@@ -69,6 +69,15 @@ def test_many_levels_are_joined_and_outcomes_are_none() -> None:
     assert parted(made)["sex"] == {"0.0": 4, "1.0": 4}
 
 
+def test_codes_are_no_numbers_where_the_cohort_says_so() -> None:
+    made = manifest(site=["A"] * 12)
+    made.tables["clinical"] = pd.DataFrame({"pT_stage": [str(i % 6) for i in range(12)]}, index=made.ids)
+    made.modalities["clinical"] = ModalitySpec("clinical", "clinical")
+    assert parted(made) == {"pT_stage": {"up to 2.5": 6, "above 2.5": 6}}
+    made.modalities["clinical"] = ModalitySpec("clinical", "clinical", {"columns": {"pT_stage": "categorical"}})
+    assert parted(made) == {"pT_stage": {str(i): 2 for i in range(6)}}
+
+
 @pytest.fixture(scope="module")
 def given(toy: dict[str, Any]) -> Evidence:
     patients = toy["manifest"].patients.assign(sex=np.where(np.arange(90) < 5, "rare", np.tile(["f", "m"], 45)))
