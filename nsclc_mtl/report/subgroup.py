@@ -42,8 +42,9 @@ def subgroups(manifest: Manifest, patients: Sequence[str], wanted: Sequence[str]
     """The subgroups of these patients by the columns `wanted`, or by site, sex, age, stage and treatment where None.
 
     Columns are those of the patients table and of the clinical tables. Numbers are parted at the median of these
-    patients (unless the cohort declares them as categories), stages are brought to I, II, III, IV (T, N, M to their number), and of other columns the smaller levels
-    are joined beyond the eighth. Columns with one level only are left out. Raises UsageFault on an unknown column.
+    patients (unless the cohort declares them as categories), stages are brought to I, II, III, IV (T, N, M to their
+    number), and of other columns the smaller levels are joined beyond the eighth. Columns with one level only are left
+    out. Raises UsageFault on an unknown column.
     """
     known = dict(_columns(manifest))
     names = list(_usual(manifest, known)) if wanted is None else [str(name) for name in wanted]
