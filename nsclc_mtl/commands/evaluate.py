@@ -27,6 +27,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.floors import fit_floors
     from nsclc_mtl.config import plain
+    from nsclc_mtl.report.subgroup import asked_for
 
     settings = plain(cfg)
     folder = trained_run(settings["ckpt"])
@@ -44,6 +45,7 @@ def body(cfg: DictConfig, run: Run) -> None:
         trained["cohort"]["root"] = settings["cohort"]["root"]
     manifest = open_cohort(trained)
     splits = read_table(folder / "splits.csv") if (folder / "splits.csv").is_file() else None
+    asked_for(manifest, settings["subgroups"])
     predictions = read_table(folder / "predictions.csv")
     tasks = tasks_of(folder / "cohort.json", manifest)
     run.say(f"{manifest.name}: {predictions['patient_id'].nunique()} patients, tasks {', '.join(tasks)}")
@@ -72,8 +74,10 @@ def elsewhere(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: P
 
     from nsclc_mtl.commands.floors import carry, fit_floors
     from nsclc_mtl.commands.predict import predict_cohort, save
+    from nsclc_mtl.report.subgroup import asked_for
 
     made = predict_cohort({**settings, "patients": None}, run)
+    asked_for(made.manifest, settings["subgroups"])
     if made.trained_on:
         run.say("note: they are left out: who was trained on says nothing about the model")
         made.ids = [p for p in made.ids if p not in set(made.trained_on)]

@@ -76,7 +76,7 @@ def judge(
         own = rows[rows["task"] == name]
         if own.empty or not (own["model"] == LEARNER).any():
             continue
-        folds = _folds(own, task, (training or {}).get(name, {}))
+        folds = folds_of(own, task, (training or {}).get(name, {}))
         result = TaskResult(task, folds)
         rng = np.random.default_rng([seed, *name.encode()])
         people = [f.patients for f in folds]
@@ -96,8 +96,11 @@ def judge(
     return results
 
 
-def _folds(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFrame]) -> list[Fold]:
-    """The learner's test patients with a known outcome, fold by fold, with every model's outputs aligned to them."""
+def folds_of(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFrame]) -> list[Fold]:
+    """The learner's patients with a known outcome, fold by fold, with every model's outputs aligned to them.
+
+    rows: of one part of one task, with a column `model`. training: fold -> outcomes that the censoring is taken from.
+    """
     folds = []
     for name, inside in rows.groupby(rows["fold"].astype(str), sort=False):
         ours = inside[inside["model"] == LEARNER].drop_duplicates("patient_id").set_index("patient_id").sort_index()
@@ -189,12 +192,14 @@ def _events(task: TaskSpec, folds: Iterable[Fold]) -> int | None:
     return sum(had.values())
 
 
-def row(task: TaskSpec, metric: str, fold: str, model: str, at: Interval, folds: Sequence[Fold]) -> dict[str, Any]:
-    """A row of metrics.json, of the patients of these folds."""
+def row(
+    task: TaskSpec, metric: str, fold: str, model: str, at: Interval, folds: Sequence[Fold], part: str = "test"
+) -> dict[str, Any]:
+    """A row of metrics.json; `folds` say of whom."""
     return {
         "task": task.name,
         "metric": metric,
-        "part": "test",
+        "part": part,
         "fold": fold,
         "model": model,
         "value": _plain(at.value),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from nsclc_mtl.report.section import Maker
 from nsclc_mtl.report.sections.cohort import cohort
+from nsclc_mtl.report.sections.comparison import comparison
 from nsclc_mtl.report.sections.intended import intended
+from nsclc_mtl.report.sections.optimism import optimism
 from nsclc_mtl.report.sections.risk import risk
+from nsclc_mtl.report.sections.subgroups import subgroups
 
-SECTIONS: tuple[Maker, ...] = (cohort, risk, intended)
+SECTIONS: tuple[Maker, ...] = (cohort, risk, comparison, subgroups, optimism, intended)
 """In the order in which they stand on the page."""
