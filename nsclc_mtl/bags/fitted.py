@@ -32,14 +32,16 @@ class Fitted:
     series: dict[str, SeriesScale] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled by the tasks: bins, cut-offs
     patterns: list[list[str]] = field(default_factory=list)  # combinations of modalities that were trained
-    trust: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> temperature and sets, from calibration
+    trust: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> temperature and sets, from calibration
+    outside: dict[str, Any] = field(default_factory=dict)  # what tells patients who are unlike those of the training
     sites: list[str] = field(default_factory=list)  # of the training patients, in the order of their numbers
 
     def state(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
         plain = {
-            name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust", "robust", "sites")
+            name: getattr(self, name)
+            for name in ("bags", "volumes", "tasks", "patterns", "trust", "outside", "robust", "sites")
         }
         combat = {name: made.state() for name, made in self.combat.items()}
         series = {name: scale.state() for name, scale in self.series.items()}
@@ -47,10 +49,10 @@ class Fitted:
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
-        """What `state()` came from; folds of before may lack `trust`, `robust` and `combat`."""
+        """What `state()` came from; folds of before may lack `trust`, `outside`, `robust` and `combat`."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
         kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
-        later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "robust")}
+        later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "outside", "robust")}
         later["combat"] = {name: Combat.load(s) for name, s in (state.get("combat") or {}).items()}
         later["sites"] = list(state.get("sites") or [])
         later["series"] = {name: SeriesScale.load(s) for name, s in (state.get("series") or {}).items()}

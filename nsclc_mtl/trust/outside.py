@@ -123,7 +123,11 @@ class Scale:
 
     def score(self, rows: ArrayLike) -> np.ndarray:
         """Standardised logarithm of the distance, [n]: 0 = as far as training patients are, higher = further."""
-        return (np.log(np.maximum(self.cloud.distance(rows), 1e-12)) - self.middle) / self.spread
+        return self.standard(self.cloud.distance(rows))
+
+    def standard(self, distance: ArrayLike) -> np.ndarray:
+        """The same of distances, [n]."""
+        return np.asarray((np.log(np.maximum(np.asarray(distance, dtype=float), 1e-12)) - self.middle) / self.spread)
 
     def percentile(self, rows: ArrayLike) -> np.ndarray:
         """Share of the training patients who lie nearer, [n], 0 to 1."""
@@ -141,9 +145,7 @@ class Scale:
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Scale:
         """What `state()` came from."""
-        return cls(
-            Cloud.load(state["cloud"]), np.asarray(state["sorted"], float), state["middle"], state["spread"]
-        )
+        return cls(Cloud.load(state["cloud"]), np.asarray(state["sorted"], float), state["middle"], state["spread"])
 
 
 def rarity(score: ArrayLike, known: ArrayLike) -> np.ndarray:
