@@ -222,10 +222,13 @@ def write(
     run: Run,
 ) -> None:
     """`metrics.json`, `report.html`, its figures and tables into the run folder, the main table onto the terminal."""
+    from nsclc_mtl.commands import reasons
     from nsclc_mtl.report import evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
-    evidence = section.Evidence(results, predictions, manifest, splits, settings, trained, folder)
+    told = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
+    trust = None if told is None else reasons.read(told)
+    evidence = section.Evidence(results, predictions, manifest, splits, settings, trained, folder, trust)
     primary = f"floor:{settings['primary_floor']}"
     audit = folder / "audit.json"
     story = page.Story(

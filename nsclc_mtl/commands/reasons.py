@@ -291,3 +291,15 @@ def joined(cautions: pd.DataFrame, told: pd.DataFrame, manifest: Manifest) -> pd
 def save(told: pd.DataFrame, path: Any) -> None:
     """Writes rows of `trust.csv` to `path`."""
     told.to_csv(path, index=False, lineterminator="\n")
+
+
+def read(path: Any) -> pd.DataFrame:
+    """Rows of `trust.csv`, all text. Raises DataFault where the file is none."""
+    import pandas as pd
+
+    from nsclc_mtl.records import DataFault
+
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if absent := sorted(set(COLUMNS) - set(frame.columns)):
+        raise DataFault(f"'{path.name}' has no column '{absent[0]}': it is not a table of this program")
+    return frame

@@ -63,8 +63,8 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
     )
     if not (splits["part"] == "calibration").any() and not settings["trust"].get("validation"):
         run.say(
-            "note: no patients are set aside for calibration (folds.calibration=0): no temperatures, prediction sets or "
-            "survival bounds; how far members differ and who is unlike the training patients is told all the same"
+            "note: no patients are set aside for calibration (folds.calibration=0): no temperatures, prediction sets "
+            "and survival bounds; how far members differ and who is unlike the training patients is told all the same"
         )
     folds = sorted(splits["fold"].unique()) if settings["fold"] == "all" else [settings["fold"]]
     if not set(folds) <= set(splits["fold"]):

@@ -33,6 +33,7 @@ class Evidence:
     settings: Mapping[str, Any] = field(default_factory=dict)
     trained: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    trust: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)

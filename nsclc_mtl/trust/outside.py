@@ -1,7 +1,8 @@
 """How far a patient lies outside of what training saw: Mahalanobis' distance, and its rank among known patients.
 
-Lee et al., "A simple unified framework for detecting out-of-distribution samples" (NeurIPS 2018), without their classes.
-A distance says that a patient is unusual, not that the prediction is wrong, nor the reverse.
+Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks" (NeurIPS
+2018), without their classes. A distance says that a patient is unusual, not that the prediction is wrong, nor the
+reverse.
 """
 
 from __future__ import annotations

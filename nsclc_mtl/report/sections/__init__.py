@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from nsclc_mtl.report.section import Maker
+from nsclc_mtl.report.sections.abstention import abstention
+from nsclc_mtl.report.sections.trust import trust
 
-SECTIONS: tuple[Maker, ...] = ()
+SECTIONS: tuple[Maker, ...] = (abstention, trust)
 """In the order in which they stand on the page."""
