@@ -58,14 +58,16 @@ class Fitted:
         later["series"] = {name: SeriesScale.load(s) for name, s in (state.get("series") or {}).items()}
         return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()}, **later)
 
-    def rows(self, manifest: Manifest, name: str, ids: Sequence[str]) -> np.ndarray:
-        """Float32 [patient, dim]: a table's rows of these patients as the network takes them.
+    def rows(self, manifest: Manifest, name: str, ids: Sequence[str], columns: bool = False) -> np.ndarray:
+        """Float32 [patient, dim]: a table's rows of these patients as the network takes them; with `columns` before
+        principal components are made of them.
 
         A site that moves by its own patients is looked at whole: a row does not depend on who else is asked for.
         """
         table, combat = manifest.tables[name], self.combat.get(name)
         whole = table if combat is not None and combat.unseen == "own" else table.loc[list(ids)]
-        return self.tables[name].transform(without_sites(manifest, whole, combat).loc[list(ids)])
+        encoder = replace(self.tables[name], loadings=None) if columns else self.tables[name]
+        return encoder.transform(without_sites(manifest, whole, combat).loc[list(ids)])
 
     def dims(self) -> dict[str, Any]:
         """Input size of each modality: columns of a table or a visit, features of a tile, shape of a volume."""

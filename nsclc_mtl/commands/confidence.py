@@ -135,6 +135,8 @@ def fit(
 def _survival(
     wide: pd.DataFrame, manifest: Manifest, task: str, train: Sequence[str], miss: float, mondrian: str, horizon: float
 ) -> dict[str, Any]:
+    import pandas as pd
+
     from nsclc_mtl.metrics.survival import censoring_curve
     from nsclc_mtl.records import DataFault
     from nsclc_mtl.trust import survival_bounds, survival_calibration
@@ -153,7 +155,7 @@ def _survival(
     g = censoring_curve(others["time_days"], others["event"])
 
     def level(ids: Any) -> dict[str, float]:
-        rows = wide.index.get_indexer(list(ids))
+        rows = wide.index.get_indexer(pd.Index(ids))
         of = survival_bounds.fit(curve[rows], days, time[rows], event[rows], g, miss, at["until_days"])
         return {"level": of["level"]}
 

@@ -102,10 +102,11 @@ def fit_trust(
     """
     from nsclc_mtl.commands import confidence, outside
 
-    asked, train = settings["trust"], data.parts["train"]
+    asked, parts = settings["trust"], {str(part): ids for part, ids in data.parts.items()}
+    train = parts["train"]
     horizon = float(asked.get("horizon_days") or confidence.HORIZON_DAYS)
     fitted: dict[str, dict[str, Any]] = confidence.followed(manifest, train, horizon)
-    if teachers := confidence.who_calibrates(settings, data.parts, tuned):
+    if teachers := confidence.who_calibrates(settings, parts, tuned):
         taught = confidence.fit(
             means(members, manifest, teachers, data),
             manifest,
@@ -119,7 +120,7 @@ def fit_trust(
             fitted[task] = {**fitted.get(task, {}), **own}
     data.fitted.trust = fitted
     rate = float(outside.RATE if asked.get("outside") is None else asked["outside"])
-    data.fitted.outside = outside.fit(members[0], manifest, data.parts, data, rate)
+    data.fitted.outside = outside.fit(members[0], manifest, parts, data, rate)
 
 
 def train_members(

@@ -1,11 +1,13 @@
 """Whether patients look like those that a fold was trained on: fitted on its training patients, ranked among others.
 
-Tables and tiles are looked at as the network takes them (scaled rows, the mean tile), scans and visits by what their
-encoder says of them, and all together by the fused views of the tasks. A patient's score is that of the part that is
-furthest out. It is ranked among patients whom training did not see (validation and calibration; no outcome enters the
-score), so that the flag is raised for at most the stated share of patients like them. Where these are too few, the
-training patients themselves serve, each scored by what the others taught; the network knows them, so that the flag may
-then be raised more often.
+Tables and tiles are looked at as they come in (scaled columns, the mean tile), scans and visits by what their encoder
+says of them, and all together by the fused views of the tasks. Principal components of a table are no place to look:
+fitted on the training patients, they spread these wider than any others, and what is new lies beside them.
+
+A patient's score is that of the part that is furthest out. It is ranked among patients whom training did not see
+(validation and calibration; no outcome enters the score), so that the flag is raised for at most the stated share of
+patients like them. Where these are too few, the training patients themselves serve, each scored by what the others
+taught; the network knows them, so that the flag may then be raised more often.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import Bag, Batch, Manifest, Series
+from nsclc_mtl.records import Bag, Manifest
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
+    from torch import Tensor
 
     from nsclc_mtl.learner import Learner
 
@@ -31,6 +33,7 @@ def rows_of(member: Learner, manifest: Manifest, ids: Sequence[str], data: Any) 
 
     Of an ensemble the first member speaks. `data` has the `fitted` and the `cache` to read with.
     """
+    import numpy as np
     import pandas as pd
     import torch
 
@@ -45,30 +48,29 @@ def rows_of(member: Learner, manifest: Manifest, ids: Sequence[str], data: Any) 
             fused = torch.cat([views[name] for name in member.fusion.tasks], dim=1)
             parts.setdefault(FUSED, []).append(pd.DataFrame(fused.float().cpu().numpy(), batch.patients))
             for name, embedding in seen.items():
+                if name in data.fitted.tables:
+                    continue
                 here = batch.present[name].cpu().numpy()
-                plain = _plain(name, batch, data.fitted)
-                rows = embedding.vector.float().cpu().numpy() if plain is None else plain
+                bag = batch.inputs[name]
+                told = _mean_tiles(bag, data.fitted.bags[name]) if isinstance(bag, Bag) else embedding.vector.float()
+                rows = np.asarray(told.cpu())
                 parts.setdefault(name, []).append(pd.DataFrame(rows, batch.patients)[here])
-    return {name: pd.concat(tables) for name, tables in parts.items()}
+    found = {name: pd.concat(tables) for name, tables in parts.items()}
+    for name in data.fitted.tables:
+        if have := [p for p in ids if p in manifest.tables[name].index]:
+            found[name] = pd.DataFrame(data.fitted.rows(manifest, name, have, columns=True), have)
+    return found
 
 
-def _plain(name: str, batch: Batch, fitted: Any) -> np.ndarray | None:
-    """Rows of a modality as the network takes them, [patient, dim]; None where only its encoder can tell."""
-    import numpy as np
+def _mean_tiles(bag: Bag, scale: Mapping[str, Any]) -> Tensor:
+    """Mean tile of each patient, [patient, dim], in standard deviations of the training tiles."""
     import torch
 
-    given = batch.inputs[name]
-    if isinstance(given, Bag):
-        scale = fitted.bags[name]
-        rows = torch.zeros(len(batch), given.features.shape[1])
-        for i in range(len(batch)):  # one patient at a time: only his tiles are wide
-            tiles = given.features[int(given.offsets[i]) : int(given.offsets[i + 1])]
-            if len(tiles):
-                rows[i] = tiles.float().mean(0).cpu()
-        return np.asarray((rows.numpy() - np.asarray(scale["mean"])) / np.asarray(scale["sd"]))
-    if isinstance(given, Series) or name in fitted.volumes:
-        return None
-    return np.asarray(given.cpu().numpy())
+    rows = torch.zeros(len(bag.offsets) - 1, bag.features.shape[1])
+    for i, (begin, end) in enumerate(zip(bag.offsets[:-1], bag.offsets[1:], strict=True)):
+        if end > begin:  # one patient at a time: only his tiles are wide
+            rows[i] = bag.features[int(begin) : int(end)].float().mean(0).cpu()
+    return (rows - torch.tensor(scale["mean"])) / torch.tensor(scale["sd"])
 
 
 def fit(

@@ -120,8 +120,8 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
         run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
         words = cautions.loc[trained_on, "caution"]
         cautions.loc[trained_on, "caution"] = [f"{w}; {TRAINED_ON}" if w else TRAINED_ON for w in words]
-    words = {**trained, "trust": {**(trained.get("trust") or {}), **_said(settings.get("trust"))}}
-    outputs, told = combine(models, manifest, by, tested, words)
+    asked = {**trained, "trust": {**(trained.get("trust") or {}), **_said(settings.get("trust"))}}
+    outputs, told = combine(models, manifest, by, tested, asked)
     cautions = reasons.joined(cautions, told, manifest)
     table = pd.concat([long_table(wide, manifest, fold, "test") for fold, wide in outputs.items()])
     return Predicted(ids, table, cautions, manifest, models, tested, by, trained_on, read, folder, told)

@@ -68,7 +68,7 @@ def rows(seen: Sequence[Seen], manifest: Manifest, fold: int, disagree: float = 
     import pandas as pd
 
     ids = next(iter(seen[0].outputs.values())).index
-    mean = {task: sum(s.outputs[task] for s in seen) / len(seen) for task in seen[0].outputs}
+    mean: dict[str, Any] = {task: sum(s.outputs[task] for s in seen) / len(seen) for task in seen[0].outputs}
     members = [member for s in seen for member in s.members]
     made = _Rows(fold)
     several = confidence.sets([(s.outputs, s.trust) for s in seen], manifest)
@@ -278,8 +278,8 @@ def joined(cautions: pd.DataFrame, told: pd.DataFrame, manifest: Manifest) -> pd
     own = told[told["patient_id"] != ""]
     made = cautions.copy()
     for patient, more in own[own["what"] == "reason"].groupby("patient_id", sort=False)["value"]:
-        before = made.loc[patient, "caution"]
-        made.loc[patient, "caution"] = "; ".join([*([before] if before else []), *more])
+        before = str(made["caution"].loc[patient])
+        made.loc[str(patient), "caution"] = "; ".join([*([before] if before else []), *more])
     for task in manifest.tasks:
         for what in ("set", "confidence", "spread"):
             of = own[(own["task"] == task) & (own["what"] == what)].set_index("patient_id")["value"]

@@ -40,7 +40,8 @@ def _abstention(result: TaskResult, rows: pd.DataFrame) -> Section | None:
     sure = [_certainty(task, rows, f) for f in result.folds]
     if not any(np.isfinite(s).any() for s in sure):
         return None
-    name, figures, found = slug(task.name), [], []
+    name, figures = slug(task.name), list[Figure]()
+    found: list[tuple[str, pd.DataFrame]] = []
     measures = {result.primary: metrics_of(task, result.folds)[result.primary]}
     if task.classes:
         measures["accuracy"] = lambda f, said: _accuracy(task, f, said)
@@ -62,7 +63,7 @@ def _abstention(result: TaskResult, rows: pd.DataFrame) -> Section | None:
             told.append(
                 f"With the less certain half left out the {metric_word(metric)} is {half['value']:.3f} "
                 f"(all: {table['value'].iloc[0]:.3f}; half left out at random: {half['random_lo']:.3f} to "
-                f"{half['random_hi']:.3f})" + (": certainty does not help here." if inside else ".")
+                f"{half['random_hi']:.3f})" + (", not told apart from chance." if inside else ".")
             )
     html = template("sections/abstention.html.j2", FILTERS).render(task=task, told=told)
     tables = {f"{name}-abstention": pd.concat([t.assign(metric=m) for m, t in found])}

@@ -22,9 +22,10 @@ from nsclc_mtl.report.page import FILTERS
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
 from nsclc_mtl.report.trust_table import fact, numbers, words
-from nsclc_mtl.trust.conformal import coverage_band
+from nsclc_mtl.trust.conformal import coverage_band, fewest
 from nsclc_mtl.trust.survival_bounds import covered
 
+_FLAGS = {"outside": "unlike the training", "several": "set of several classes", "disagree": "members disagree"}
 _MOST_ROWS = 40  # of the figure of coverages
 
 
@@ -35,7 +36,8 @@ def trust(evidence: Evidence) -> list[Section]:
 
 
 def _overall(evidence: Evidence, rows: pd.DataFrame) -> Section:
-    sets = pd.DataFrame([row for result in evidence.results.values() for row in set_coverage(result, rows)])
+    site = _sites(evidence)
+    sets = pd.DataFrame([row for result in evidence.results.values() for row in set_coverage(result, rows, site)])
     draws, seed = int(evidence.settings.get("bootstrap") or 0), int(evidence.settings.get("seed") or 0)
     bounds = [b for r in evidence.results.values() if (b := bound_coverage(r, rows, draws, seed)) is not None]
     flags = flags_by_site(evidence, rows)
@@ -44,7 +46,7 @@ def _overall(evidence: Evidence, rows: pd.DataFrame) -> Section:
     if 0 < len(folds) <= _MOST_ROWS:
         figures.append(_coverage_figure(folds))
     whole = sets[(sets["group"] == "") & (sets["fold"] == "all")].to_dict("records") if len(sets) else []
-    groups = sets[sets["group"] != ""].to_dict("records") if len(sets) else []
+    groups = sets[(sets["group"] != "") & (sets["fold"] == "all")].to_dict("records") if len(sets) else []
     facts = rows[rows["patient_id"] == ""]
     outside = {w: sorted(set(facts.loc[facts["what"] == f"outside:{w}", "value"])) for w in ("rate", "reference", "n")}
     members = sorted({int(float(v)) for v in facts.loc[facts["what"] == "members", "value"]})
@@ -66,12 +68,16 @@ def _overall(evidence: Evidence, rows: pd.DataFrame) -> Section:
     )
 
 
-def set_coverage(result: TaskResult, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row a fold, one over all and, of Mondrian sets, one a group: covered, n, n_calibration, band, size, single."""
-    task, out = result.task, []
+def set_coverage(result: TaskResult, rows: pd.DataFrame, site: pd.Series | None = None) -> list[dict[str, Any]]:
+    """A row a fold and one over all, for everybody and each group of Mondrian sets: covered, its band, classes a set.
+
+    site: of each patient, for sets that were made by site. A group that was too small for a threshold of its own is
+    left out: nothing was promised to it.
+    """
+    task = result.task
     if task.kind == "survival":
         return []
-    total: list[pd.DataFrame] = []
+    found: dict[str, list[tuple[dict[str, Any], pd.DataFrame]]] = {}
     for fold in result.folds:
         n_cal, miss = fact(rows, task.name, "n_calibration", fold.fold), fact(rows, task.name, "miss", fold.fold)
         told = words(rows, task.name, "set", fold.fold, fold.patients)
@@ -80,38 +86,35 @@ def set_coverage(result: TaskResult, rows: pd.DataFrame) -> list[dict[str, Any]]
         hit = pd.DataFrame({"hit": _hits(task, fold, told, rows)}, index=fold.patients)
         hit["size"] = told.str.count(r"\|").to_numpy() + 1.0 if task.classes else np.nan
         hit["class"] = [task.classes[int(k)] for k in fold.label] if task.classes else ""
-        total.append(hit.assign(fold=fold.fold))
-        low, high = coverage_band(int(n_cal), len(hit), float(miss))
-        out.append(_row(task.name, fold.fold, "", hit, int(n_cal), float(miss)) | {"low": low, "high": high})
-    if not out:
-        return []
-    whole, inside = pd.concat(total), sum(r["low"] - 1e-9 <= r["covered"] <= r["high"] + 1e-9 for r in out)
-    each = [r["n_calibration"] for r in out]
-    one = _row(task.name, "all", "", whole, min(each), out[0]["miss"])
-    one |= {"within": inside, "folds": len(out), "n_calibration_most": max(each)}
-    made = [*out, one]
-    named = rows[(rows["task"] == task.name) & rows["what"].str.startswith("n_calibration:class:")]
-    for what, counts in named.groupby("what", sort=False)["value"]:
-        name = what.split(":", 2)[2]
-        own = whole[whole["class"] == name]
-        if len(own):
-            made.append(_row(task.name, "all", f"class {name}", own, int(counts.astype(int).min()), out[0]["miss"]))
+        hit["site"] = "" if site is None else site.reindex(fold.patients).to_numpy()
+        found.setdefault("", []).append(_row(task.name, fold.fold, "", hit, int(n_cal), float(miss)))
+        own = rows[(rows["task"] == task.name) & (rows["fold"].astype(str) == fold.fold)]
+        for what, count in own.loc[own["what"].str.startswith("n_calibration:"), ["what", "value"]].to_numpy():
+            _, kind, name = str(what).split(":", 2)
+            members = hit[hit[kind] == name]
+            if len(members) and int(count) >= fewest(float(miss)):
+                group = f"{kind} {name}"
+                found.setdefault(group, []).append(_row(task.name, fold.fold, group, members, int(count), float(miss)))
+    made = []
+    for group, each in found.items():
+        lines, hits = [row for row, _ in each], pd.concat([hit for _, hit in each])
+        whole, _ = _row(task.name, "all", group, hits, min(r["n_calibration"] for r in lines), lines[0]["miss"])
+        whole |= {"low": math.nan, "high": math.nan, "n_calibration_most": max(r["n_calibration"] for r in lines)}
+        whole["within"] = sum(r["low"] - 1e-9 <= r["covered"] <= r["high"] + 1e-9 for r in lines)
+        made += [*lines, whole | {"folds": len(lines)}]
     return made
 
 
-def _row(task: str, fold: str, group: str, hit: pd.DataFrame, n_cal: int, miss: float) -> dict[str, Any]:
-    return {
-        "task": task,
-        "fold": fold,
-        "group": group,
-        "n": len(hit),
-        "covered": float(hit["hit"].mean()),
-        "promised": 1 - miss,
-        "n_calibration": n_cal,
-        "size": float(hit["size"].mean()),
-        "single": float((hit["size"] == 1).mean()),
-        "miss": miss,
-    }
+def _row(
+    task: str, fold: str, group: str, hit: pd.DataFrame, n_cal: int, miss: float
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    low, high = coverage_band(n_cal, len(hit), miss)
+    row = {
+        "task": task, "fold": fold, "group": group, "n": len(hit), "covered": float(hit["hit"].mean()),
+        "promised": 1 - miss, "miss": miss, "low": low, "high": high, "n_calibration": n_cal,
+        "size": float(hit["size"].mean()), "single": float((hit["size"] == 1).mean()),
+    }  # fmt: skip
+    return row, hit
 
 
 def _hits(task: TaskSpec, fold: Fold, told: pd.Series, rows: pd.DataFrame) -> np.ndarray:
@@ -158,24 +161,32 @@ def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int
     }  # fmt: skip
 
 
+def _sites(evidence: Evidence) -> pd.Series | None:
+    if evidence.manifest is None or "site" not in evidence.manifest.patients:
+        return None
+    site = evidence.manifest.patients["site"]
+    return site.astype(object).where(site.notna(), "").astype(str)
+
+
 def flags_by_site(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
     """Share of the patients with each flag: a row over all and one a site, the flags that never fire left out."""
     own = rows[(rows["patient_id"] != "") & rows["what"].str.startswith("flag:")]
     raised = own[own["value"] == "1"]
     people = pd.Index(rows.loc[rows["patient_id"] != "", "patient_id"].unique())
-    site = pd.Series("", people)
-    if evidence.manifest is not None and "site" in evidence.manifest.patients:
-        site = evidence.manifest.patients["site"].reindex(people).fillna("").astype(str)
+    known = _sites(evidence)
+    site = pd.Series("", people) if known is None else known.reindex(people).fillna("")
     out = []
     groups = [("all", people), *((s, site.index[site == s]) for s in sorted(set(site) - {""}))]
     for name, members in groups:
         row: dict[str, Any] = {"site": name, "patients": len(members)}
         for what in own["what"].drop_duplicates():
             flagged = raised[(raised["what"] == what) & raised["patient_id"].isin(members)]
-            row[what.removeprefix("flag:")] = flagged["patient_id"].nunique() / max(len(members), 1)
+            word = what.removeprefix("flag:")
+            word = _FLAGS.get(word, word.replace("missing:", "no ") if ":" in word else f"{word} unseen")
+            row[word] = flagged["patient_id"].nunique() / max(len(members), 1)
         out.append(row)
     made = pd.DataFrame(out)
-    silent = [c for c in made.columns[2:] if not made[c].any() and c != "outside"]
+    silent = [c for c in made.columns[2:] if not made[c].any() and c != _FLAGS["outside"]]
     return made.drop(columns=silent)
 
 
@@ -204,10 +215,10 @@ def _coverage_figure(folds: pd.DataFrame) -> Figure:
     return Figure("trust-coverage", shown, folds, caption)
 
 
-def _metrics(sets: Sequence[dict[str, Any]], bounds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _metrics(sets: Sequence[dict[Any, Any]], bounds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     def row(task: str, metric: str, n: int, value: float, lo: float, hi: float, reason: str = "") -> dict[str, Any]:
-        numbers = [None if not math.isfinite(v) else float(v) for v in (value, lo, hi)]
-        given = dict(zip(("value", "lo", "hi"), numbers, strict=True))
+        plain = [None if not math.isfinite(v) else float(v) for v in (value, lo, hi)]
+        given = dict(zip(("value", "lo", "hi"), plain, strict=True))
         return {
             "task": task, "metric": metric, "part": "test", "fold": "all", "model": LEARNER, **given, "n": n,
             "n_events": None, "reason": reason,
