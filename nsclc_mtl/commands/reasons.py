@@ -93,10 +93,10 @@ def rows(seen: Sequence[Seen], manifest: Manifest, fold: int, disagree: float = 
             for what, value in spread(spec, [m[task] for m in members], of).items():
                 made.add(ids, task, what, value)
                 if what == "distance":
-                    agree = _agree(spec, [m[task] for m in members], words)
+                    agree = _disagree(spec, [m[task] for m in members], of)
                     apart = value > disagree
                     made.add(ids, task, "flag:disagree", apart.astype(int))
-                    made.reason(ids, task, apart, [f"{task}: the {words} disagree{more}" for more in agree])
+                    made.reason(ids, task, apart, [f"{task}: the {words} {more}" for more in agree])
         if f"set:{task}" in several:
             _of_set(made, spec, several[f"set:{task}"])
     _patients(made, seen, manifest, ids)
@@ -180,17 +180,22 @@ def spread(spec: TaskSpec, members: Sequence[pd.DataFrame], of: Mapping[str, Any
     }
 
 
-def _agree(spec: TaskSpec, members: Sequence[pd.DataFrame], words: str) -> list[str]:
-    """How they disagree, in words, by patient."""
+def _disagree(spec: TaskSpec, members: Sequence[pd.DataFrame], of: Mapping[str, Any]) -> list[str]:
+    """How members disagree, in words, by patient."""
     import numpy as np
 
     from nsclc_mtl.trust import ensemble
 
     if not spec.classes:
-        return [""] * len(members[0])
+        on = f" on survival beyond {of['horizon_days']:.0f} days" if "horizon_days" in of else ""
+        return [f"disagree{on}"] * len(members[0])
     p = np.stack([m[[f"p:{c}" for c in spec.classes]].to_numpy(float) for m in members])
-    top, votes = p.mean(axis=0).argmax(axis=1), ensemble.votes(p)
-    return [f" ({n} of {len(p)} say {spec.classes[k]})" for n, k in zip(votes, top, strict=True)]
+    told = []
+    for n, k in zip(ensemble.votes(p), p.mean(axis=0).argmax(axis=1), strict=True):
+        name = spec.classes[k]
+        few = f"disagree ({n} of {len(p)} say {name})"
+        told.append(few if n < len(p) else f"agree on {name}, but not on how probable it is")
+    return told
 
 
 def _of_set(made: _Rows, spec: TaskSpec, words: pd.Series) -> None:

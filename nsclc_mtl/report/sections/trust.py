@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Canvas
 
 from nsclc_mtl.metrics.comparison import Measure, average, bootstrap, repeated, resamples_of
 from nsclc_mtl.metrics.score import Score
+from nsclc_mtl.metrics.survival import censoring_curve
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult
@@ -42,7 +43,7 @@ def _overall(evidence: Evidence, rows: pd.DataFrame) -> Section:
     bounds = [b for r in evidence.results.values() if (b := bound_coverage(r, rows, draws, seed)) is not None]
     flags = flags_by_site(evidence, rows)
     figures = []
-    folds = sets[(sets["group"] == "") & (sets["fold"] != "all")] if len(sets) else sets
+    folds = sets[(sets["group"] == "") & (sets["fold"] != "all") & sets["low"].notna()] if len(sets) else sets
     if 0 < len(folds) <= _MOST_ROWS:
         figures.append(_coverage_figure(folds))
     whole = sets[(sets["group"] == "") & (sets["fold"] == "all")].to_dict("records") if len(sets) else []
@@ -101,14 +102,15 @@ def set_coverage(result: TaskResult, rows: pd.DataFrame, site: pd.Series | None 
         whole, _ = _row(task.name, "all", group, hits, min(r["n_calibration"] for r in lines), lines[0]["miss"])
         whole |= {"low": math.nan, "high": math.nan, "n_calibration_most": max(r["n_calibration"] for r in lines)}
         whole["within"] = sum(r["low"] - 1e-9 <= r["covered"] <= r["high"] + 1e-9 for r in lines)
-        made += [*lines, whole | {"folds": len(lines)}]
+        made += [*lines, whole | {"folds": sum(math.isfinite(r["low"]) for r in lines)}]
     return made
 
 
 def _row(
     task: str, fold: str, group: str, hit: pd.DataFrame, n_cal: int, miss: float
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    low, high = coverage_band(n_cal, len(hit), miss)
+    # several folds that vote on patients whom none of them knows (fold -1) have no band
+    low, high = coverage_band(n_cal, len(hit), miss) if fold != "-1" else (math.nan, math.nan)
     row = {
         "task": task, "fold": fold, "group": group, "n": len(hit), "covered": float(hit["hit"].mean()),
         "promised": 1 - miss, "miss": miss, "low": low, "high": high, "n_calibration": n_cal,
@@ -143,10 +145,10 @@ def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int
         promised = 1 - float(fact(rows, task.name, "miss", fold.fold) or "nan")
         if task.causes:
             measures.append(Score.missing("competing causes: the bound is of any event, the outcome of the first"))
-        elif fold.censoring is None:
-            measures.append(Score.missing("no training outcomes for the censoring weights"))
         else:
-            terms = covered(bound, fold.label, fold.event, fold.censoring)
+            # patients of another study are censored as they are there
+            g = fold.censoring or censoring_curve(fold.label, fold.event)
+            terms = covered(bound, fold.label, fold.event, g)
             measures.append(terms if isinstance(terms, Score) else average(terms))
     if not bounds:
         return None
@@ -158,6 +160,7 @@ def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int
         "task": task.name, "n": len(every), "covered": at.value, "lo": at.lo, "hi": at.hi, "reason": at.reason,
         "promised": promised, "n_calibration": min(n_cal), "n_calibration_most": max(n_cal),
         "median_days": float(np.nanmedian(every)), "interval": at,
+        "weights": "training" if all(f.censoring for f in result.folds) else "evaluated",
     }  # fmt: skip
 
 
