@@ -55,7 +55,10 @@ def look(
 ) -> Seen:
     """What a fold says of these patients; its outputs are those of `outputs.predict`."""
     from nsclc_mtl.commands.outputs import apart, populations
+    from nsclc_mtl.trust.ensemble import dropping
 
+    with dropping(members[0]) as layers:
+        passes = passes if layers else 0  # without dropout all passes would agree, and that would say nothing
     mean, each = apart(members, manifest, ids, data, passes, seed)
     fitted, stated = data.fitted, populations(members)
     told = [confidence.scaled(outputs, manifest, fitted.trust, stated) for outputs in (mean, *each)]
