@@ -243,10 +243,15 @@ def write(
 ) -> None:
     """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal."""
     from nsclc_mtl import __version__
+    from nsclc_mtl.commands import reasons
     from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
-    evidence = section.Evidence(results, predictions, manifest, splits, settings, trained, folder, training)
+    told = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
+    trust = None if told is None else reasons.read(told)
+    evidence = section.Evidence(
+        results, predictions, manifest, splits, settings, trained, folder, training=training, trust=trust
+    )
     primary = f"floor:{settings['primary_floor']}"
     audit = folder / "audit.json"
     story = page.Story(
