@@ -7,6 +7,8 @@ from typing import Self
 
 import numpy as np
 
+from nsclc_mtl.metrics.partial_likelihood import CoxLikelihood as CoxLikelihood  # kept lower: metrics need it
+
 
 class GradesLikelihood:
     """Log likelihood of proportional odds, P(Y > k) = sigma(z beta - theta_k); with two classes the logistic model.

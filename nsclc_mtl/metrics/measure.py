@@ -100,9 +100,9 @@ def grouped(ordered: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return ordered if len(starts) == ordered.shape[1] else np.add.reduceat(ordered, starts, axis=1)
 
 
-def in_parts(measure: Measure, weights: np.ndarray) -> np.ndarray:
-    """The measure, some draws at a time. [draw]."""
-    step = max(1, _CELLS // max(weights.shape[1], 1))
+def in_parts(measure: Measure, weights: np.ndarray, cells: int = _CELLS) -> np.ndarray:
+    """The measure, as many draws at a time as make so many weights. [draw]."""
+    step = max(1, cells // max(weights.shape[1], 1))
     if len(weights) <= step:
         return measure(weights)
     return np.concatenate([measure(weights[k : k + step]) for k in range(0, len(weights), step)])

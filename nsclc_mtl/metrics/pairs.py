@@ -138,7 +138,6 @@ def _by_blocks(
         return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
 
     def measure(weights: np.ndarray) -> np.ndarray:
-        step = max(1, _DRAWS // max(n, 1))
-        return np.concatenate([some(weights[k : k + step]) for k in range(0, len(weights), step)])
+        return in_parts(some, weights, _DRAWS)
 
     return measure

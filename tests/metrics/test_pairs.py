@@ -120,6 +120,9 @@ def test_what_has_no_pair_or_no_score_is_nan() -> None:
     assert np.isnan(pairs.survivors_in_order(np.array([np.nan, 1]), np.array([1.0, 2]), np.ones(2))(weights)).all()
     assert np.isnan(pairs.survivors_in_order(np.ones(2), np.ones(2), np.ones(2))(weights)).all()
     assert np.isnan(pairs.classes_in_order(np.zeros(2), np.array([np.nan, 1]))(weights)).all()
+    risk, time, event = drawn(9)
+    for measure in (pairs.survivors_in_order(risk, time, event), pairs.classes_in_order(event, risk)):
+        assert measure(np.zeros((0, 9), dtype=int)).shape == (0,)  # no draws wanted
     assert pairs.survivors_in_order(np.zeros(0), np.zeros(0), np.zeros(0))(np.ones((3, 0))).shape == (3,)
 
 
