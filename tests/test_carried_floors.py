@@ -12,10 +12,10 @@ import yaml
 from test_way import Way
 
 from nsclc_mtl.baselines.design import Design
-from nsclc_mtl.baselines.likelihoods import CoxLikelihood
 from nsclc_mtl.baselines.ridge import newton
 from nsclc_mtl.commands import evaluate
 from nsclc_mtl.commands.cohort import open_cohort
+from nsclc_mtl.metrics.partial_likelihood import CoxLikelihood
 from nsclc_mtl.phantom.cohort import make
 
 CHEAP = ("modalities=[clinical,rna]", "tasks=[stage,survival]", "audit=0")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood, NumberLikelihood
+from nsclc_mtl.baselines.likelihoods import GradesLikelihood, NumberLikelihood
 from nsclc_mtl.baselines.model import Block, Outcome, Said, Space
+from nsclc_mtl.metrics.partial_likelihood import CoxLikelihood
 from nsclc_mtl.records import UsageFault
 
 _NEWTON = 40

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood, NumberLikelihood
+from nsclc_mtl.baselines.likelihoods import GradesLikelihood, NumberLikelihood
 from nsclc_mtl.baselines.model import Block, Outcome, Said, Space
+from nsclc_mtl.metrics.partial_likelihood import CoxLikelihood
 
 _STEPS = 60
 _ROUGH = 1e-5  # convergence while the penalty is searched; the final fit is exact

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nsclc_mtl.baselines.likelihoods import CoxLikelihood
 from nsclc_mtl.baselines.model import Model, Outcome, Path, Space
+from nsclc_mtl.metrics.partial_likelihood import CoxLikelihood
 
 
 class Choice(NamedTuple):

@@ -1,4 +1,4 @@
-"""How well scores order and classes are told: AUC and its relatives, balanced accuracy, Brier score.
+"""How well scores order and classes are told: AUC and its relatives, average precision, kappa, rates at a threshold.
 
 Labels are class numbers 0..K-1 as float or int; a NaN label means unknown and its patient is left out.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nsclc_mtl.metrics.measure import Measure, agreement, precision
 from nsclc_mtl.metrics.score import Score
 
 
@@ -142,3 +143,93 @@ def brier_terms(label: np.ndarray, proba: np.ndarray) -> np.ndarray:
     if proba.shape[1] == 2:
         return np.asarray((proba[:, 1] - label) ** 2)
     return np.asarray(((proba - np.eye(proba.shape[1])[label.astype(int)]) ** 2).sum(axis=1))
+
+
+def average_precision(label: ArrayLike, score: ArrayLike) -> Score:
+    """Area under the precision-recall curve, by steps: sum over the thresholds of (gain in recall) x precision.
+
+    Chance is the share of positives, not 1/2. No interpolation between the steps: a straight line between two points
+    of this curve promises what no threshold gives (Davis and Goadrich, ICML, 2006). Patients of equal score enter
+    together. label: [n] of 0, 1 or NaN. score: [n], higher = more positive. scikit-learn's definition.
+
+    >>> average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) == (1 + 2 / 3) / 2
+    True
+    """
+    y, s = _known(label, score)
+    if not np.isin(y, (0, 1)).all():
+        raise ValueError("labels of an average precision are 0, 1 or NaN")
+    if np.isnan(s).any():
+        return Score.missing(f"{int(np.isnan(s).sum())} of {len(s)} scores are NaN")
+    if len(np.unique(y)) < 2:
+        return Score.missing("no patients" if len(y) == 0 else f"one class only ({int(y.sum())} positive of {len(y)})")
+    return _of_all(precision(y, s), len(y))
+
+
+def quadratic_kappa(label: ArrayLike, said: ArrayLike, classes: int) -> Score:
+    """Cohen's kappa with quadratic weights: 1 = same grades, 0 = as by chance from the same shares of grades.
+
+    A step of two grades counts four times as much as one (Fleiss and Cohen, 1973); with two classes it is the plain
+    kappa. A prediction that never varies has 0; NaN only where known and predicted class are one and the same for
+    everybody. label, said: [n] class numbers 0..classes-1, NaN in `label` is left out.
+
+    >>> quadratic_kappa([0, 1, 2, 2], [0, 1, 2, 0], 3) == 1 - 4 / 6.5
+    True
+    """
+    y, s = _known(label, said)
+    if np.isnan(s).any():
+        return Score.missing(f"{int(np.isnan(s).sum())} of {len(s)} predicted classes are NaN")
+    if not (np.isin(y, np.arange(classes)).all() and np.isin(s, np.arange(classes)).all()):
+        raise ValueError(f"classes of a kappa are 0..{classes - 1}")
+    if len(y) == 0:
+        return Score.missing("no patients")
+    if len({*y, *s}) == 1:
+        return Score.missing("one class only, known and predicted")
+    return _of_all(agreement(y, s, classes), len(y))
+
+
+def sensitivity(label: ArrayLike, score: ArrayLike, threshold: float) -> Score:
+    """Share of the positives that score at or above the threshold. label: [n] of 0, 1 or NaN; score: [n]."""
+    y, s = _known(label, score)
+    return _rate((s >= threshold)[y == 1], np.isnan(s), "no positive patient")
+
+
+def specificity(label: ArrayLike, score: ArrayLike, threshold: float) -> Score:
+    """Share of the negatives that score below the threshold. label: [n] of 0, 1 or NaN; score: [n]."""
+    y, s = _known(label, score)
+    return _rate((s < threshold)[y == 0], np.isnan(s), "no negative patient")
+
+
+def youden_threshold(label: ArrayLike, score: ArrayLike) -> Score:
+    """The threshold with the largest sensitivity + specificity - 1 (Youden, Cancer, 1950): fit it on training patients.
+
+    Candidates lie midway between neighbouring scores, so that new patients are parted fairly; of several that are as
+    good the lowest is taken, the most sensitive one. label: [n] of 0, 1 or NaN. score: [n].
+
+    >>> youden_threshold([0, 0, 1, 1], [0.1, 0.2, 0.4, 0.9])
+    Score(0.30000000000000004)
+    """
+    y, s = _known(label, score)
+    if np.isnan(s).any():
+        return Score.missing(f"{int(np.isnan(s).sum())} of {len(s)} scores are NaN")
+    positive, negative = int((y == 1).sum()), int((y == 0).sum())
+    if not positive or not negative:
+        return Score.missing("no patients" if len(y) == 0 else f"one class only ({positive} positive of {len(y)})")
+    at, which = np.unique(s, return_inverse=True)
+    if len(at) < 2:
+        return Score.missing("the scores do not vary")
+    above = positive - np.cumsum(np.bincount(which, weights=y == 1))[:-1]  # positives over each candidate
+    below = np.cumsum(np.bincount(which, weights=y == 0))[:-1]
+    # whole numbers, so that equally good thresholds are seen to be equal
+    best = int(np.argmax(np.rint(above * negative + below * positive)))
+    return Score((at[best] + at[best + 1]) / 2)
+
+
+def _rate(hit: np.ndarray, blank: np.ndarray, nobody: str) -> Score:
+    if blank.any():
+        return Score.missing(f"{int(blank.sum())} of {len(blank)} scores are NaN")
+    return Score(float(hit.mean())) if len(hit) else Score.missing(nobody)
+
+
+def _of_all(measure: Measure, n: int) -> Score:
+    """The measure of everybody, once each."""
+    return Score(float(measure(np.ones((1, n)))[0]))

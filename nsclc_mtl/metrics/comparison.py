@@ -2,86 +2,23 @@
 
 Scores of different folds share no scale, so nothing is ever compared across folds: a metric is computed within each
 fold and averaged with the number of patients as weight. Intervals are conditional on the trained models.
-
-A `Measure` is a metric of one fold as a function of how often each patient was drawn: weights [draw, n] -> values
-[draw]. Pairs of patients are compared once; each bootstrap sample is then a quadratic form w' M w, so that a thousand
-of them cost two matrix products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+# the measures that are compared can be had from here too
+from nsclc_mtl.metrics.measure import Measure as Measure
+from nsclc_mtl.metrics.measure import average as average
+from nsclc_mtl.metrics.measure import mean_of as mean_of
+from nsclc_mtl.metrics.measure import recalls as recalls
+from nsclc_mtl.metrics.pairs import classes_in_order as classes_in_order
+from nsclc_mtl.metrics.pairs import survivors_in_order as survivors_in_order
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.metrics.survival import comparable
-
-Measure = Callable[[np.ndarray], np.ndarray]
-_ROWS = 2048
-
-
-def ordering(score: np.ndarray, compared: np.ndarray) -> Measure:
-    """Concordance over pairs: compared [n, n] true where i must score above j; ties in the score count 1/2."""
-    n = len(score)
-    won = np.zeros((n, n), dtype=np.float32)
-    for start in range(0, n, _ROWS):
-        rows = slice(start, start + _ROWS)
-        mine = score[rows, None]
-        won[rows] = (mine > score) + 0.5 * (mine == score).astype(np.float32)
-    pairs = compared.astype(np.float32)
-    won *= pairs
-    broken = bool(np.isnan(score).any())
-
-    def measure(weights: np.ndarray) -> np.ndarray:
-        w = weights.astype(np.float32)
-        # einsum in float64: sums of n^2 pair counts outgrow float32
-        top = np.einsum("bi,bi->b", (w @ won).astype(float), weights)
-        bottom = np.einsum("bi,bi->b", (w @ pairs).astype(float), weights)
-        value = np.divide(top, bottom, out=np.full(len(w), np.nan), where=bottom > 0)
-        return np.full(len(w), np.nan) if broken else value
-
-    return measure
-
-
-def classes_in_order(label: np.ndarray, score: np.ndarray) -> Measure:
-    """Ordinal AUC (with two classes: the AUC). label, score: [n]."""
-    return ordering(score, label[:, None] > label)
-
-
-def survivors_in_order(risk: np.ndarray, time: np.ndarray, event: np.ndarray) -> Measure:
-    """Harrell's C. risk, time, event: [n]."""
-    return ordering(risk, comparable(time, event))
-
-
-def mean_of(measures: Sequence[Measure]) -> Measure:
-    """Plain mean of several measures of the same patients, NaN where one is."""
-    return lambda weights: np.mean([m(weights) for m in measures], axis=0)
-
-
-def average(terms: np.ndarray) -> Measure:
-    """Mean of what each patient adds (Brier scores). terms: [n]."""
-
-    def measure(weights: np.ndarray) -> np.ndarray:
-        drawn = weights.sum(axis=1)
-        return np.divide(weights @ terms, drawn, out=np.full(len(weights), np.nan), where=drawn > 0)
-
-    return measure
-
-
-def recalls(label: np.ndarray, proba: np.ndarray) -> Measure:
-    """Balanced accuracy. label [n], proba [n, K]; the mean is over the classes that occur in the fold."""
-    classes = np.unique(label)
-    member = (label[:, None] == classes).astype(float)
-    right = member * (proba.argmax(axis=1) == label)[:, None]
-
-    def measure(weights: np.ndarray) -> np.ndarray:
-        count = weights @ member
-        value = np.divide(weights @ right, count, out=np.full(count.shape, np.nan), where=count > 0)
-        return np.asarray(value.mean(axis=1) if len(classes) > 1 else np.full(len(weights), np.nan))
-
-    return measure
 
 
 def resamples(sizes: Sequence[int], draws: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -74,17 +74,26 @@ def c_index(risk: ArrayLike, time: ArrayLike, event: ArrayLike) -> Score:
 def uno_c(risk: ArrayLike, time: ArrayLike, event: ArrayLike, censoring: Curve, tau: float) -> Score:
     """Uno's concordance up to `tau`: pairs weighted 1/G(t-)^2 (Statistics in Medicine, 2011).
 
+    Ours: events before tau count, one at tau does not (Uno's equation 6); G is that just before the event, because who
+    has it is still under observation; pairs and ties in risk are those of Harrell's C. R's
+    `survival::concordance(timewt="n/G2")` is the same but for the end (its `ymax` counts events at tau too);
+    scikit-survival weighs by G(t), which differs where an event and a censoring share a time.
     censoring: the curve G of `censoring_curve`, from training patients; one tau for all models that are compared.
     """
     t, e, r = _arrays(time, event, risk)
-    inside = e * (t < tau)
+    weight = uno_weights(t, e, censoring, tau)
+    return weight if isinstance(weight, Score) else _concordance(r, t, e, weight)
+
+
+def uno_weights(time: np.ndarray, event: np.ndarray, censoring: Curve, tau: float) -> np.ndarray | Score:
+    """1/G(t-)^2 of every event before `tau`, 0 of everybody else [n]; or why Uno's C cannot be had."""
+    inside = (event == 1) & (time < tau)
     if not inside.any():
         return Score.missing(f"no event before {tau:g}")
-    g = censoring.before(t)
-    if (g[inside == 1] <= 0).any():
+    g = censoring.before(time)
+    if (g[inside] <= 0).any():
         return Score.missing("an event lies beyond the last censoring time of the training patients")
-    weight = np.where(inside == 1, 1 / np.where(g > 0, g, 1) ** 2, 0.0)
-    return _concordance(r, t, e, weight)
+    return np.where(inside, 1 / np.where(g > 0, g, 1) ** 2, 0.0)
 
 
 @dataclass(frozen=True)
@@ -229,6 +238,32 @@ def integrated_brier(
         return Score.missing("no patients")
     terms = integrated_brier_terms(s, t, e, np.asarray(grid, dtype=float), censoring)
     return terms if isinstance(terms, Score) else Score(float(terms.mean()))
+
+
+def accuracy_index(
+    survival: ArrayLike, time: ArrayLike, event: ArrayLike, grid: ArrayLike, censoring: Curve, reference: Curve
+) -> Score:
+    """Index of prediction accuracy: 1 - IBS / IBS of a Kaplan-Meier curve; 0 = no better than it, below 0 = worse.
+
+    Graf et al., 1999 (as R^2); Kattan and Gerds, Diagn Progn Res, 2018. With one time it is that of the Brier score.
+    The reference is the curve of the TRAINING patients, which a model has to beat on new patients;
+    `riskRegression::Score` takes the curve of the very patients that are judged, which knows more than a model may.
+    survival: [n, grid] predicted S. reference: `kaplan_meier` of the training patients.
+    """
+    t, e, s = _arrays(time, event, survival)
+    days = np.asarray(grid, dtype=float)
+    if len(t) == 0:
+        return Score.missing("no patients")
+    both = []
+    for curves in (s, np.tile(reference.at(days), (len(t), 1))):
+        if len(days) == 1:
+            terms = brier_terms(curves[:, 0], t, e, float(days[0]), censoring)
+        else:
+            terms = integrated_brier_terms(curves, t, e, days, censoring)
+        if isinstance(terms, Score):
+            return terms
+        both.append(float(terms.mean()))
+    return Score(1 - both[0] / both[1]) if both[1] > 0 else Score.missing("the Kaplan-Meier curve makes no error")
 
 
 def auc_at(risk: ArrayLike, time: ArrayLike, event: ArrayLike, when: float, censoring: Curve) -> Score:

@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 
 from nsclc_mtl.metrics import survival
+from nsclc_mtl.metrics.classification import youden_threshold
 from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, paired_difference, repeated, resamples_of
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import DataFault, TaskSpec
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY, Fold, metrics_of, tried
 
+_FITTED = ("train", "validation")  # whose outputs fix a cut-off: the first that is there (older runs keep no train)
 _GAP = 0.02  # a ceiling closer to its reference than this carries no share
 
 
@@ -64,9 +66,10 @@ def judge(
 ) -> dict[str, TaskResult]:
     """Every metric of every model. {task: result}.
 
-    predictions: rows of predictions.csv with a column `model` (absent: all are the learner's); parts other than test
-    are ignored. training: {survival task: {fold: frame with event and time_days of its non-test patients}}; without it
-    there are no censoring weights, hence no Brier score of survival.
+    predictions: rows of predictions.csv with a column `model` (absent: all are the learner's); the part test is judged,
+    training patients fix the threshold of a binary task. training: {survival task: {fold: frame with event and
+    time_days of its non-test patients}}; without it there are no censoring weights, hence no Uno's C, no AUC at a time
+    and no Brier score of survival.
     """
     rows = predictions[predictions["part"] == "test"]
     if "model" not in rows:
@@ -76,7 +79,8 @@ def judge(
         own = rows[rows["task"] == name]
         if own.empty or not (own["model"] == LEARNER).any():
             continue
-        folds = folds_of(own, task, (training or {}).get(name, {}))
+        before = predictions[(predictions["task"] == name) & predictions["part"].isin(_FITTED)]
+        folds = folds_of(own, task, (training or {}).get(name, {}), before)
         result = TaskResult(task, folds)
         rng = np.random.default_rng([seed, *name.encode()])
         people = [f.patients for f in folds]
@@ -96,12 +100,19 @@ def judge(
     return results
 
 
-def folds_of(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFrame]) -> list[Fold]:
+def folds_of(
+    rows: pd.DataFrame,
+    task: TaskSpec,
+    training: Mapping[str, pd.DataFrame],
+    before: pd.DataFrame | None = None,
+) -> list[Fold]:
     """The learner's patients with a known outcome, fold by fold, with every model's outputs aligned to them.
 
     rows: of one part of one task, with a column `model`. training: fold -> outcomes that the censoring is taken from.
+    before: rows of the patients that thresholds are fitted on; without them there are none.
     """
     folds = []
+    cuts = _thresholds(before, task) if task.kind == "binary" and before is not None else {}
     for name, inside in rows.groupby(rows["fold"].astype(str), sort=False):
         ours = inside[inside["model"] == LEARNER].drop_duplicates("patient_id").set_index("patient_id").sort_index()
         if task.kind == "survival":
@@ -120,13 +131,30 @@ def folds_of(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataF
         for model, said in inside.groupby("model", sort=False):
             wide = said.pivot_table(index="patient_id", columns="output", values="value", aggfunc="first", sort=False)
             fold.said[str(model)] = wide.reindex(known.index)
+            if (str(name), str(model)) in cuts:
+                fold.said[str(model)]["threshold"] = cuts[str(name), str(model)]
         for model in rows["model"].unique():
             fold.said.setdefault(str(model), pd.DataFrame(index=known.index))
         if str(name) in training:
             frame = training[str(name)]
             fold.censoring = survival.censoring_curve(frame["time_days"], frame["event"])
+            fold.survival = survival.kaplan_meier(frame["time_days"], frame["event"])
         folds.append(fold)
     return sorted(folds, key=lambda f: (len(f.fold), f.fold))
+
+
+def _thresholds(before: pd.DataFrame, task: TaskSpec) -> dict[tuple[str, str], float]:
+    """Youden's threshold of P(positive) on the training patients of each fold, {(fold, model): threshold}."""
+    own = before[(before["output"] == f"p:{task.classes[1]}") & before["target"].isin(task.classes)]
+    own = own.assign(model=own.get("model", LEARNER), fold=own["fold"].astype(str))
+    made = {}
+    for (fold, model), rows in own.groupby(["fold", "model"]):
+        part = next(p for p in _FITTED if (rows["part"] == p).any())
+        inside = rows[rows["part"] == part]
+        cut = youden_threshold(inside["target"] == task.classes[1], inside["value"])
+        if cut.known:
+            made[str(fold), str(model)] = float(cut)
+    return made
 
 
 def metric_rows(results: Mapping[str, TaskResult]) -> list[dict[str, Any]]:

@@ -26,7 +26,10 @@ METRIC_WORDS = {
     "auc": "AUC",
     "ordinal_auc": "ordinal AUC",
     "c_index": "C-index",
+    "uno_c": "Uno’s C",
+    "antolini_c": "Antolini’s C",
     "ibs": "integrated Brier score",
+    "ipa": "index of prediction accuracy",
     "brier": "Brier score",
     "concordance": "concordance",
     "mae": "mean absolute error",
@@ -34,6 +37,10 @@ METRIC_WORDS = {
     "r2": "R²",
     "spearman": "Spearman’s correlation",
     "balanced_accuracy": "balanced accuracy",
+    "average_precision": "average precision",
+    "quadratic_kappa": "quadratic weighted kappa",
+    "sensitivity": "sensitivity at the training threshold",
+    "specificity": "specificity at the training threshold",
     "calibration_slope": "calibration slope",
     "share": "share of the attainable margin",
     "fusion_share": "fusion share",
@@ -115,8 +122,9 @@ def metric_word(metric: str) -> str:
         return METRIC_WORDS[metric]
     if metric.startswith("auc_above_"):
         return f"AUC, above {metric.removeprefix('auc_above_')}"
-    if metric.startswith("auc_") and metric.endswith("y") and metric[4:-1].isdigit():
-        return f"AUC at {metric[4:-1]} years" if metric != "auc_1y" else "AUC at 1 year"
+    name, _, horizon = metric.partition("_")
+    if name in ("auc", "brier") and horizon.endswith("y") and horizon[:-1].isdigit():
+        return f"{METRIC_WORDS[name]} at {horizon[:-1]} year{'s' if horizon != '1y' else ''}"
     return f"AUC, {metric.removeprefix('auc_')} against the rest" if metric.startswith("auc_") else metric
 
 

@@ -8,8 +8,9 @@ from sklearn.linear_model import LogisticRegression
 
 from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.baselines.elastic_net import ElasticNet, elastic_net
-from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood
+from nsclc_mtl.baselines.likelihoods import GradesLikelihood
 from nsclc_mtl.baselines.model import Outcome, Space
+from nsclc_mtl.metrics.partial_likelihood import CoxLikelihood
 from nsclc_mtl.records import UsageFault
 
 

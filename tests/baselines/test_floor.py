@@ -11,9 +11,10 @@ from sklearn.linear_model import LogisticRegression
 
 from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.baselines.design import Design
-from nsclc_mtl.baselines.likelihoods import CoxLikelihood, GradesLikelihood, baseline_hazard
+from nsclc_mtl.baselines.likelihoods import GradesLikelihood, baseline_hazard
 from nsclc_mtl.baselines.ridge import Rotation, newton
 from nsclc_mtl.metrics import classification, survival
+from nsclc_mtl.metrics.partial_likelihood import CoxLikelihood
 from nsclc_mtl.records import Repeated, TaskSpec
 
 TASKS = {

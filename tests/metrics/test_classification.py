@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,3 +130,82 @@ def test_calibration_says_why_it_is_missing() -> None:
         in calibration.calibration_slope([0] * 9 + [1] * 9, [0.1, 0.2, 0.3] * 3 + [0.7, 0.8, 0.9] * 3)[0].reason
     )
     assert calibration.calibration_error([], np.zeros((0, 2))).reason == "no patients"
+
+
+@given(labelled)
+def test_average_precision_is_that_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
+    y, s = np.array(rows, dtype=float).T
+    ours = c.average_precision(y, s)
+    if len(set(y)) < 2:
+        assert ours.reason.startswith("one class only")
+        return
+    assert ours == pytest.approx(sk.average_precision_score(y, s), abs=1e-12)
+    assert c.average_precision(y, np.exp(s)) == pytest.approx(ours)
+
+
+def test_average_precision_of_perfect_constant_and_reversed() -> None:
+    assert c.average_precision([0, 0, 1, 1], [1, 2, 3, 4]) == 1
+    assert c.average_precision([0, 0, 0, 1], [7, 7, 7, 7]) == 0.25  # the share of positives
+    assert c.average_precision([0, 0, 1], [3, 2, 1]) == pytest.approx(1 / 3)
+    assert c.average_precision([1, 0], [np.nan, 1]).reason == "1 of 2 scores are NaN"
+    assert c.average_precision([], []).reason == "no patients"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=25))
+def test_quadratic_kappa_is_that_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
+    y, s = np.array(rows, dtype=float).T
+    ours = c.quadratic_kappa(y, s, 4)
+    if len({*y, *s}) == 1:
+        assert ours.reason == "one class only, known and predicted"
+    else:
+        theirs = sk.cohen_kappa_score(y, s, labels=[0, 1, 2, 3], weights="quadratic")
+        assert ours == pytest.approx(theirs, abs=1e-12)
+        assert c.quadratic_kappa(s, y, 4) == pytest.approx(ours)
+
+
+def test_quadratic_kappa_of_perfect_constant_and_reversed() -> None:
+    assert c.quadratic_kappa([0, 1, 2], [0, 1, 2], 3) == 1
+    assert c.quadratic_kappa([0, 1, 2], [1, 1, 1], 3) == 0
+    assert c.quadratic_kappa([0, 1, 2], [2, 1, 0], 3) == -1
+    assert c.quadratic_kappa([], [], 3).reason == "no patients"
+    with pytest.raises(ValueError, match=r"0\.\.2"):
+        c.quadratic_kappa([0, 3], [0, 1], 3)
+
+
+@pytest.mark.parametrize("marker", ["s100b", "ndka", "wfns"])
+def test_thresholds_are_those_of_proc(marker: str) -> None:
+    golden = json.loads((Path(__file__).parent.parent / "golden" / "metrics.json").read_text())
+    y, r = golden["outcome"], golden["classes"][marker]
+    ours = [(c.sensitivity(y, r["score"], t), c.specificity(y, r["score"], t)) for t in r["thresholds"]]
+    np.testing.assert_allclose(ours, np.c_[r["sensitivities"], r["specificities"]], atol=1e-12)
+    cut = c.youden_threshold(y, r["score"])
+    assert cut == pytest.approx(r["best"]["threshold"])
+    assert c.sensitivity(y, r["score"], cut) == pytest.approx(r["best"]["sensitivity"])
+
+
+def test_thresholds_of_edge_cases() -> None:
+    assert c.youden_threshold([0, 1, 0, 1], [1, 2, 3, 4]) == 1.5  # as good as 3.5, and more sensitive
+    assert c.youden_threshold([0, 1], [1, 1]).reason == "the scores do not vary"
+    assert c.youden_threshold([1, 1], [1, 2]).reason == "one class only (2 positive of 2)"
+    assert c.youden_threshold([0, 1], [np.nan, 2]).reason == "1 of 2 scores are NaN"
+    assert c.sensitivity([1, 1, 0], [0.5, 0.4, 0.9], 0.5) == 0.5  # at the threshold is called
+    assert c.specificity([1, 0, 0], [0.5, 0.5, 0.4], 0.5) == 0.5
+    assert c.sensitivity([0], [1], 0.5).reason == "no positive patient"
+    assert c.specificity([1], [1], 0.5).reason == "no negative patient"
+
+
+def test_every_draw_of_precision_kappa_and_rates_is_that_of_the_patients_drawn() -> None:
+    from nsclc_mtl.metrics import measure as m
+    from nsclc_mtl.metrics.comparison import resamples
+
+    y, p = three_classes(60)
+    score, said, above = np.round(p[:, 2], 1), p.argmax(axis=1), (y == 2).astype(float)
+    weights = resamples([60], 20, np.random.default_rng(0))[0]
+    people = [np.repeat(np.arange(60), w) for w in weights]
+    for ours, plain in (
+        (m.precision(above, score), lambda i: c.average_precision(above[i], score[i])),
+        (m.agreement(y, said, 3), lambda i: c.quadratic_kappa(y[i], said[i], 3)),
+        (m.ratio(above * (score >= 0.4), above), lambda i: c.sensitivity(above[i], score[i], 0.4)),
+        (m.gain((y - 1) ** 2, (y - 0.5) ** 2), lambda i: 1 - ((y[i] - 1) ** 2).sum() / ((y[i] - 0.5) ** 2).sum()),
+    ):
+        np.testing.assert_allclose(ours(weights), [float(plain(i)) for i in people], atol=1e-12)

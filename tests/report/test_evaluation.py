@@ -14,8 +14,11 @@ from sksurv.util import Surv
 
 from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.metrics import survival
 from nsclc_mtl.records import DataFault
 from nsclc_mtl.report.evaluation import metric_rows
+from nsclc_mtl.report.fold import Fold
+from nsclc_mtl.report.survival_measures import last_day
 
 from .conftest import DAYS, TASKS
 
@@ -98,6 +101,54 @@ def test_metrics_are_recomputed_from_the_tables(
         assert own.loc[str(k), "n"] == sizes[k]
     assert own.loc["all", "value"] == pytest.approx(np.average(values, weights=sizes), abs=2e-6)
     assert own.loc["all", "lo"] < own.loc["all", "value"] < own.loc["all", "hi"]
+
+
+def test_rates_and_kappa_are_recomputed_with_the_threshold_of_training_patients(
+    toy: dict[str, Any], rows: pd.DataFrame
+) -> None:
+    table = toy["predictions"]
+    own = table[(table["task"] == "response") & (table["output"] == "p:yes") & (table["target"] != "")]
+    grades = table[(table["task"] == "grade") & (table["target"] != "") & (table["part"] == "test")]
+    ours = rows[rows["model"] == "learner"].set_index(["task", "metric", "fold"])["value"]
+    for fold, said in own.groupby("fold"):
+        train, test = (said[said["part"] == part] for part in ("train", "test"))
+        fpr, tpr, cuts = sk.roc_curve(train["target"] == "yes", train["value"], drop_intermediate=False)
+        youden = np.round(tpr - fpr, 12)
+        best = cuts[np.flatnonzero(youden == youden.max())[-1]]  # the lowest of those that are as good
+        below = train.loc[train["value"] < best, "value"].max()
+        called = test["value"] >= (best + below) / 2
+        known = test["target"] == "yes"
+        mine = ours["response"][:, str(fold)]
+        assert mine["sensitivity"] == pytest.approx(called[known].mean())
+        assert mine["specificity"] == pytest.approx(1 - called[~known].mean())
+        assert mine["average_precision"] == pytest.approx(sk.average_precision_score(known, test["value"]))
+        wide = grades[grades["fold"] == fold].pivot(index="patient_id", columns="output", values="value")
+        truth = grades[grades["fold"] == fold].drop_duplicates("patient_id").set_index("patient_id")["target"]
+        answer = wide[["p:G1", "p:G2", "p:G3"]].to_numpy().argmax(axis=1)
+        kappa = sk.cohen_kappa_score(truth[wide.index].map({"G1": 0, "G2": 1, "G3": 2}), answer, weights="quadratic")
+        assert ours["grade", "quadratic_kappa", str(fold)] == pytest.approx(kappa)
+
+
+def test_survival_has_its_other_metrics_and_one_tau(results: Any, rows: pd.DataFrame) -> None:
+    folds = results["survival"].folds
+    tau = last_day(folds)
+    assert all(f.censoring.before(tau) >= 0.1 for f in folds)
+    assert tau == min(f.censoring.time[-1] for f in folds)  # nowhere is a tenth reached
+    leaving = Fold("0", [], np.zeros(0), np.zeros(0), censoring=survival.censoring_curve(range(1, 21), [0] * 20))
+    assert last_day([*folds, leaving]) == 19  # the first day with G below a tenth
+    assert np.isnan(last_day([]))
+    own = rows[(rows["task"] == "survival") & (rows["fold"] == "all")].set_index(["metric", "model"])
+    for metric in ("uno_c", "antolini_c", "ipa", "brier_1y"):
+        for model in ("learner", "floor:clinical"):
+            row = own.loc[(metric, model)]
+            assert row["lo"] <= row["value"] <= row["hi"]
+    for f in folds:
+        days = np.array([d for d in DAYS if d < f.label.max()])
+        curves = f.said["learner"][[f"surv:{d:g}" for d in days]].to_numpy()
+        ipa = survival.accuracy_index(curves, f.label, f.event, days, f.censoring, f.survival)
+        one = rows[(rows["metric"] == "ipa") & (rows["model"] == "learner") & (rows["fold"] == f.fold)]
+        assert one["value"].item() == pytest.approx(ipa)
+    assert ("brier_3y", "learner") not in own.index  # its curve ends after two years
 
 
 def test_differences_are_learner_minus_floor(rows: pd.DataFrame) -> None:

@@ -1,0 +1,71 @@
+"""The test patients of a fold, what each model said of them, and the words in which it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from nsclc_mtl.metrics.classification import expected_class
+from nsclc_mtl.metrics.measure import Measure
+from nsclc_mtl.metrics.score import Score
+from nsclc_mtl.metrics.survival import Curve
+from nsclc_mtl.records import TaskSpec
+
+LEARNER = "learner"
+HORIZONS_DAYS = {"1y": 365.25, "3y": 1095.75, "5y": 1826.25}
+
+
+@dataclass
+class Fold:
+    """The test patients of one fold of a task whose outcome is known, and what each model said of them."""
+
+    fold: str
+    patients: list[str]
+    label: np.ndarray  # class number, the number of a regression, or time in days for survival
+    event: np.ndarray  # 1 / 0 for survival, zeros else
+    # model -> outputs, rows as `patients`; column `threshold`: the P(positive) from which on a patient of a binary task
+    # is called positive, fitted on the training patients, where the model's outputs for them are known
+    said: dict[str, pd.DataFrame] = field(default_factory=dict)
+    censoring: Curve | None = None  # G of the training patients, survival only
+    survival: Curve | None = None  # Kaplan-Meier of the training patients
+
+
+MeasureOf = Callable[[Fold, pd.DataFrame], Measure | Score]
+
+
+def tried(measure_of: MeasureOf, fold: Fold, said: pd.DataFrame) -> Measure | Score:
+    """The measure, or the reason why there is none: patients, classes or outputs that are missing."""
+    if not fold.patients:
+        return Score.missing("no patient with a known outcome")
+    if said.shape[1] == 0 or said.isna().all(axis=None):
+        return Score.missing("the model gives no output here")
+    return measure_of(fold, said)
+
+
+def proba_of(task: TaskSpec, said: pd.DataFrame) -> np.ndarray | None:
+    """Class probabilities in the order of the classes [patient, K], or None where the model gives only a score."""
+    names = [f"p:{c}" for c in task.classes]
+    return said[names].to_numpy(dtype=float) if set(names) <= set(said.columns) else None
+
+
+def score_of(task: TaskSpec, said: pd.DataFrame) -> np.ndarray:
+    """One number a patient that orders them: risk, P(positive), expected class, the number itself; or the given
+    `score`. [patient]."""
+    if task.kind == "regression":
+        found = next((said[name] for name in ("value", "score") if name in said), None)
+        return np.full(len(said), np.nan) if found is None else np.asarray(found, dtype=float)
+    if task.kind == "survival":
+        return np.asarray(said["risk"] if "risk" in said else said["score"], dtype=float)
+    proba = proba_of(task, said)
+    if proba is None:
+        return np.asarray(said["score"] if "score" in said else np.full(len(said), np.nan), dtype=float)
+    return np.asarray(proba[:, 1] if task.kind == "binary" else expected_class(proba))
+
+
+def curve_days(said: pd.DataFrame) -> np.ndarray:
+    """Days at which a model writes survival probabilities, ascending."""
+    days = [float(c.split(":", 1)[1]) for c in said.columns if c.startswith("surv:") and said[c].notna().any()]
+    return np.array(sorted(days))
