@@ -1,0 +1,115 @@
+"""Small logistic and Cox regressions of many bootstrap samples at once.
+
+A sample is how often each patient was drawn: weights [draw, n], whole numbers. All samples are fitted together by
+Newton's method; a row of NaN says that a sample has no finite maximum (one outcome only, perfectly separated).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_STEPS = 60
+_SMALL = 1e-10  # a step below this, in standard deviations of the covariates, is the end
+_FAR = 5.0  # no step is longer
+_FLAT = 1e-9  # information per patient below which the likelihood has no curvature left
+
+
+def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
+    """Maximum-likelihood coefficients of a logistic regression, [draw, q].
+
+    x: [n, q], its own constant among the columns; y: [n] of 0 and 1; weights: [draw, n]; offset: [n], of coefficient 1.
+    """
+    scale = _spread(x)
+    z = x / scale
+    squares = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1)
+    w = np.asarray(weights, dtype=float)
+    extra = 0.0 if offset is None else offset
+
+    def move(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        said = 1 / (1 + np.exp(-np.clip(beta @ z.T + extra, -35, 35)))
+        information = (w * said * (1 - said)) @ squares
+        return (w * (y - said)) @ z, information.reshape(len(w), z.shape[1], z.shape[1])
+
+    return _newton(move, len(w), z.shape[1], w.sum(axis=1)) / scale
+
+
+def cox(
+    x: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients [draw, q] of a Cox regression and the cumulative hazard [draw] of x = 0 at the last time.
+
+    Ties by Efron's method (JASA, 1977), in the likelihood and in the hazard, as R's `coxph` and `survfit`; who was
+    drawn twice counts as two patients with the same time. x: [n, q]; time, event: [n]; weights: [draw, n].
+    """
+    centre, scale = x.mean(axis=0), _spread(x)
+    order = np.argsort(-time, kind="stable")
+    z, t, e = ((x - centre) / scale)[order], time[order], event[order] == 1
+    w = np.asarray(weights, dtype=float)[:, order]
+    draws, q = len(w), z.shape[1]
+    if not e.any():
+        return np.full((draws, q), np.nan), np.full(draws, np.nan)
+    dead = np.flatnonzero(e)
+    starts = np.flatnonzero(np.r_[True, np.diff(t[dead]) != 0])  # first death of each distinct time, among the deaths
+    ends = np.searchsorted(-t, -t[dead][starts], side="right") - 1  # last row of each risk set: all with time >= t
+    deaths = np.add.reduceat(w[:, dead], starts, axis=1)
+    most = int(deaths.max(initial=0))
+    ones = np.ones((len(z), 1))
+    pairs = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1)
+    terms = np.concatenate([ones, z, pairs], axis=1).T  # 1, x and x x': of all three sums are taken
+    drawn_x = w[:, dead] @ z[dead]
+
+    def sums(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        e_eta = w * np.exp(np.clip(beta @ z.T, -35, 35))
+        weighted = e_eta[:, None, :] * terms
+        return weighted.cumsum(axis=2)[:, :, ends], np.add.reduceat(weighted[:, :, dead], starts, axis=2)
+
+    def leaving(beta: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of the first, second, ... death at each time: whether there is one, and the sums over who is still there."""
+        whole, own = sums(beta)
+        out = []
+        for k in range(most):
+            there = deaths > k
+            share = np.divide(k, deaths, out=np.zeros_like(deaths), where=there)
+            out.append((there, np.where(there[:, None, :], whole - share[:, None, :] * own, 1.0)))
+        return out
+
+    def move(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slope, information = drawn_x.copy(), np.zeros((draws, q, q))
+        for there, left in leaving(beta):
+            mean = left[:, 1 : 1 + q] / left[:, :1] * there[:, None, :]
+            square = (left[:, 1 + q :] / left[:, :1] * there[:, None, :]).sum(axis=2).reshape(draws, q, q)
+            slope -= mean.sum(axis=2)
+            information += square - np.einsum("dit,djt->dij", mean, mean)
+        return slope, information
+
+    beta = _newton(move, draws, q, deaths.sum(axis=1))
+    hazard = np.zeros(draws)
+    for there, left in leaving(np.nan_to_num(beta)):
+        hazard += (there / left[:, 0]).sum(axis=1)
+    beta = beta / scale
+    with np.errstate(over="ignore"):
+        return beta, np.where(np.isnan(beta[:, 0]), np.nan, hazard * np.exp(-(beta @ centre)))
+
+
+def _newton(move, draws: int, q: int, counts: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Where the gradients vanish, [draw, q]. move: beta -> gradient [draw, q] and information [draw, q, q]."""
+    beta = np.zeros((draws, q))
+    done = np.zeros(draws, dtype=bool)
+    for _ in range(_STEPS):
+        gradient, information = move(beta)
+        flat = np.linalg.eigvalsh(information)[:, 0] < _FLAT * np.maximum(counts, 1)
+        step = np.einsum("dij,dj->di", np.linalg.pinv(information, hermitian=True), gradient)
+        size = np.abs(step).max(axis=1)
+        step *= np.minimum(1, _FAR / np.maximum(size, 1e-300))[:, None]  # a long first step must not leave the valley
+        beta = np.where((done | flat)[:, None], beta, beta + step)
+        done |= (size < _SMALL) & ~flat
+        if (done | flat).all():
+            break
+    beta[~done] = np.nan
+    return beta
+
+
+def _spread(x: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column, 1 where it is constant."""
+    spread = x.std(axis=0)
+    return np.where(spread > 1e-12 * np.maximum(np.abs(x).max(axis=0, initial=0), 1), spread, 1.0)
