@@ -37,12 +37,13 @@ def assess(
     """Calibration of the probability of one outcome.
 
     slope, intercept: the outcome's logit on the predicted logit (Cox, Biometrika, 1958): 1 and 0 = calibrated; a slope
-    below 1 says that predictions are too extreme. in_the_large: the intercept where the slope is 1: above 0, predictions
-    are too low. observed_expected: outcomes over the sum of the probabilities. ici, e50, e90: mean, median and 90th
-    percentile of the distance between predicted and smooth observed probability over the patients (Austin and
+    below 1 says that predictions are too extreme. in_the_large: the intercept where the slope is 1: above 0,
+    predictions are too low. observed_expected: outcomes over the sum of the probabilities. ici, e50, e90: mean, median
+    and 90th percentile of the distance between predicted and smooth observed probability over the patients (Austin and
     Steyerberg, Statistics in Medicine, 2019). The smooth curve is a logistic regression on a restricted cubic spline of
     the predicted logit, knots at its 10th, 50th and 90th percentile (a straight line where these are not three); R's
-    `val.prob` takes loess instead, and its numbers are others. A constant prediction has the observed rate as its curve.
+    `val.prob` takes loess instead, and its numbers are others. A constant prediction has the observed rate as its
+    curve.
 
     label: [n] of 0, 1, NaN = left out. probability: [n] of label 1. weights: [draw, n], how often each patient was
     drawn; knots stay where they are. grid: probabilities at which the curve is wanted.

@@ -19,8 +19,8 @@ def net_benefit(
 ) -> np.ndarray:
     """Net benefit at each threshold, [draw, threshold]; one row without weights. NaN where there are no patients.
 
-    label: [n] of 0 and 1, NaN = left out; probability: [n] of label 1; thresholds: above 0, below 1; weights: [draw, n].
-    Raises ValueError for a threshold that is no probability.
+    label: [n] of 0 and 1, NaN = left out; probability: [n] of label 1; thresholds: above 0, below 1.
+    weights: [draw, n], how often each patient was drawn. Raises ValueError for a threshold that is no probability.
 
     >>> net_benefit([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], [0.5]).tolist()  # one right, one wrong, of four
     [[0.0]]

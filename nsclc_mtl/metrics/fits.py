@@ -6,11 +6,14 @@ Newton's method; a row of NaN says that a sample has no finite maximum (one outc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 _STEPS = 60
 _SMALL = 1e-10  # a step below this, in standard deviations of the covariates, is the end
 _FAR = 5.0  # no step is longer
+_CELLS = 1_000_000  # samples times patients fitted at once: bounds memory at any cohort size
 _FLAT = 1e-9  # information per patient below which the likelihood has no curvature left
 
 
@@ -19,6 +22,8 @@ def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarr
 
     x: [n, q], its own constant among the columns; y: [n] of 0 and 1; weights: [draw, n]; offset: [n], of coefficient 1.
     """
+    if len(weights) > 1 and np.size(weights) > _CELLS:
+        return np.concatenate([logistic(x, y, part, offset) for part in _parts(weights)])
     scale = _spread(x)
     z = x / scale
     squares = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1)
@@ -33,14 +38,15 @@ def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarr
     return _newton(move, len(w), z.shape[1], w.sum(axis=1)) / scale
 
 
-def cox(
-    x: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients [draw, q] of a Cox regression and the cumulative hazard [draw] of x = 0 at the last time.
 
     Ties by Efron's method (JASA, 1977), in the likelihood and in the hazard, as R's `coxph` and `survfit`; who was
     drawn twice counts as two patients with the same time. x: [n, q]; time, event: [n]; weights: [draw, n].
     """
+    if len(weights) > 1 and np.size(weights) > _CELLS:
+        every = [cox(x, time, event, part) for part in _parts(weights)]
+        return np.concatenate([b for b, _ in every]), np.concatenate([h for _, h in every])
     centre, scale = x.mean(axis=0), _spread(x)
     order = np.argsort(-time, kind="stable")
     z, t, e = ((x - centre) / scale)[order], time[order], event[order] == 1
@@ -63,36 +69,40 @@ def cox(
         weighted = e_eta[:, None, :] * terms
         return weighted.cumsum(axis=2)[:, :, ends], np.add.reduceat(weighted[:, :, dead], starts, axis=2)
 
-    def leaving(beta: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of the first, second, ... death at each time: whether there is one, and the sums over who is still there."""
+    def leaving(beta: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For the first, second, ... death at each time: the sums over who is still there; the first of them apart."""
         whole, own = sums(beta)
-        out = []
         for k in range(most):
             there = deaths > k
-            share = np.divide(k, deaths, out=np.zeros_like(deaths), where=there)
-            out.append((there, np.where(there[:, None, :], whole - share[:, None, :] * own, 1.0)))
-        return out
+            some = there.any(axis=0)
+            share = np.divide(k, deaths[:, some], out=np.zeros((draws, int(some.sum()))), where=there[:, some])
+            left = whole[:, :, some] - share[:, None, :] * own[:, :, some] if k else whole[:, :, some]
+            left[:, 0][~there[:, some]] = np.inf  # a death that is none adds nothing
+            yield left[:, 0], left
 
     def move(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         slope, information = drawn_x.copy(), np.zeros((draws, q, q))
-        for there, left in leaving(beta):
-            mean = left[:, 1 : 1 + q] / left[:, :1] * there[:, None, :]
-            square = (left[:, 1 + q :] / left[:, :1] * there[:, None, :]).sum(axis=2).reshape(draws, q, q)
+        for left0, left in leaving(beta):
+            mean = left[:, 1 : 1 + q] / left0[:, None, :]
             slope -= mean.sum(axis=2)
-            information += square - np.einsum("dit,djt->dij", mean, mean)
+            information += (left[:, 1 + q :] / left0[:, None, :]).sum(axis=2).reshape(draws, q, q)
+            information -= mean @ mean.transpose(0, 2, 1)
         return slope, information
 
     beta = _newton(move, draws, q, deaths.sum(axis=1))
     hazard = np.zeros(draws)
-    for there, left in leaving(np.nan_to_num(beta)):
-        hazard += (there / left[:, 0]).sum(axis=1)
+    for left0, _ in leaving(np.nan_to_num(beta)):
+        hazard += (1 / left0).sum(axis=1)
     beta = beta / scale
     with np.errstate(over="ignore"):
         return beta, np.where(np.isnan(beta[:, 0]), np.nan, hazard * np.exp(-(beta @ centre)))
 
 
-def _newton(move, draws: int, q: int, counts: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Where the gradients vanish, [draw, q]. move: beta -> gradient [draw, q] and information [draw, q, q]."""
+Move = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # beta -> gradient [draw, q], information [draw, q, q]
+
+
+def _newton(move: Move, draws: int, q: int, counts: np.ndarray) -> np.ndarray:
+    """Where the gradients vanish, [draw, q]; NaN where they do not."""
     beta = np.zeros((draws, q))
     done = np.zeros(draws, dtype=bool)
     for _ in range(_STEPS):
@@ -107,6 +117,12 @@ def _newton(move, draws: int, q: int, counts: np.ndarray) -> np.ndarray:  # type
             break
     beta[~done] = np.nan
     return beta
+
+
+def _parts(weights: np.ndarray) -> list[np.ndarray]:
+    """The samples in parts that are fitted one after the other."""
+    rows = max(1, _CELLS // weights.shape[1])
+    return [weights[start : start + rows] for start in range(0, len(weights), rows)]
 
 
 def _spread(x: np.ndarray) -> np.ndarray:

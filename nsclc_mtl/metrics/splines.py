@@ -9,9 +9,10 @@ OUTER_AND_MIDDLE = (0.1, 0.5, 0.9)  # Harrell's quantiles for three knots (Regre
 
 
 def knots_of(x: ArrayLike, quantiles: tuple[float, ...] = OUTER_AND_MIDDLE) -> np.ndarray:
-    """Knots at quantiles of x, float [knot]; empty where fewer than three of them differ: then a straight line is left."""
-    found = np.unique(np.quantile(np.asarray(x, dtype=float), quantiles))
-    return found if len(found) >= 3 else np.zeros(0)
+    """Knots at quantiles of x, float [knot]; empty where fewer than three of them, or of x, differ: a line is left."""
+    v = np.asarray(x, dtype=float)
+    found = np.unique(np.quantile(v, quantiles))
+    return found if min(len(found), len(np.unique(v))) >= 3 else np.zeros(0)
 
 
 def restricted_cubic(x: ArrayLike, knots: np.ndarray) -> np.ndarray:
