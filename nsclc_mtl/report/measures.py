@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.metrics import calibration, regression, survival
+from nsclc_mtl.metrics import regression, survival
 from nsclc_mtl.metrics.classification import brier_terms, expected_class
 from nsclc_mtl.metrics.comparison import (
     Measure,
@@ -83,8 +82,6 @@ def metrics_of(task: TaskSpec, folds: Sequence[Fold]) -> dict[str, MeasureOf]:
             each[f"auc_{name}"] = _one_class(task, k)
     each["balanced_accuracy"] = lambda f, s: _needs(task, f, s, lambda p: recalls(f.label, p))
     each["brier"] = lambda f, s: _needs(task, f, s, lambda p: average(brier_terms(f.label, p)), classes=1)
-    if task.kind == "binary":
-        each["calibration_slope"] = lambda f, s: _slope(task, f, s)
     return each
 
 
@@ -166,17 +163,6 @@ def _macro(task: TaskSpec, fold: Fold, said: pd.DataFrame) -> Measure | Score:
         if isinstance(one, Score):
             return Score.missing(f"class {name}: {one.reason}")
     return mean_of([m for m in each if not isinstance(m, Score)])
-
-
-def _slope(task: TaskSpec, fold: Fold, said: pd.DataFrame) -> Measure | Score:
-    """Value without an interval: one Newton fit a draw is not worth its time."""
-    proba = proba_of(task, said)
-    if proba is None:
-        return Score.missing("no probabilities")
-    slope, _ = calibration.calibration_slope(fold.label, proba[:, 1])
-    if not slope.known:
-        return slope
-    return lambda weights: np.full(len(weights), float(slope) if (weights == 1).all() else math.nan)
 
 
 def _c_index(fold: Fold, said: pd.DataFrame) -> Measure | Score:

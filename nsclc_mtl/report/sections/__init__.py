@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from nsclc_mtl.report.section import Maker
+from nsclc_mtl.report.sections.calibration import calibration
+from nsclc_mtl.report.sections.decision import decision
 
-SECTIONS: tuple[Maker, ...] = ()
+SECTIONS: tuple[Maker, ...] = (calibration, decision)
 """In the order in which they stand on the page."""
