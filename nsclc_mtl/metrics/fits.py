@@ -35,7 +35,8 @@ def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarr
         information = (w * said * (1 - said)) @ squares
         return (w * (y - said)) @ z, information.reshape(len(w), z.shape[1], z.shape[1])
 
-    return _newton(move, len(w), z.shape[1], w.sum(axis=1)) / scale
+    near = logistic(x, y, w[:1], offset)[0] * scale if len(w) > 1 else np.zeros(z.shape[1])
+    return _newton(move, near, w.sum(axis=1)) / scale
 
 
 def cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +90,8 @@ def cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray)
             information -= mean @ mean.transpose(0, 2, 1)
         return slope, information
 
-    beta = _newton(move, draws, q, deaths.sum(axis=1))
+    near = cox(x, time, event, weights[:1])[0][0] * scale if draws > 1 else np.zeros(q)
+    beta = _newton(move, near, deaths.sum(axis=1))
     hazard = np.zeros(draws)
     for left0, _ in leaving(np.nan_to_num(beta)):
         hazard += (1 / left0).sum(axis=1)
@@ -101,10 +103,13 @@ def cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray)
 Move = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # beta -> gradient [draw, q], information [draw, q, q]
 
 
-def _newton(move: Move, draws: int, q: int, counts: np.ndarray) -> np.ndarray:
-    """Where the gradients vanish, [draw, q]; NaN where they do not."""
-    beta = np.zeros((draws, q))
-    done = np.zeros(draws, dtype=bool)
+def _newton(move: Move, near: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Where the gradients vanish, [draw, q]; NaN where they do not. near: [q], where to begin (the first sample's).
+
+    counts: [draw], patients or events.
+    """
+    beta = np.tile(np.nan_to_num(near), (len(counts), 1))
+    done = np.zeros(len(counts), dtype=bool)
     for _ in range(_STEPS):
         gradient, information = move(beta)
         flat = np.linalg.eigvalsh(information)[:, 0] < _FLAT * np.maximum(counts, 1)

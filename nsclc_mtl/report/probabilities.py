@@ -1,4 +1,4 @@
-"""Predicted probabilities of the test patients of all folds: of a class, of a grade above a cut, of an event until a day.
+"""Predicted probabilities of the test patients of all folds: of a class, a grade above a cut, an event until a day.
 
 Scores of different folds share no scale; probabilities do, since each claims how often a thing happens. So they are
 pooled here, and only here: what they claim is compared with what happened, never one patient's with another's.

@@ -80,7 +80,7 @@ def calibration(evidence: Evidence) -> list[Section]:
 def _assessed(target: Target, weights: np.ndarray) -> _Told:
     found: dict[str, Assessed] = {}
     for model, p in target.said.items():
-        grid = np.linspace(*np.quantile(p, [0.01, 0.99]), _POINTS)
+        grid = np.linspace(float(np.quantile(p, 0.01)), float(np.quantile(p, 0.99)), _POINTS)
         if target.when is None:
             found[model] = assess(target.happened, p, weights, grid)
         else:
@@ -196,11 +196,11 @@ def _figure(name: str, result: TaskResult, told: _Told) -> Figure:
         picture = svg(
             drawn, title, f"Observed against predicted probability of {len(ours)} test patients. ICI {at:.3f}."
         )
+    happened = f"{int(target.happened.sum())} {'of them so' if target.when is None else 'with the event by then'}"
     caption = (
-        f"{target.name[:1].upper()}{target.name[1:]}: {len(ours)} test patients of all folds, {int(target.happened.sum())} "
-        f"{'of them so' if target.when is None else 'with the event by then'}. Line: smooth curve with its 95 % band, from "
-        "the 1st to the 99th percentile of the predictions; points: patients in groups of equal size with 95 % intervals; "
-        "bars: how many patients have which prediction."
+        f"{target.name[:1].upper()}{target.name[1:]}: {len(ours)} test patients of all folds, {happened}. Line: smooth "
+        "curve with its 95 % band, from the 1st to the 99th percentile of the predictions; points: patients in groups "
+        "of equal size with 95 % intervals; bars: how many patients have which prediction."
     )
     return Figure(name, picture, pd.concat(parts, ignore_index=True), caption)
 
