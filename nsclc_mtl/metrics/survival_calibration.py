@@ -19,7 +19,7 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.splines import knots_of, restricted_cubic
 from nsclc_mtl.metrics.survival import kaplan_meier
 
-_EDGE = 1e-6  # risks are kept this far from 0 and 1 before log(-log(1 - risk))
+_LEAST, _MOST = 1e-6, 1 - 1e-12  # risks stay within before log(-log(1 - risk)): late ones come close to 1 in earnest
 NAMES = ("slope", "observed_expected", "ici", "e50", "e90")
 
 
@@ -117,7 +117,7 @@ def _said(beta: np.ndarray, hazard: np.ndarray, x: np.ndarray, knots: np.ndarray
 
 
 def _log_log(risk: np.ndarray) -> np.ndarray:
-    return np.asarray(np.log(-np.log(1 - np.clip(risk, _EDGE, 1 - _EDGE))))
+    return np.asarray(np.log(-np.log(1 - np.clip(risk, _LEAST, _MOST))))
 
 
 def risks(time: ArrayLike, event: ArrayLike, when: float) -> Observe:

@@ -13,6 +13,7 @@ from nsclc_mtl.metrics import calibration as c
 from nsclc_mtl.metrics import survival_calibration as sc
 from nsclc_mtl.metrics.fits import cox, logistic
 from nsclc_mtl.metrics.splines import knots_of, restricted_cubic
+from nsclc_mtl.phantom.truth import WEIBULL_SCALE_DAYS, WEIBULL_SHAPE, draw, log_hazard, response_logit
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
@@ -197,6 +198,20 @@ def test_true_risks_are_calibrated_and_the_test_holds_its_level() -> None:
         rejected += sc.d_calibration(np.exp(-time * np.exp(x))[some], event[some]).p < 0.05
     assert rejected <= 3
     assert sc.d_calibration(np.exp(-2 * time * np.exp(x)), event).p < 1e-6
+
+
+def test_the_truth_of_the_phantom_is_calibrated() -> None:
+    true = draw(4000, 5)
+    told = c.assess(true.outcomes["response"], 1 / (1 + np.exp(-response_logit(true.latents)))).values
+    assert told["slope"] == pytest.approx(1, abs=0.1)
+    assert told["in_the_large"] == pytest.approx(0, abs=0.1)
+    days, event = (true.outcomes[c].to_numpy(dtype=float) for c in ("os_days", "os_event"))
+    for years in (1, 3, 5):
+        hazard = (365.25 * years / WEIBULL_SCALE_DAYS) ** WEIBULL_SHAPE * np.exp(log_hazard(true.latents))
+        told = sc.assess_at(1 - np.exp(-hazard), days, event, 365.25 * years).values
+        assert told["slope"] == pytest.approx(1, abs=0.06)
+        assert told["observed_expected"] == pytest.approx(1, abs=0.03)
+        assert told["ici"] < 0.02
 
 
 def test_small_fits_are_nan_where_there_is_no_maximum() -> None:

@@ -161,8 +161,7 @@ def _figure(name: str, result: TaskResult, told: _Told) -> Figure:
     with matplotlib.rc_context(RC):
         drawn = Canvas(figsize=(WIDTH, 4.9))
         axes = drawn.add_axes((0.12, 0.27, 0.85, 0.71))
-        axes.plot([0, top], [0, top], color="#c4c8cc", lw=0.9)
-        axes.text(top * 0.985, top * 0.985, "ideal ", color="#6b7178", fontsize=8.5, ha="right", va="bottom")
+        axes.plot([0, top], [0, top], color="#9aa0a6", lw=0.9, label="ideal")
         for model, found in told.found.items():
             mine = model == LEARNER
             if mine and len(found.curve_draws):

@@ -82,9 +82,7 @@ def thresholds_of(target: Target, named: Sequence[float] | None) -> np.ndarray:
     """
     if named:
         if len(named) != 2 or not 0 < float(named[0]) < float(named[1]) < 1:
-            raise UsageFault(
-                f"thresholds={list(named)} is not a range: two numbers above 0 and below 1, such as [0.05,0.5]"
-            )
+            raise UsageFault(f"thresholds={list(named)} is no range: two numbers within 0 and 1, such as [0.05,0.5]")
         low, top = float(named[0]), float(named[1])
     else:
         share = target.prevalence
