@@ -3,8 +3,8 @@
     python tests/evidence/calibration.py --n 400 --seeds 20
 
 The true probabilities of response, of a grade above each cut and of death within 1, 3 and 5 years, from the latents
-that made the outcomes: mean and spread over the seeds of slope, observed / expected and ICI, and how often D-calibration has
-a P below .05. The learner's are on the page that `mtl evaluate` writes.
+that made the outcomes: mean and spread over the seeds of slope, observed / expected and ICI, and how often
+D-calibration has a P below .05. The learner's are on the page that `mtl evaluate` writes.
 """
 
 from __future__ import annotations
