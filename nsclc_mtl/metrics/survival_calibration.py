@@ -74,7 +74,8 @@ def assess_at(
     smooth observed risk over the patients (Austin, Harrell and van Klaveren, Statistics in Medicine, 2020); the smooth
     curve is a Cox regression on a restricted cubic spline of log(-log(1 - risk)), knots at its 10th, 50th and 90th
     percentile. That paper lets follow-up run on beyond the horizon; ours ends there, so that a hazard that is no longer
-    proportional later does not bend the curve. Risks above 1 - 1e-12 count as that. A constant risk has Kaplan-Meier as its curve.
+    proportional later does not bend the curve. Risks above 1 - 1e-12 count as that. A constant risk has Kaplan-Meier as
+    its curve.
 
     risk, time, event: [n]; NaN outcomes are left out. weights: [draw, n]; knots stay. grid: risks for the curve.
     """
