@@ -127,6 +127,9 @@ def _faults(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[
         if settings.get(key) == []:
             yield f"{key}=[] leaves nothing: name at least one, or null for all"
     yield from _shares(values)
+    ends = values.get("thresholds")
+    if ends is not None and not _range(ends):
+        yield f"thresholds: a range within 0 and 1 such as [0.05,0.5] is needed, not {ends!r}, or null"
     fold = values.get("fold", "all")
     if fold != "all" and not _holds("fold", fold, 0, math.inf, True):
         yield f"fold: the number of a fold or `all` is needed, not {fold!r}"
@@ -136,6 +139,13 @@ def _shares(values: Mapping[str, Any]) -> Iterator[str]:
     size, of = values.get("optim.batch_size"), values.get("trainer.devices")
     if values.get("trainer.strategy") == "ddp" and isinstance(size, int) and isinstance(of, int) and of and size % of:
         yield f"optim.batch_size={size} cannot be dealt to trainer.devices={of} equally: take a multiple"
+
+
+def _range(ends: Any) -> bool:
+    """Whether these are two shares, neither of them 0 or 1, the lower one first."""
+    if not isinstance(ends, list) or len(ends) != 2:
+        return False
+    return all(_holds("alpha", end, 0, 1, False) for end in ends) and ends[0] < ends[1]
 
 
 def _holds(key: str, value: Any, low: float, high: float, whole: bool) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.metrics import calibration, regression
+from nsclc_mtl.metrics import regression
 from nsclc_mtl.metrics.classification import average_precision, brier_terms
 from nsclc_mtl.metrics.measure import Measure, agreement, average, mean_of, precision, ratio, recalls
 from nsclc_mtl.metrics.pairs import classes_in_order
@@ -63,7 +62,6 @@ def metrics_of(task: TaskSpec, folds: Sequence[Fold]) -> dict[str, MeasureOf]:
     if task.kind == "binary":
         each["sensitivity"] = lambda f, s: _rate(task, f, s, 1)
         each["specificity"] = lambda f, s: _rate(task, f, s, 0)
-        each["calibration_slope"] = lambda f, s: _slope(task, f, s)
     return each
 
 
@@ -161,14 +159,3 @@ def _rate(task: TaskSpec, fold: Fold, said: pd.DataFrame, label: int) -> Measure
     called = proba[:, 1] >= said["threshold"].to_numpy(dtype=float)
     own = (fold.label == label).astype(float)
     return ratio(own * (called == bool(label)), own)
-
-
-def _slope(task: TaskSpec, fold: Fold, said: pd.DataFrame) -> Measure | Score:
-    """Value without an interval: one Newton fit a draw is not worth its time."""
-    proba = proba_of(task, said)
-    if proba is None:
-        return Score.missing("no probabilities")
-    slope, _ = calibration.calibration_slope(fold.label, proba[:, 1])
-    if not slope.known:
-        return slope
-    return lambda weights: np.full(len(weights), float(slope) if (weights == 1).all() else math.nan)

@@ -67,3 +67,9 @@ def test_all_are_told_at_once_each_once_and_nothing_is_written(
     told = capsys.readouterr().err.splitlines()
     assert sorted(line.split(":")[1].strip() for line in told) == ["members", "seed", "trainer.max_epochs"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_thresholds_are_a_range_or_null() -> None:
+    words = {"[0.05,0.5]": 0, "null": 0, "[0.5,0.05]": 1, "[0,0.5]": 1, "0.2": 1, "[a,b]": 1}
+    for word, count in words.items():
+        assert len(faults(compose("evaluate", ["ckpt=x", f"thresholds={word}"]))) == count, word

@@ -1,0 +1,136 @@
+"""Small logistic and Cox regressions of many bootstrap samples at once.
+
+A sample is how often each patient was drawn: weights [draw, n], whole numbers. All samples are fitted together by
+Newton's method; a row of NaN says that a sample has no finite maximum (one outcome only, perfectly separated).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+_STEPS = 60
+_SMALL = 1e-10  # a step below this, in standard deviations of the covariates, is the end
+_FAR = 5.0  # no step is longer
+_CELLS = 1_000_000  # samples times patients fitted at once: bounds memory at any cohort size
+_FLAT = 1e-9  # information per patient below which the likelihood has no curvature left
+
+
+def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
+    """Maximum-likelihood coefficients of a logistic regression, [draw, q].
+
+    x: [n, q], its own constant among the columns; y: [n] of 0 and 1; weights: [draw, n]; offset: [n], of coefficient 1.
+    """
+    if len(weights) > 1 and np.size(weights) > _CELLS:
+        return np.concatenate([logistic(x, y, part, offset) for part in _parts(weights)])
+    scale = _spread(x)
+    z = x / scale
+    squares = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1)
+    w = np.asarray(weights, dtype=float)
+    extra = 0.0 if offset is None else offset
+
+    def move(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        said = 1 / (1 + np.exp(-np.clip(beta @ z.T + extra, -35, 35)))
+        information = (w * said * (1 - said)) @ squares
+        return (w * (y - said)) @ z, information.reshape(len(w), z.shape[1], z.shape[1])
+
+    near = logistic(x, y, w[:1], offset)[0] * scale if len(w) > 1 else np.zeros(z.shape[1])
+    return _newton(move, near, w.sum(axis=1)) / scale
+
+
+def cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients [draw, q] of a Cox regression and the cumulative hazard [draw] of x = 0 at the last time.
+
+    Ties by Efron's method (JASA, 1977), in the likelihood and in the hazard, as R's `coxph` and `survfit`; who was
+    drawn twice counts as two patients with the same time. x: [n, q]; time, event: [n]; weights: [draw, n].
+    """
+    if len(weights) > 1 and np.size(weights) > _CELLS:
+        every = [cox(x, time, event, part) for part in _parts(weights)]
+        return np.concatenate([b for b, _ in every]), np.concatenate([h for _, h in every])
+    centre, scale = x.mean(axis=0), _spread(x)
+    order = np.argsort(-time, kind="stable")
+    z, t, e = ((x - centre) / scale)[order], time[order], event[order] == 1
+    w = np.asarray(weights, dtype=float)[:, order]
+    draws, q = len(w), z.shape[1]
+    if not e.any():
+        return np.full((draws, q), np.nan), np.full(draws, np.nan)
+    dead = np.flatnonzero(e)
+    starts = np.flatnonzero(np.r_[True, np.diff(t[dead]) != 0])  # first death of each distinct time, among the deaths
+    ends = np.searchsorted(-t, -t[dead][starts], side="right") - 1  # last row of each risk set: all with time >= t
+    deaths = np.add.reduceat(w[:, dead], starts, axis=1)
+    most = int(deaths.max(initial=0))
+    ones = np.ones((len(z), 1))
+    pairs = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1)
+    terms = np.concatenate([ones, z, pairs], axis=1).T  # 1, x and x x': of all three sums are taken
+    drawn_x = w[:, dead] @ z[dead]
+
+    def sums(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        e_eta = w * np.exp(np.clip(beta @ z.T, -35, 35))
+        weighted = e_eta[:, None, :] * terms
+        return weighted.cumsum(axis=2)[:, :, ends], np.add.reduceat(weighted[:, :, dead], starts, axis=2)
+
+    def leaving(beta: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For the first, second, ... death at each time: the sums over who is still there; the first of them apart."""
+        whole, own = sums(beta)
+        for k in range(most):
+            there = deaths > k
+            some = there.any(axis=0)
+            share = np.divide(k, deaths[:, some], out=np.zeros((draws, int(some.sum()))), where=there[:, some])
+            left = whole[:, :, some] - share[:, None, :] * own[:, :, some] if k else whole[:, :, some]
+            left[:, 0][~there[:, some]] = np.inf  # a death that is none adds nothing
+            yield left[:, 0], left
+
+    def move(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slope, information = drawn_x.copy(), np.zeros((draws, q, q))
+        for left0, left in leaving(beta):
+            mean = left[:, 1 : 1 + q] / left0[:, None, :]
+            slope -= mean.sum(axis=2)
+            information += (left[:, 1 + q :] / left0[:, None, :]).sum(axis=2).reshape(draws, q, q)
+            information -= mean @ mean.transpose(0, 2, 1)
+        return slope, information
+
+    near = cox(x, time, event, weights[:1])[0][0] * scale if draws > 1 else np.zeros(q)
+    beta = _newton(move, near, deaths.sum(axis=1))
+    hazard = np.zeros(draws)
+    for left0, _ in leaving(np.nan_to_num(beta)):
+        hazard += (1 / left0).sum(axis=1)
+    beta = beta / scale
+    with np.errstate(over="ignore"):
+        return beta, np.where(np.isnan(beta[:, 0]), np.nan, hazard * np.exp(-(beta @ centre)))
+
+
+Move = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # beta -> gradient [draw, q], information [draw, q, q]
+
+
+def _newton(move: Move, near: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Where the gradients vanish, [draw, q]; NaN where they do not. near: [q], where to begin (the first sample's).
+
+    counts: [draw], patients or events.
+    """
+    beta = np.tile(np.nan_to_num(near), (len(counts), 1))
+    done = np.zeros(len(counts), dtype=bool)
+    for _ in range(_STEPS):
+        gradient, information = move(beta)
+        flat = np.linalg.eigvalsh(information)[:, 0] < _FLAT * np.maximum(counts, 1)
+        step = np.einsum("dij,dj->di", np.linalg.pinv(information, hermitian=True), gradient)
+        size = np.abs(step).max(axis=1)
+        step *= np.minimum(1, _FAR / np.maximum(size, 1e-300))[:, None]  # a long first step must not leave the valley
+        beta = np.where((done | flat)[:, None], beta, beta + step)
+        done |= (size < _SMALL) & ~flat
+        if (done | flat).all():
+            break
+    beta[~done] = np.nan
+    return beta
+
+
+def _parts(weights: np.ndarray) -> list[np.ndarray]:
+    """The samples in parts that are fitted one after the other."""
+    rows = max(1, _CELLS // weights.shape[1])
+    return [weights[start : start + rows] for start in range(0, len(weights), rows)]
+
+
+def _spread(x: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column, 1 where it is constant."""
+    spread = x.std(axis=0)
+    return np.where(spread > 1e-12 * np.maximum(np.abs(x).max(axis=0, initial=0), 1), spread, 1.0)

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nsclc_mtl.metrics import calibration as c
+from nsclc_mtl.metrics import survival_calibration as sc
+from nsclc_mtl.metrics.fits import cox, logistic
+from nsclc_mtl.metrics.splines import knots_of, restricted_cubic
+from nsclc_mtl.phantom.truth import WEIBULL_SCALE_DAYS, WEIBULL_SHAPE, draw, log_hazard, response_logit
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Any]:
+    return json.loads((GOLDEN / "calibration.json").read_text())
+
+
+@pytest.mark.parametrize("data", ["asah", "drawn"])
+def test_calibration_of_a_class_is_that_of_r(golden: dict[str, Any], data: str) -> None:
+    r = golden[data]
+    values = c.assess(r["y"], r["p"]).values
+    assert [values[k] for k in ("slope", "intercept", "in_the_large", "observed_expected")] == pytest.approx(
+        [r["slope"], r["intercept"], r["large"], r["oe"]], abs=1e-6
+    )
+    assert list(c.integrated_index(r["y"], r["p"])) == pytest.approx(r["near"], abs=1e-6)
+    assert c.in_the_large(r["y"], r["p"]) == values["in_the_large"]
+    assert c.assess(r["y"], r["p"], grid=r["p"]).curve == pytest.approx(r["smooth"], abs=1e-6)
+    # rms::val.prob: slope and intercept are ours; its Eavg and E90 are of lowess, near ours and not the same
+    assert [values["intercept"], values["slope"]] == pytest.approx(
+        [r["val.prob"]["Intercept"], r["val.prob"]["Slope"]], abs=1e-4
+    )
+    assert values["ici"] == pytest.approx(r["val.prob"]["Eavg"], abs=0.02)
+    assert values["ici"] == pytest.approx(r["loess"][0], abs=0.02)
+
+
+@pytest.mark.parametrize("data", ["asah", "pbc", "lung", "heavy"])
+def test_groups_are_those_of_r(golden: dict[str, Any], data: str) -> None:
+    r = golden[data]
+    if data == "asah":
+        made = c.groups(r["p"], c.rates(r["y"]), 5)
+    else:
+        made = c.groups(r["risk"], sc.risks(r["time"], r["event"], r["when"]), 5)
+    assert [g.n for g in made] == r["groups"]["n"]
+    for name in ("predicted", "observed", "lo", "hi"):
+        theirs = [np.nan if v == "NA" or v is None else v for v in r["groups"][name]]
+        assert [getattr(g, name) for g in made] == pytest.approx(theirs, abs=1e-9, nan_ok=True)
+
+
+def test_groups_are_those_of_riskregression(golden: dict[str, Any]) -> None:
+    r = golden["pbc"]
+    made = c.groups(r["risk"], sc.risks(r["time"], r["event"], r["when"]), 5)
+    theirs = golden["riskRegression"]
+    assert [g.predicted for g in made] == pytest.approx([g["Pred"] for g in theirs], abs=1e-6)
+    assert [g.observed for g in made] == pytest.approx([g["Obs"] for g in theirs], abs=1e-6)
+
+
+@pytest.mark.parametrize("data", ["pbc", "lung", "heavy"])
+def test_calibration_at_a_horizon_is_that_of_r(golden: dict[str, Any], data: str) -> None:
+    r = golden[data]
+    made = sc.assess_at(r["risk"], r["time"], r["event"], r["when"], grid=r["risk"])
+    assert made.values["slope"] == pytest.approx(r["slope"], abs=1e-6)
+    assert made.values["observed_expected"] == pytest.approx(r["oe"], abs=1e-9)
+    assert made.curve == pytest.approx(r["smooth"], abs=1e-6)
+    assert [made.values[k] for k in ("ici", "e50", "e90")] == pytest.approx(r["near"], abs=1e-6)
+    # follow-up that runs on beyond the horizon: another model, near ours where hazards are proportional
+    assert made.values["ici"] == pytest.approx(r["near_whole"][0], abs=0.03)
+
+
+@pytest.mark.parametrize("data", ["dcal", "dcal_lung"])
+def test_d_calibration_is_that_of_a_loop_in_r(golden: dict[str, Any], data: str) -> None:
+    r = golden[data]
+    made = sc.d_calibration(r["s"], r["event"])
+    assert made.share == pytest.approx(r["share"], abs=1e-12)
+    assert [made.chi2, made.p] == pytest.approx([r["chi2"], r["p"]], abs=1e-9)
+
+
+def test_a_sample_drawn_by_weights_is_the_sample_written_out(golden: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    r = golden["lung"]  # many tied times
+    risk, time, event = (np.array(r[k], dtype=float) for k in ("risk", "time", "event"))
+    w = rng.multinomial(len(risk), np.full(len(risk), 1 / len(risk)), size=3)
+    made = sc.assess_at(risk, time, event, r["when"], w)
+    x = np.log(-np.log(1 - risk))
+    for k in range(3):
+        again = np.repeat(np.arange(len(risk)), w[k])
+        alone = sc.assess_at(risk[again], time[again], event[again], r["when"])
+        for name in ("slope", "observed_expected"):
+            assert made.draws[name][k] == pytest.approx(alone.values[name], abs=1e-9)
+        knots = knots_of(x)  # of the whole sample: draws keep them
+        until, seen = np.minimum(time, r["when"]), event * (time <= r["when"])
+        beta, hazard = cox(restricted_cubic(x, knots)[again], until[again], seen[again], np.ones((1, len(again))))
+        gap = 1 - np.exp(-hazard * np.exp(restricted_cubic(x, knots)[again] @ beta[0])) - risk[again]
+        near = [np.abs(gap).mean(), *np.quantile(np.abs(gap), [0.5, 0.9])]
+        assert [made.draws[n][k] for n in ("ici", "e50", "e90")] == pytest.approx(near, abs=1e-9)
+    y = (time < 12).astype(float)
+    drawn = c.assess(y, risk, w)
+    again = np.repeat(np.arange(len(risk)), w[0])
+    alone = c.assess(y[again], risk[again])
+    for name in ("slope", "intercept", "in_the_large", "observed_expected"):
+        assert drawn.draws[name][0] == pytest.approx(alone.values[name], abs=1e-9)
+
+
+@given(st.integers(0, 10_000), st.floats(0.3, 3), st.floats(-1, 1))
+@settings(max_examples=15, deadline=None)
+def test_a_logit_that_is_stretched_has_the_inverse_slope(seed: int, stretch: float, shift: float) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=120)
+    y = (rng.random(120) < 1 / (1 + np.exp(-x))).astype(float)
+    slope, intercept = c.calibration_slope(y, 1 / (1 + np.exp(-x)))
+    other, moved = c.calibration_slope(y, 1 / (1 + np.exp(-(x * stretch + shift))))
+    assert other == pytest.approx(slope / stretch, abs=1e-6)
+    assert moved == pytest.approx(intercept - other * shift, abs=1e-6)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_what_happens_after_the_horizon_changes_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    risk, time = rng.uniform(0.05, 0.9, 60), rng.integers(1, 9, 60) * 1.0
+    event = (rng.random(60) < 0.7).astype(float)
+    later = time + np.where(time > 4, rng.uniform(0, 9, 60), 0)
+    flipped = np.where(time > 4, 1 - event, event)
+    a, b = sc.assess_at(risk, time, event, 4), sc.assess_at(risk, later, flipped, 4)
+    assert list(a.values.values()) == pytest.approx(list(b.values.values()), abs=1e-9, nan_ok=True)
+
+
+def test_edges_of_classes_are_right_or_say_why() -> None:
+    y = np.array([0, 1] * 20, dtype=float)
+    constant = c.assess(y, np.full(40, 0.3)).values
+    assert "constant" in constant["slope"].reason
+    assert constant["ici"] == pytest.approx(0.2)
+    assert constant["e90"] == pytest.approx(0.2)
+    assert constant["in_the_large"] == pytest.approx(np.log(0.5 / 0.5) - np.log(0.3 / 0.7))
+    none = c.assess(np.zeros(40), np.linspace(0.1, 0.9, 40)).values
+    assert none["observed_expected"] == 0
+    assert "one outcome only" in none["in_the_large"].reason
+    assert "at least 5" in none["ici"].reason
+    apart = c.assess(np.repeat([0, 1], 20), np.linspace(0.1, 0.9, 40)).values
+    assert "separated" in apart["slope"].reason
+    assert "separated" in apart["ici"].reason
+    assert c.assess([], []).values["ici"].reason == "no patients"
+    assert "NaN" in c.assess(y, np.full(40, np.nan)).values["ici"].reason
+    two = np.repeat([0.2, 0.7], 20)  # two values: the curve is the observed rate of each
+    rates = [y[:20].mean(), y[20:].mean()]
+    assert c.assess(y, two, grid=[0.2, 0.7]).curve == pytest.approx(rates, abs=1e-9)
+
+
+def test_edges_of_survival_are_right_or_say_why() -> None:
+    rng = np.random.default_rng(0)
+    time, event, risk = rng.uniform(1, 9, 60), np.ones(60), rng.uniform(0.1, 0.9, 60)
+    constant = sc.assess_at(np.full(60, 0.3), time, event, 5).values
+    dead = (time <= 5).mean()
+    assert "constant" in constant["slope"].reason
+    assert constant["ici"] == pytest.approx(abs(dead - 0.3))
+    assert constant["observed_expected"] == pytest.approx(dead / 0.3)
+    none = sc.assess_at(risk, time, np.zeros(60), 5).values
+    assert none["observed_expected"] == 0
+    assert "0 events until 5" in none["slope"].reason
+    early = sc.assess_at(risk, time / 9, np.zeros(60), 5).values  # all censored before the horizon
+    assert {v.reason for v in early.values()} == {"nobody is followed up to 5"}
+    gone = sc.assess_at(risk, time / 9, event, 5).values  # all had the event before it
+    assert gone["observed_expected"] == pytest.approx(1 / risk.mean())
+    assert sc.assess_at([], [], [], 5).values["ici"].reason == "no patients"
+    assert "perfectly" in sc.assess_at(1 - time / 10, time, event, 20).values["slope"].reason
+    assert "no event" in sc.d_calibration(risk, np.zeros(60)).p.reason
+    assert "NaN" in sc.d_calibration(risk * np.nan, event).p.reason
+    assert sc.d_calibration([0.0, 0.5], [0, 1]).share.sum() == pytest.approx(1)
+
+
+def test_curves_between_their_days_have_a_constant_hazard() -> None:
+    days, s = [100.0, 200.0], np.exp(-np.array([[0.1, 0.4], [0.0, 2.0]]))
+    assert sc.interpolated(days, s, 150.0) == pytest.approx(np.exp([-0.25, -1.0]))
+    assert sc.interpolated(days, s, [0.0, 200.0]) == pytest.approx([1, np.exp(-2)])
+    assert np.isnan(sc.interpolated(days, s, 201.0)).all()
+    assert sc.interpolated(days, s, 201.0, reach=2.0) == pytest.approx(np.exp([-0.403, -2.02]))
+
+
+def test_true_risks_are_calibrated_and_the_test_holds_its_level() -> None:
+    rng = np.random.default_rng(1)
+    n, rejected = 4000, 0
+    x = rng.normal(size=n)
+    t, u = rng.exponential(np.exp(-x)), rng.exponential(2, n)
+    time, event = np.minimum(t, u), (t <= u) * 1.0
+    values = sc.assess_at(1 - np.exp(-np.exp(x)), time, event, 1.0).values
+    assert values["slope"] == pytest.approx(1, abs=0.06)
+    assert values["observed_expected"] == pytest.approx(1, abs=0.03)
+    assert values["ici"] < 0.02
+    for k in range(20):
+        some = slice(k * 200, (k + 1) * 200)
+        rejected += sc.d_calibration(np.exp(-time * np.exp(x))[some], event[some]).p < 0.05
+    assert rejected <= 3
+    assert sc.d_calibration(np.exp(-2 * time * np.exp(x)), event).p < 1e-6
+
+
+def test_the_truth_of_the_phantom_is_calibrated() -> None:
+    true = draw(4000, 5)
+    told = c.assess(true.outcomes["response"], 1 / (1 + np.exp(-response_logit(true.latents)))).values
+    assert told["slope"] == pytest.approx(1, abs=0.1)
+    assert told["in_the_large"] == pytest.approx(0, abs=0.1)
+    days, event = (true.outcomes[c].to_numpy(dtype=float) for c in ("os_days", "os_event"))
+    for years in (1, 3, 5):
+        hazard = (365.25 * years / WEIBULL_SCALE_DAYS) ** WEIBULL_SHAPE * np.exp(log_hazard(true.latents))
+        told = sc.assess_at(1 - np.exp(-hazard), days, event, 365.25 * years).values
+        assert told["slope"] == pytest.approx(1, abs=0.1)
+        assert told["observed_expected"] == pytest.approx(1, abs=0.03)
+        assert told["ici"] < 0.02
+
+
+def test_small_fits_are_nan_where_there_is_no_maximum() -> None:
+    x = np.arange(8.0)[:, None]
+    w = np.array([[1] * 8, [1, 1, 1, 1, 0, 0, 0, 0]])
+    y = np.array([0, 1, 0, 1, 0, 1, 1, 1.0])
+    beta = logistic(np.hstack([x, np.ones((8, 1))]), y * [1, 1, 1, 1, 1, 0, 1, 1], w)
+    assert np.isfinite(beta).all()
+    assert np.isnan(logistic(x, np.ones(8), w)).all()
+    assert np.isnan(cox(x, np.arange(8.0), np.zeros(8), w)[0]).all()
