@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from nsclc_mtl.bags import spots
 from nsclc_mtl.bags.cache import BagCache, read_volume
@@ -57,13 +58,18 @@ class Fitted:
         return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()}, **later)
 
     def rows(self, manifest: Manifest, name: str, ids: Sequence[str]) -> np.ndarray:
-        """Float32 [patient, dim]: a table's rows of these patients as the network takes them.
+        """Float32 [patient, dim]: a table's rows of these patients as the network takes them."""
+        return self.tables[name].transform(self._without_sites(manifest, name, ids))
 
-        A site that moves by its own patients is looked at whole: a row does not depend on who else is asked for.
-        """
+    def columns(self, manifest: Manifest, name: str, ids: Sequence[str]) -> np.ndarray:
+        """Float64 [patient, column]: the same before principal components are taken of it."""
+        return self.tables[name].before_components(self._without_sites(manifest, name, ids))
+
+    def _without_sites(self, manifest: Manifest, name: str, ids: Sequence[str]) -> pd.DataFrame:
+        """A site that moves by its own patients is looked at whole: a row does not depend on who else is asked for."""
         table, combat = manifest.tables[name], self.combat.get(name)
         whole = table if combat is not None and combat.unseen == "own" else table.loc[list(ids)]
-        return self.tables[name].transform(without_sites(manifest, whole, combat).loc[list(ids)])
+        return without_sites(manifest, whole, combat).loc[list(ids)]
 
     def dims(self) -> dict[str, Any]:
         """Input size of each modality: columns of a table or a visit, features of a tile, shape of a volume."""

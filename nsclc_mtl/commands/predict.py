@@ -39,6 +39,7 @@ class Predicted:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution), weights and pictures."""
+    from nsclc_mtl.commands import table_features
     from nsclc_mtl.commands.device import available
     from nsclc_mtl.config import plain
 
@@ -58,6 +59,7 @@ def body(cfg: DictConfig, run: Run) -> None:
 
         first = {patient: folds[0] for patient, folds in made.by.items()}
         pictures(chosen, made.models, first, made.manifest, made.read, explained, run)
+    table_features.explain(made, explained, run)
 
 
 def save(made: Predicted, path: Path) -> None:
