@@ -154,5 +154,5 @@ def test_captum_finds_the_same() -> None:
 
     method = attr.IntegratedGradients(forward, multiply_by_inputs=True)
     start = torch.tensor(base[None], dtype=torch.float32).expand(N, -1)
-    theirs = method.attribute(whole.inputs["rna"], start, n_steps=64, internal_batch_size=None, method="gausslegendre")
+    theirs = method.attribute(whole.inputs["rna"], start, n_steps=64, internal_batch_size=N, method="gausslegendre")
     np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=2e-5)
