@@ -83,7 +83,7 @@ def attributions(encoder: TableEncoder, rows: np.ndarray, gradient: np.ndarray) 
     integrated gradient of the columns themselves.
     """
     back = gradient
-    if encoder.loadings is not None:
+    if encoder.loadings is not None and not encoder.wide:
         parts = len(encoder.loadings)
         back = np.concatenate([gradient[:, :parts] @ np.array(encoder.loadings), gradient[:, parts:]], axis=1)
     frame = pd.DataFrame((rows - _middle(encoder)) * back, columns=encoder.origins)
