@@ -52,7 +52,6 @@ class Story:
     meta: list[tuple[str, str]] = field(default_factory=list)  # label, value
     primary_floor: str = "floor:all tables"
     notes: list[str] = field(default_factory=list)
-    audit: list[dict[str, Any]] = field(default_factory=list)  # rows of the modality audit, any columns
     images: list[tuple[Path, str]] = field(default_factory=list)  # PNG files with their captions
 
 
@@ -79,7 +78,6 @@ def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Pa
         tasks=tasks,
         sections=sections,
         flow=flow(evidence.results, evidence.manifest, evidence.splits, evidence.predictions),
-        audit_columns=list(story.audit[0]) if story.audit else [],
         images=_images(story.images),
         has_ceiling=any(r.models("oracle:") for r in evidence.results.values()),
     )
