@@ -39,6 +39,7 @@ VERBS = {
     "train": "Train one model for all tasks, cross-validated by patient.",
     "tune": "Look for the best settings within the training part of every fold, and train with them.",
     "evaluate": "Metrics with intervals, the floor of linear baselines, and a report.",
+    "compare": "Several runs on the same test patients, side by side: mtl compare RUN RUN.",
     "predict": "Predictions for patients, with confidence and explanations.",
     "check": "Look for what is wrong with a cohort before anything is trained on it.",
     "probe": "Whether features, or a run's embeddings (ckpt=RUN), tell the site, and what that does to the tasks.",

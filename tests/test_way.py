@@ -52,6 +52,12 @@ def table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=dict.fromkeys(set(COLUMNS) - {"value", "fold"}, str), keep_default_na=False)
 
 
+def reasons(folder: Path) -> pd.Series:
+    """What `trust.csv` says, by patient, fold, task and what; the reasons apart."""
+    frame = pd.read_csv(folder / "trust.csv", dtype=str, keep_default_na=False).query("what != 'reason'")
+    return frame.set_index(["patient_id", "fold", "task", "what"])["value"].sort_index()
+
+
 def wide(frame: pd.DataFrame) -> pd.Series:
     return frame.set_index(["patient_id", "task", "output"])["value"].sort_index()
 
@@ -133,7 +139,7 @@ def test_predictions_speak_public_words(way: Way) -> None:
     assert list(frame.columns) == COLUMNS
     assert set(frame["part"]) == {"train", "validation", "test"}
     train = frame[frame["part"] == "train"]
-    assert set(zip(train["task"], train["output"], strict=True)) == {("survival", "risk")}
+    assert set(train.loc[train["task"] == "survival", "output"]) == {"risk"}  # no curves
     test = frame[frame["part"] == "test"]
     words = {
         "grade": {"p:G1", "p:G2", "p:G3"}, "stage": {"p:I", "p:II", "p:III", "p:IV"},
@@ -143,6 +149,7 @@ def test_predictions_speak_public_words(way: Way) -> None:
     for task, outputs in words.items():
         rows = test[test["task"] == task]
         assert set(rows["output"]) == outputs
+        assert set(train.loc[train["task"] == task, "output"]) == {o for o in outputs if not o.startswith("surv:")}
         assert (rows.groupby("output")["patient_id"].nunique() == 40).all()
         assert not rows.duplicated(["patient_id", "output"]).any()
         if task != "survival":
@@ -201,6 +208,34 @@ def test_new_patients_are_predicted_by_the_mean_of_the_folds(way: Way) -> None:
         folds.append(wide(way.table("predict", name)))
     assert (folds[0] != folds[1]).any()
     pd.testing.assert_series_equal(wide(made), (folds[0] + folds[1]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_tells_how_far_a_prediction_wavers_and_changes_none(way: Way) -> None:
+    """By patient: whoever else is asked for, and every time the same."""
+    assert way.predict("wavers", "trust.mc_dropout=3") == 0
+    pd.testing.assert_series_equal(
+        wide(way.table("predict", "wavers")), wide(way.table().query("part == 'test'")), rtol=1e-4, atol=1e-5
+    )
+    told = reasons(way.folder("predict", "wavers")).unstack("what").drop(index="", level="patient_id")
+    spread = told["spread"].drop(index="", level="task").astype(float)
+    assert (spread > 0).any()
+    two = sorted(way.table()["patient_id"].unique())[:2]
+    assert way.predict("two", f"patients=[{','.join(two)}]", "trust.mc_dropout=3") == 0
+    again = reasons(way.folder("predict", "two")).unstack("what")["spread"].dropna().astype(float)
+    pd.testing.assert_series_equal(again[again.notna()], spread.loc[two].reindex(again.index), rtol=1e-3, atol=1e-5)
+    plain = reasons(way.folder()).unstack("what")
+    assert "spread" not in plain  # one member, no dropout: nothing to tell
+    assert set(plain.loc["", "members"].dropna()) == {"1"}
+
+
+def test_what_taught_training_does_not_calibrate(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
+    assert way.train("both", "trust.validation=true", "callbacks=early_stopping", "fold=0") == 2
+    assert "the validation part has chosen the epoch" in capsys.readouterr().err
+    assert (
+        way.train("lent", "trust.validation=true", "modalities=[clinical]", "trust.miss=0.3", "fold=0", "audit=0") == 0
+    )
+    told = reasons(way.folder(name="lent"))
+    assert told["", "0", "grade", "n_calibration"] in {"3", "4"}
 
 
 def test_one_fold_never_predicts_those_it_was_trained_on(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,12 +318,20 @@ def test_calibration_patients_give_temperatures_and_prediction_sets(way: Way) ->
     assert way.train("sure", "folds.calibration=0.4", "trust.miss=0.3", "audit=0") == 0
     folder = way.folder(name="sure")
     fitted = [json.loads((folder / f"fold{k}" / "fitted.json").read_text())["fitted"]["trust"] for k in (0, 1)]
-    assert set(fitted[0]) == {"grade", "stage", "response"}  # tasks with classes
-    assert all(0 < of["threshold"] <= 1 and of["n"] >= 3 for each in fitted for of in each.values())
+    assert set(fitted[0]) == {"grade", "stage", "response", "survival"}
+    assert all(0 < of[t]["threshold"] <= 1 and of[t]["n"] >= 3 for of in fitted for t in ("grade", "stage", "response"))
+    assert all(0 <= of["survival"]["level"] < 1 and of["survival"]["until_days"] > 0 for of in fitted)
     assert way.predict("sure", ckpt=folder) == 0
     patients = pd.read_csv(way.folder("predict", "sure") / "patients.csv", dtype=str, keep_default_na=False)
     said = wide(way.table("predict", "sure"))
     pd.testing.assert_series_equal(said, wide(way.table("train", "sure").query("part == 'test'")), check_like=True)
+    of_test = (reasons(way.folder("predict", "sure")), reasons(folder))
+    pd.testing.assert_series_equal(*(t[~t.index.get_level_values("what").str.startswith("n_")] for t in of_test))
+    bounds = patients["set:survival"].str.extract(r"^(\d+) days or more$")[0].astype(int)
+    assert (bounds >= 0).all()
+    several = patients["set:grade"].str.contains("|", regex=False)
+    assert (patients["caution"].str.contains("grade: .* does not decide") == several).all()
+    assert (patients["confidence:grade"].astype(float).between(1 / 3, 1)).all()
     splits = pd.read_csv(folder / "splits.csv", dtype=str).query("part == 'test'").set_index("patient_id")["fold"]
     for patient, words in patients.set_index("patient_id")["set:grade"].items():
         of = said[patient, "grade"].filter(like="p:")

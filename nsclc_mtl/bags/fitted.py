@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from nsclc_mtl.bags import spots
 from nsclc_mtl.bags.cache import BagCache, read_volume
@@ -33,14 +32,16 @@ class Fitted:
     series: dict[str, SeriesScale] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled by the tasks: bins, cut-offs
     patterns: list[list[str]] = field(default_factory=list)  # combinations of modalities that were trained
-    trust: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> temperature and sets, from calibration
+    trust: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> temperature and sets, from calibration
+    outside: dict[str, Any] = field(default_factory=dict)  # what tells patients who are unlike those of the training
     sites: list[str] = field(default_factory=list)  # of the training patients, in the order of their numbers
 
     def state(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
         plain = {
-            name: getattr(self, name) for name in ("bags", "volumes", "tasks", "patterns", "trust", "robust", "sites")
+            name: getattr(self, name)
+            for name in ("bags", "volumes", "tasks", "patterns", "trust", "outside", "robust", "sites")
         }
         combat = {name: made.state() for name, made in self.combat.items()}
         series = {name: scale.state() for name, scale in self.series.items()}
@@ -48,28 +49,25 @@ class Fitted:
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
-        """What `state()` came from; folds of before may lack `trust`, `robust` and `combat`."""
+        """What `state()` came from; folds of before may lack `trust`, `outside`, `robust` and `combat`."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
         kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
-        later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "robust")}
+        later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "outside", "robust")}
         later["combat"] = {name: Combat.load(s) for name, s in (state.get("combat") or {}).items()}
         later["sites"] = list(state.get("sites") or [])
         later["series"] = {name: SeriesScale.load(s) for name, s in (state.get("series") or {}).items()}
         return cls(tables, **{name: kind(state[name]) for name, kind in kinds.items()}, **later)
 
-    def rows(self, manifest: Manifest, name: str, ids: Sequence[str]) -> np.ndarray:
-        """Float32 [patient, dim]: a table's rows of these patients as the network takes them."""
-        return self.tables[name].transform(self._without_sites(manifest, name, ids))
+    def rows(self, manifest: Manifest, name: str, ids: Sequence[str], columns: bool = False) -> np.ndarray:
+        """Float32 [patient, dim]: a table's rows of these patients as the network takes them; with `columns` before
+        principal components are made of them.
 
-    def columns(self, manifest: Manifest, name: str, ids: Sequence[str]) -> np.ndarray:
-        """Float64 [patient, column]: the same before principal components are taken of it."""
-        return self.tables[name].before_components(self._without_sites(manifest, name, ids))
-
-    def _without_sites(self, manifest: Manifest, name: str, ids: Sequence[str]) -> pd.DataFrame:
-        """A site that moves by its own patients is looked at whole: a row does not depend on who else is asked for."""
+        A site that moves by its own patients is looked at whole: a row does not depend on who else is asked for.
+        """
         table, combat = manifest.tables[name], self.combat.get(name)
         whole = table if combat is not None and combat.unseen == "own" else table.loc[list(ids)]
-        return without_sites(manifest, whole, combat).loc[list(ids)]
+        encoder = replace(self.tables[name], loadings=None) if columns else self.tables[name]
+        return encoder.transform(without_sites(manifest, whole, combat).loc[list(ids)])
 
     def dims(self) -> dict[str, Any]:
         """Input size of each modality: columns of a table or a visit, features of a tile, shape of a volume."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import DataFault, Manifest, TaskSpec, UsageFault
+from nsclc_mtl.records import DataFault, Fault, Manifest, TaskSpec, UsageFault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.floors import fit_floors
     from nsclc_mtl.config import plain
+    from nsclc_mtl.report.subgroup import asked_for
 
     settings = plain(cfg)
     folder = trained_run(settings["ckpt"])
@@ -44,6 +45,7 @@ def body(cfg: DictConfig, run: Run) -> None:
         trained["cohort"]["root"] = settings["cohort"]["root"]
     manifest = open_cohort(trained)
     splits = read_table(folder / "splits.csv") if (folder / "splits.csv").is_file() else None
+    asked_for(manifest, settings["subgroups"])
     predictions = read_table(folder / "predictions.csv")
     tasks = tasks_of(folder / "cohort.json", manifest)
     run.say(f"{manifest.name}: {predictions['patient_id'].nunique()} patients, tasks {', '.join(tasks)}")
@@ -72,8 +74,10 @@ def elsewhere(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: P
 
     from nsclc_mtl.commands.floors import carry, fit_floors
     from nsclc_mtl.commands.predict import predict_cohort, save
+    from nsclc_mtl.report.subgroup import asked_for
 
     made = predict_cohort({**settings, "patients": None}, run)
+    asked_for(made.manifest, settings["subgroups"])
     if made.trained_on:
         run.say("note: they are left out: who was trained on says nothing about the model")
         made.ids = [p for p in made.ids if p not in set(made.trained_on)]
@@ -100,8 +104,23 @@ def elsewhere(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: P
         draws=int(settings["bootstrap"]),
         seed=int(settings["seed"]),
     )
-    write(results, predictions, made.manifest, None, settings, made.read, folder, run)
+    before = None if made.tested else training_cohort(trained, splits, run)
+    write(results, predictions, made.manifest, None, settings, made.read, folder, run, before)
     run.done += list(results)
+
+
+def training_cohort(trained: Mapping[str, Any], splits: pd.DataFrame, run: Run) -> Manifest | None:
+    """The cohort that the run was trained on, its patients of the folds alone; None, and a note, where it is gone."""
+    from dataclasses import replace
+
+    from nsclc_mtl.commands.cohort import open_cohort
+
+    try:
+        ours = open_cohort(trained)
+    except (Fault, OSError) as fault:
+        run.say(f"note: the training cohort is not at hand, so it does not stand beside: {fault}")
+        return None
+    return replace(ours, patients=ours.patients[ours.patients.index.isin(splits["patient_id"])])
 
 
 def trained_run(ckpt: Any) -> Path:
@@ -220,12 +239,19 @@ def write(
     trained: Mapping[str, Any],
     folder: Path,
     run: Run,
+    training: Manifest | None = None,
 ) -> None:
-    """`metrics.json`, `report.html`, its figures and tables into the run folder, the main table onto the terminal."""
-    from nsclc_mtl.report import evaluation, page, section, terminal
+    """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal."""
+    from nsclc_mtl import __version__
+    from nsclc_mtl.commands import reasons
+    from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
-    evidence = section.Evidence(results, predictions, manifest, splits, settings, trained, folder)
+    told = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
+    trust = None if told is None else reasons.read(told)
+    evidence = section.Evidence(
+        results, predictions, manifest, splits, settings, trained, folder, training=training, trust=trust
+    )
     primary = f"floor:{settings['primary_floor']}"
     story = page.Story(
         title=f"{manifest.name}: one model for {', '.join(results)}",
@@ -239,6 +265,7 @@ def write(
     (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     section.save(made.sections, made.figures, run.path)
     (run.path / "report.html").write_text(made.html, encoding="utf-8")
+    (run.path / "card.md").write_text(card.render(evidence, __version__, settings["license"]), encoding="utf-8")
     run.show(terminal.table(results, primary, boxed=run.console.is_terminal))
     run.say(f"report: {run.path / 'report.html'}")
 

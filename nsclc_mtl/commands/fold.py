@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ def threads(wanted: int | None, folds: int) -> Iterator[None]:
 def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, own: Mapping[str, Any]) -> None:
     import pandas as pd
 
-    from nsclc_mtl.commands import assemble, checkpoint, confidence, resume, sealed, weights
+    from nsclc_mtl.commands import assemble, checkpoint, reasons, resume, sealed, weights
     from nsclc_mtl.commands.cohort import open_cohort
 
     fold, manifest = int(rows["fold"].iloc[0]), open_cohort(settings)
@@ -62,24 +62,24 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
     progress = resume.begin(folder, made_from)
     with ranks.together(settings, rows, progress) as share:
         members, data = train_members(settings, manifest, rows, progress, share)
-    if set_aside := data.parts.get("calibration"):
-        data.fitted.trust = confidence.fit(
-            means(members, manifest, set_aside, data), manifest, float(settings["trust"]["miss"]), populations(members)
-        )
+    fit_trust(settings, members, manifest, data, bool(own))
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
     if own:
         assemble.save_own(folder, own)
     sealed.seal(folder)
     held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"])}
     held.update({str(part): ids for part, ids in data.parts.items()})
-    predicted = [
-        long_table(predict(members, manifest, ids, data), manifest, fold, part) for part, ids in held.items() if ids
-    ]
-    frame = pd.concat(predicted)
+    seen = reasons.look(members, manifest, held["test"], data, **reasons.asked(settings))
+    said = {part: predict(members, manifest, ids, data) for part, ids in held.items() if ids and part != "test"}
+    frame = pd.concat(
+        [long_table(outputs, manifest, fold, part) for part, outputs in {"test": seen.outputs, **said}.items()]
+    )
     # of the training part no survival curves are kept; the rest is what cut-offs are fitted on
     frame = frame[(frame["part"] != "train") | ~frame["output"].str.startswith("surv:")]
     with sealed.written(folder / "predictions.csv") as aside:
         frame.to_csv(aside, index=False, lineterminator="\n", float_format="%.7g")
+    with sealed.written(folder / reasons.FILE) as aside:
+        reasons.save(reasons.rows([seen], manifest, fold, reasons.limit(settings)), aside)
     counted = weights.table(members, manifest, held["test"], data, fold)
     if len(counted):
         with sealed.written(folder / weights.FILE) as aside:
@@ -90,6 +90,37 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
             table.to_parquet(aside, index=False)
     digests = {f"model{n}.ckpt": checkpoint.weights_sha256(member.state_dict()) for n, member in enumerate(members)}
     resume.finish(folder, made_from, digests)
+
+
+def fit_trust(
+    settings: Mapping[str, Any], members: Sequence[Learner], manifest: Manifest, data: FoldData, tuned: bool = False
+) -> None:
+    """What tells how far the fold's predictions may be relied on, into `data.fitted`: from patients who do not test it.
+
+    Temperatures, curves, sets and bounds come from the calibration part; where there is none, only what needs no
+    outcome of patients unseen: the horizons, and how far out patients lie.
+    """
+    from nsclc_mtl.commands import confidence, outside
+
+    asked, parts = settings["trust"], {str(part): ids for part, ids in data.parts.items()}
+    train = parts["train"]
+    horizon = float(asked.get("horizon_days") or confidence.HORIZON_DAYS)
+    fitted: dict[str, dict[str, Any]] = confidence.followed(manifest, train, horizon)
+    if teachers := confidence.who_calibrates(settings, parts, tuned):
+        taught = confidence.fit(
+            means(members, manifest, teachers, data),
+            manifest,
+            float(asked["miss"]),
+            populations(members),
+            mondrian=str(asked.get("mondrian") or "none"),
+            train=train,
+            horizon=horizon,
+        )
+        for task, own in taught.items():
+            fitted[task] = {**fitted.get(task, {}), **own}
+    data.fitted.trust = fitted
+    rate = float(outside.RATE if asked.get("outside") is None else asked["outside"])
+    data.fitted.outside = outside.fit(members[0], manifest, parts, data, rate)
 
 
 def train_members(

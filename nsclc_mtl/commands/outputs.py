@@ -39,6 +39,17 @@ def means(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], da
     `data` has the `fitted` and the `cache` to read with. It is done where the members are. Survival curves and
     probabilities are averaged as such.
     """
+    return apart(members, manifest, ids, data)[0]
+
+
+def apart(
+    members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any, passes: int = 0, seed: int = 0
+) -> tuple[dict[str, pd.DataFrame], list[dict[str, pd.DataFrame]]]:
+    """The `means`, and beside them what each member says: the same frames, one dict a member.
+
+    With `passes` each member says so often, with dropout at work, what it says in that pass; the means stay those
+    without dropout. What a patient gets depends on the seed and the patient, not on who else is asked for.
+    """
     import numpy as np
     import pandas as pd
     import torch
@@ -46,18 +57,46 @@ def means(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], da
     from nsclc_mtl.bags.datamodule import loader, moved
 
     sums: dict[str, dict[str, list[np.ndarray]]] = {}
+    each: list[dict[str, dict[str, list[np.ndarray]]]] = [{} for _ in range(len(members) * max(1, passes))]
+
+    def keep(into: dict[str, dict[str, list[np.ndarray]]], said: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        for task, outputs in said.items():
+            for output, value in outputs.items():
+                into.setdefault(task, {}).setdefault(output, []).append(value.cpu().numpy())
+
     with torch.no_grad():
         for batch in loader(manifest, ids, data.fitted, data.cache):
             batch = moved(batch, members[0].device)
             made = [member.predict_step(batch, 0) for member in members]
-            for task in made[0]:
-                for output in made[0][task]:
-                    mean = torch.stack([m[task][output] for m in made]).mean(0)
-                    sums.setdefault(task, {}).setdefault(output, []).append(mean.cpu().numpy())
-    return {
-        task: pd.DataFrame({o: np.concatenate(v) for o, v in of.items()}, index=pd.Index(list(ids), name="patient_id"))
-        for task, of in sums.items()
-    }
+            stacked = {task: {o: torch.stack([m[task][o] for m in made]) for o in made[0][task]} for task in made[0]}
+            keep(sums, {task: {o: values.mean(0) for o, values in of.items()} for task, of in stacked.items()})
+            for said, into in zip(made, each if not passes else (), strict=False):
+                keep(into, said)
+        for batch in loader(manifest, ids, data.fitted, data.cache, batch_size=1) if passes else ():
+            batch = moved(batch, members[0].device)
+            for number, into in enumerate(each):
+                keep(into, _dropped(members[number // passes], batch, seed, number))
+
+    def frames(of: Mapping[str, Mapping[str, list[np.ndarray]]]) -> dict[str, pd.DataFrame]:
+        index = pd.Index(list(ids), name="patient_id")
+        return {t: pd.DataFrame({o: np.concatenate(v) for o, v in said.items()}, index=index) for t, said in of.items()}
+
+    return frames(sums), [frames(of) for of in each]
+
+
+def _dropped(member: Learner, batch: Any, seed: int, number: int) -> dict[str, dict[str, Any]]:
+    """What a member says of the one patient of a batch in a pass with dropout."""
+    import hashlib
+
+    import torch
+
+    from nsclc_mtl.trust.ensemble import dropping
+
+    drawn = hashlib.sha256(f"{seed} {number} {batch.patients[0]}".encode()).digest()
+    on = [member.device] if member.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=on), dropping(member):
+        torch.manual_seed(int.from_bytes(drawn[:8], "big") >> 1)
+        return member.predict_step(batch, 0)
 
 
 def spoiled(

@@ -35,6 +35,7 @@ class Predicted:
     trained_on: list[str]  # patients of the training cohort whom no fold at hand has not been trained on
     read: dict[str, Any]  # settings that the cohort was read with
     folder: Path  # of the training run
+    trust: pd.DataFrame  # rows of trust.csv
 
 
 def body(cfg: DictConfig, run: Run) -> None:
@@ -64,8 +65,9 @@ def body(cfg: DictConfig, run: Run) -> None:
 
 def save(made: Predicted, path: Path) -> None:
     """`predictions.csv`, `patients.csv`, the fusion's weights and the tasks (`cohort.json`) into a run folder."""
-    from nsclc_mtl.commands import weights
+    from nsclc_mtl.commands import reasons, weights
 
+    reasons.save(made.trust[made.trust["patient_id"].isin(["", *made.ids])], path / reasons.FILE)
     made.table.to_csv(path / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
     made.cautions.to_csv(path / "patients.csv", lineterminator="\n")
     counted = [
@@ -88,7 +90,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     import pandas as pd
 
     from nsclc_mtl.bags.cache import BagCache
-    from nsclc_mtl.commands import assemble, device
+    from nsclc_mtl.commands import assemble, device, reasons
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.outputs import long_table
     from nsclc_mtl.commands.sites import strangers
@@ -120,10 +122,16 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
         run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
         words = cautions.loc[trained_on, "caution"]
         cautions.loc[trained_on, "caution"] = [f"{w}; {TRAINED_ON}" if w else TRAINED_ON for w in words]
-    outputs, sets = combine(models, manifest, by, tested)
-    cautions = cautions.join(sets)
+    asked = {**trained, "trust": {**(trained.get("trust") or {}), **_said(settings.get("trust"))}}
+    outputs, told = combine(models, manifest, by, tested, asked)
+    cautions = reasons.joined(cautions, told, manifest)
     table = pd.concat([long_table(wide, manifest, fold, "test") for fold, wide in outputs.items()])
-    return Predicted(ids, table, cautions, manifest, models, tested, by, trained_on, read, folder)
+    return Predicted(ids, table, cautions, manifest, models, tested, by, trained_on, read, folder, told)
+
+
+def _said(words: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The words that are not null."""
+    return {key: value for key, value in (words or {}).items() if value is not None}
 
 
 def trained_run(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path, list[str]]:
@@ -293,29 +301,30 @@ def combine(
     manifest: Manifest,
     by: Mapping[str, Sequence[int]],
     tested: Mapping[str, int],
+    settings: Mapping[str, Any],
 ) -> tuple[dict[int, dict[str, pd.DataFrame]], pd.DataFrame]:
-    """Outputs per fold, and prediction sets by patient.
+    """Outputs per fold, and the rows of `trust.csv`.
 
     Own patients are predicted by the fold that held them out; the others by the mean of theirs, as fold -1.
     """
     import pandas as pd
 
-    from nsclc_mtl.commands import confidence
-    from nsclc_mtl.commands.outputs import predict
+    from nsclc_mtl.commands import reasons
 
-    out, sets = {}, []
+    asked, most = reasons.asked(settings), reasons.limit(settings)
+    out, told = {}, []
     for fold, (members, data) in models.items():
         here = [p for p in by if tested.get(p) == fold]
         if here:
-            out[fold] = predict(members, manifest, here, data)
-            sets.append(confidence.sets([(out[fold], data.fitted.trust)], manifest))
+            seen = reasons.look(members, manifest, here, data, **asked)
+            out[fold] = seen.outputs
+            told.append(reasons.rows([seen], manifest, fold, most))
     means: list[dict[str, Any]] = []
     for folds in dict.fromkeys(tuple(by[p]) for p in by if p not in tested):
         alike = [p for p in by if p not in tested and tuple(by[p]) == folds]
-        each = [predict(models[fold][0], manifest, alike, models[fold][1]) for fold in folds]
-        trust = [models[fold][1].fitted.trust for fold in folds]
-        sets.append(confidence.sets(list(zip(each, trust, strict=True)), manifest))
-        means.append({task: sum(e[task] for e in each) / len(each) for task in each[0]})
+        each = [reasons.look(models[fold][0], manifest, alike, models[fold][1], **asked) for fold in folds]
+        told.append(reasons.rows(each, manifest, -1, most))
+        means.append({t: sum(e.outputs[t] for e in each) / len(each) for t in each[0].outputs})
     if means:
         out[-1] = {task: pd.concat([mean[task] for mean in means]) for task in means[0]}
-    return out, pd.concat(sets)
+    return out, pd.concat(told, ignore_index=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.reasons import FILE as TRUST
 from nsclc_mtl.commands.sealed import unbroken, unwritable, written
 from nsclc_mtl.commands.weights import FILE as WEIGHTS
 from nsclc_mtl.records import IntegrityFault, Manifest, TryAgain
@@ -51,7 +52,7 @@ def finish(folder: Path, made_from: Mapping[str, str], weights: Mapping[str, str
     """
     from nsclc_mtl.tables.read import sha256
 
-    made = ("predictions.csv", "audit.parquet", WEIGHTS)
+    made = ("predictions.csv", "audit.parquet", WEIGHTS, TRUST)
     files = {name: sha256(folder / name) for name in made if (folder / name).is_file()}
     with written(folder / FINISHED) as aside:
         told = {"made_from": dict(made_from), "files": files, "weights": dict(weights)}

@@ -99,7 +99,7 @@ def attributed(
             if not here:
                 continue
             each = [features.gradients(member, batch, name, features.baseline(encoder)) for member in members]
-            rows = data.fitted.columns(manifest, name, here)
+            rows = data.fitted.rows(manifest, name, here, columns=True)
             cells = _cells(manifest.tables[name], encoder, here, rows)
             for task in tasks:
                 told = features.attributions(encoder, rows, np.mean([of[task] for of in each], axis=0)[at])

@@ -61,6 +61,11 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
         f"{manifest.name}: {splits['patient_id'].nunique()} patients, modalities {', '.join(manifest.modalities)}, "
         f"tasks {', '.join(manifest.tasks)}, {splits['fold'].nunique()} folds"
     )
+    if not (splits["part"] == "calibration").any() and not settings["trust"].get("validation"):
+        run.say(
+            "note: no patients are set aside for calibration (folds.calibration=0): no temperatures, prediction sets "
+            "and survival bounds; how far members differ and who is unlike the training patients is told all the same"
+        )
     folds = sorted(splits["fold"].unique()) if settings["fold"] == "all" else [settings["fold"]]
     if not set(folds) <= set(splits["fold"]):
         raise UsageFault(f"fold={settings['fold']} is none of {sorted(map(int, splits['fold'].unique()))}; or fold=all")
@@ -206,13 +211,14 @@ def describe(manifest: Manifest, folder: Path) -> None:
 
 
 def gather(folder: Path, folds: Sequence[str]) -> None:
-    """`predictions.csv` of the run from those of its folds, and `fusion_weights.csv` where the fusion has weights."""
+    """`predictions.csv` and `trust.csv` of the run from those of its folds, and `fusion_weights.csv` where the fusion
+    has weights."""
     import pandas as pd
 
-    from nsclc_mtl.commands.weights import FILE
+    from nsclc_mtl.commands import reasons, weights
 
-    for name in ("predictions.csv", FILE):
-        parts = [path for fold in folds if (path := folder / fold / name).is_file() or name != FILE]
+    for name in ("predictions.csv", reasons.FILE, weights.FILE):
+        parts = [path for fold in folds if (path := folder / fold / name).is_file() or name == "predictions.csv"]
         if parts:
             frame = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in parts])
             with written(folder / name) as aside:

@@ -18,15 +18,23 @@ def parse(verb: str, overrides: Sequence[str]) -> list[Override]:
     """The overrides as Hydra reads them; paths with signs that its grammar reserves are quoted first."""
     lines: list[str] = []
     places = 0
+    runs: list[str] = []
     for word in overrides:
         if _is_override(word):
             lines.append(_readable(word))
         elif verb == "tile" and places == 0:
             places = 1
             lines.append(f"slides.dir={quoted(word)}")
+        elif verb == "compare":
+            runs.append(quoted(str(Path(word).expanduser())))
         else:
-            hint = "only `mtl tile DIR` takes a bare word" if verb != "tile" else "`mtl tile` takes one folder"
+            few = "only `mtl tile DIR` and `mtl compare RUN RUN` take bare words"
+            hint = few if verb != "tile" else "`mtl tile` takes one folder"
             raise UsageFault(f"{word!r} is not an override: write key=value ({hint})")
+    if runs:
+        if any(line.startswith("runs=") for line in lines):
+            raise UsageFault("the runs are given twice: as words, or as runs=[a,b]")
+        lines.append(f"runs=[{','.join(runs)}]")
     parser = OverridesParser.create()
     parsed = []
     for line in lines:

@@ -18,6 +18,10 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "checkpoint_s": (0, math.inf, False),
     "bag_cache_mb": (0, math.inf, False),
     "trust.miss": (0, 1, False),
+    "trust.horizon_days": (0, math.inf, False),
+    "trust.outside": (0, 0.5, False),
+    "trust.disagree": (0, 1, False),
+    "trust.mc_dropout": (0, math.inf, True),
     "folds.n": (2, math.inf, True),
     "folds.repeats": (1, math.inf, True),
     "folds.seed": (0, math.inf, True),
@@ -51,6 +55,7 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "adaptation.damping": (0, math.inf, False),
     "adaptation.means": (0, math.inf, False),
     "bootstrap": (0, math.inf, True),
+    "risk_horizon_days": (0, math.inf, False),
     "alarm": (0.5, 1, False),
     "alpha": (0, 1, False),
     "slides.mpp": (-math.inf, math.inf, False),  # whether it is plausible is told of each slide
@@ -75,18 +80,26 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "cohort.seed": (0, math.inf, True),
 }
 # the least value itself is none
-ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed")
+ABOVE = (
+    "trust.miss", "trust.horizon_days", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed",
+    "risk_horizon_days",
+)  # fmt: skip
 BELOW = (
     "trust.miss", "alpha", "folds.validation", "folds.calibration", "callbacks.ema.decay", "callbacks.swa.begins",
 )  # nor is the largest  # fmt: skip
-NULL = ("folds.seed", "folds.threads", "slides.mpp", "slides.sample")  # null means something
+NULL = (
+    "trust.mc_dropout", "trust.disagree", "folds.seed", "folds.threads", "slides.mpp", "slides.sample",
+    "risk_horizon_days",
+)  # null means something  # fmt: skip
 WORDS: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),  # Lightning's
+    "trust.mondrian": ("none", "class", "site"),
     "cox.mode": ("batch", "exact"),
     "trainer.strategy": ("auto", "ddp"),
     "callbacks.early_stopping.watch": ("score", "loss"),
     "optim.sampler": ("shuffled", "balanced"),
+    "risk_groups": ("median", "tertiles", "maxstat"),
     "cohort.level": ("features", "images"),
     "cohort.missing": ("mcar", "mar", "mnar"),
     "cohort.site": ("none", "shift", "confounded"),

@@ -48,7 +48,8 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
 
     `tasks=[..]` and `modalities=[..]` are plain values, although groups of these names exist; an option of theirs is
     picked with its place, `tasks@parts.tasks.binary=my_head`. The first word without
-    `=` after `mtl tile` is the folder of slides. `conf_dirs` are searched after the shipped configuration.
+    `=` after `mtl tile` is the folder of slides, those after `mtl compare` are the runs. `conf_dirs` are searched
+    after the shipped configuration.
     """
     roots = [conf_root(), *(_existing(Path(folder)) for folder in conf_dirs)]
     if not (roots[0] / f"{verb}.yaml").is_file():

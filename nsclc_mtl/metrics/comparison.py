@@ -10,7 +10,7 @@ of them cost two matrix products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,14 +144,15 @@ class Bootstrapped:
 
     def interval(self, level: float = 0.95) -> Interval:
         """Value and percentile interval of the patient-weighted mean of within-fold metrics."""
-        return _interval(self.value, self.draws, level)
+        return interval_of(self.value, self.draws, level)
 
     def fold_interval(self, k: int, level: float = 0.95) -> Interval:
         """Value and percentile interval of one fold."""
-        return _interval(self.folds[k], self.fold_draws[k], level)
+        return interval_of(self.folds[k], self.fold_draws[k], level)
 
 
-def _interval(value: Score, draws: np.ndarray, level: float) -> Interval:
+def interval_of(value: Score, draws: np.ndarray, level: float = 0.95) -> Interval:
+    """A value with the percentile interval of its draws, or why it has none."""
     if not value.known:
         return Interval(float("nan"), float("nan"), float("nan"), value.reason)
     good = draws[~np.isnan(draws)]
@@ -168,7 +169,7 @@ def _interval(value: Score, draws: np.ndarray, level: float) -> Interval:
 
 
 def bootstrap(
-    measures: Sequence[Measure | Score], weights: Sequence[np.ndarray], repeats: bool = False
+    measures: Iterable[Measure | Score], weights: Sequence[np.ndarray], repeats: bool = False
 ) -> Bootstrapped:
     """A metric over folds with its bootstrap distribution.
 
@@ -203,15 +204,19 @@ def bootstrap(
 
 def paired_difference(ours: Bootstrapped, theirs: Bootstrapped, level: float = 0.95) -> Interval:
     """Ours minus theirs on the same patients and the same draws, over the folds where both have a value."""
+    return interval_of(*difference_draws(ours, theirs), level)
+
+
+def difference_draws(ours: Bootstrapped, theirs: Bootstrapped) -> tuple[Score, np.ndarray]:
+    """Ours minus theirs over the folds where both have a value, and its bootstrap distribution [draw]."""
     if ours.sizes != theirs.sizes or len(ours.draws) != len(theirs.draws):
         raise ValueError("a paired difference needs the same patients and the same resamples for both models")
     both = [k for k in range(len(ours.folds)) if ours.folds[k].known and theirs.folds[k].known]
     if not both:
-        return _interval(
-            Score.missing(ours.value.reason or theirs.value.reason or "no fold in common"), ours.draws, level
-        )
+        missing = Score.missing(ours.value.reason or theirs.value.reason or "no fold in common")
+        return missing, np.full(len(ours.draws), np.nan)
     sizes = [ours.sizes[k] for k in both]
     value = over_folds([np.array([ours.folds[k] - theirs.folds[k]]) for k in both], sizes)[0]
     draws = over_folds([ours.fold_draws[k] - theirs.fold_draws[k] for k in both], sizes, ours.repeats)
     reason = "" if len(both) == len(ours.folds) else f"{len(both)} of {len(ours.folds)} folds have both"
-    return _interval(Score(float(value), reason), draws, level)
+    return Score(float(value), reason), draws

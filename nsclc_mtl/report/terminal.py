@@ -25,7 +25,8 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
         models = result.metrics[result.primary]
         events = "" if result.events is None else str(result.events)
         row = (name, str(result.n), events, metric_word(result.primary))
-        made.add_row(*row, "learner", _told(models["learner"].interval()), "", style="bold")
+        apart = primary in models and _apart(result.difference(result.primary, primary))
+        made.add_row(*row, "learner", _told(models["learner"].interval()), "", style="bold" if apart else "")
         for model in result.models("floor:"):
             word = model_word(model) + (" *" if model == primary else "")
             gap = _told(result.difference(result.primary, model), "+")
@@ -35,6 +36,11 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
         made.add_section()
     made.caption = "* primary floor"
     return made
+
+
+def _apart(gap: Interval) -> bool:
+    """Whether the interval of a difference leaves out 0: nothing is bold where noise rules."""
+    return gap.lo > 0 or gap.hi < 0
 
 
 def _told(at: Interval, sign: str = "") -> str:

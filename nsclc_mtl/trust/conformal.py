@@ -35,6 +35,33 @@ def threshold(proba: ArrayLike, label: ArrayLike, miss: float) -> float:
     return float(np.sort(1 - p[np.arange(len(y)), y])[rank - 1])
 
 
+def thresholds_by_class(proba: ArrayLike, label: ArrayLike, miss: float) -> tuple[np.ndarray, np.ndarray]:
+    """A threshold a class [class], from the calibration patients of that class, and how many they are, int [class].
+
+    Class-conditional (Mondrian) conformal prediction: of the patients of each class a set lacks the true one at most
+    at the rate `miss` (Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005, section 4.5; Ding et
+    al., NeurIPS 2023). A class with fewer than `fewest(miss)` patients gets the threshold of all, without that promise.
+
+    >>> at, n = thresholds_by_class([[0.9, 0.1]] * 9 + [[0.4, 0.6]], [0] * 9 + [1], miss=0.1)
+    >>> at.round(2).tolist(), n.tolist()
+    ([0.1, 0.4], [9, 1])
+    """
+    p, y = np.asarray(proba, dtype=float), np.asarray(label, dtype=int)
+    whole = threshold(p, y, miss)
+    count = np.bincount(y, minlength=p.shape[1])
+    each = [threshold(p[y == k], y[y == k], miss) if n >= fewest(miss) else whole for k, n in enumerate(count)]
+    return np.array(each), count
+
+
+def fewest(miss: float) -> int:
+    """How many calibration patients a promise needs that says anything: with fewer, every class belongs to the set.
+
+    >>> fewest(0.1)
+    9
+    """
+    return math.ceil(1 / miss - 1e-9) - 1
+
+
 def half_width(value: ArrayLike, said: ArrayLike, miss: float) -> float:
     """Half the width of an interval around a predicted number, from n calibration patients; value, said: [n].
 
@@ -65,14 +92,16 @@ def joined(low: ArrayLike, high: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return a[votes - 1], b[len(b) - votes]
 
 
-def sets(proba: ArrayLike, at: float) -> np.ndarray:
+def sets(proba: ArrayLike, at: ArrayLike) -> np.ndarray:
     """Which classes belong to each patient's set, bool [n, class]; the most probable one always does.
+
+    at: a threshold, or one a class [class], a patient [n, 1], or both [n, class].
 
     >>> sets([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]], 0.7).tolist()
     [[True, False, False], [True, True, False]]
     """
     p = np.asarray(proba, dtype=float)
-    within = 1 - p <= at + 1e-12
+    within = 1 - p <= np.asarray(at, dtype=float) + 1e-12
     within[np.arange(len(p)), p.argmax(axis=1)] = True
     return within
 

@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of an evaluation hold the truth: fixed models on independent patients, cross-validated ones.
+"""How often the 95 % intervals of an evaluation hold the truth: fixed models on new patients, cross-validated ones.
 
     python tests/evidence/coverage.py --draws 500 --runs 500        # some minutes on one core
 

@@ -77,3 +77,28 @@ def test_joined_intervals_hold_what_half_of_them_hold(count: int, seed: int) -> 
     for x in np.linspace(-9, 15, 60):
         held = ((low <= x) & (x <= high)).mean(axis=0) >= 0.5
         assert ((a <= x) & (x <= b) | ~held).all()
+
+
+def test_each_class_is_covered_by_a_threshold_of_its_own(drawn: Draw) -> None:
+    """Where one class is hard: a threshold for all serves it worse than the others."""
+    own, whole = [], []
+    for seed in range(150):
+        p, y = drawn(400, 3, seed)
+        p = p * [1.0, 1.0, 0.4]  # the model neglects the third class
+        p = p / p.sum(1, keepdims=True)
+        each, count = conformal.thresholds_by_class(p[:150], y[:150], 0.1)
+        assert count.sum() == 150
+        third = y[150:] == 2
+        own.append(conformal.sets(p[150:], each)[third, 2].mean())
+        whole.append(conformal.sets(p[150:], conformal.threshold(p[:150], y[:150], 0.1))[third, 2].mean())
+    assert 0.9 <= np.mean(own) <= 0.9 + 1 / 40 + 0.01
+    assert np.mean(whole) < 0.88
+
+
+def test_a_class_with_too_few_patients_is_served_as_all_are() -> None:
+    p = np.tile([0.8, 0.15, 0.05], (40, 1))
+    y = np.array([0] * 32 + [1] * 8)
+    each, count = conformal.thresholds_by_class(p, y, 0.1)
+    assert count.tolist() == [32, 8, 0]
+    assert conformal.fewest(0.1) == 9
+    assert each[1] == each[2] == conformal.threshold(p, y, 0.1)

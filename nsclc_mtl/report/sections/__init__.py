@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from nsclc_mtl.report.section import Maker
+from nsclc_mtl.report.sections.abstention import abstention
 from nsclc_mtl.report.sections.audit import audit
+from nsclc_mtl.report.sections.cohort import cohort
+from nsclc_mtl.report.sections.comparison import comparison
+from nsclc_mtl.report.sections.intended import intended
+from nsclc_mtl.report.sections.optimism import optimism
+from nsclc_mtl.report.sections.risk import risk
+from nsclc_mtl.report.sections.subgroups import subgroups
+from nsclc_mtl.report.sections.trust import trust
 
-SECTIONS: tuple[Maker, ...] = (audit,)
+SECTIONS: tuple[Maker, ...] = (cohort, risk, comparison, subgroups, audit, abstention, optimism, trust, intended)
 """In the order in which they stand on the page."""

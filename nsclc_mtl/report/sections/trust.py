@@ -1,0 +1,234 @@
+"""How far predictions may be relied on: coverage of prediction sets and survival bounds, and who is flagged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure as Canvas
+
+from nsclc_mtl.metrics.comparison import Measure, average, bootstrap, repeated, resamples_of
+from nsclc_mtl.metrics.score import Score
+from nsclc_mtl.metrics.survival import censoring_curve
+from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.report import curves
+from nsclc_mtl.report.evaluation import TaskResult
+from nsclc_mtl.report.measures import LEARNER, Fold
+from nsclc_mtl.report.page import FILTERS
+from nsclc_mtl.report.section import Evidence, Figure, Section
+from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.trust_table import fact, numbers, words
+from nsclc_mtl.trust.conformal import coverage_band, fewest
+from nsclc_mtl.trust.survival_bounds import covered
+
+_FLAGS = {"outside": "unlike the training", "several": "set of several classes", "disagree": "members disagree"}
+_MOST_ROWS = 40  # of the figure of coverages
+
+
+def trust(evidence: Evidence) -> list[Section]:
+    """A section on coverage and flags, from `trust.csv`; [] where there is none."""
+    rows = evidence.trust
+    return [] if rows is None or rows.empty else [_overall(evidence, rows)]
+
+
+def _overall(evidence: Evidence, rows: pd.DataFrame) -> Section:
+    site = _sites(evidence)
+    sets = pd.DataFrame([row for result in evidence.results.values() for row in set_coverage(result, rows, site)])
+    draws, seed = int(evidence.settings.get("bootstrap") or 0), int(evidence.settings.get("seed") or 0)
+    bounds = [b for r in evidence.results.values() if (b := bound_coverage(r, rows, draws, seed)) is not None]
+    flags = flags_by_site(evidence, rows)
+    figures = []
+    folds = sets[(sets["group"] == "") & (sets["fold"] != "all") & sets["low"].notna()] if len(sets) else sets
+    if 0 < len(folds) <= _MOST_ROWS:
+        figures.append(_coverage_figure(folds))
+    whole = sets[(sets["group"] == "") & (sets["fold"] == "all")].to_dict("records") if len(sets) else []
+    groups = sets[(sets["group"] != "") & (sets["fold"] == "all")].to_dict("records") if len(sets) else []
+    facts = rows[rows["patient_id"] == ""]
+    outside = {w: sorted(set(facts.loc[facts["what"] == f"outside:{w}", "value"])) for w in ("rate", "reference", "n")}
+    members = sorted({int(float(v)) for v in facts.loc[facts["what"] == "members", "value"]})
+    html = template("sections/trust.html.j2", FILTERS).render(
+        sets=whole,
+        groups=groups,
+        bounds=bounds,
+        flags=flags.to_dict("records"),
+        columns=[c for c in flags.columns if c not in ("site", "patients")],
+        outside=outside,
+        members=members,
+        calibrated=bool((facts["what"] == "n_calibration").any()),
+    )
+    tables = {name: t for name, t in (("trust-sets", sets), ("trust-flags", flags)) if len(t)}
+    if bounds:
+        tables["trust-bounds"] = pd.DataFrame(bounds).drop(columns="interval")
+    return Section(
+        "trust", "How far a prediction may be relied on", Markup(html), "", figures, tables, _metrics(whole, bounds)
+    )
+
+
+def set_coverage(result: TaskResult, rows: pd.DataFrame, site: pd.Series | None = None) -> list[dict[str, Any]]:
+    """A row a fold and one over all, for everybody and each group of Mondrian sets: covered, its band, classes a set.
+
+    site: of each patient, for sets that were made by site. A group that was too small for a threshold of its own is
+    left out: nothing was promised to it.
+    """
+    task = result.task
+    if task.kind == "survival":
+        return []
+    found: dict[str, list[tuple[dict[str, Any], pd.DataFrame]]] = {}
+    for fold in result.folds:
+        n_cal, miss = fact(rows, task.name, "n_calibration", fold.fold), fact(rows, task.name, "miss", fold.fold)
+        told = words(rows, task.name, "set", fold.fold, fold.patients)
+        if not n_cal or told.isna().all():
+            continue
+        hit = pd.DataFrame({"hit": _hits(task, fold, told, rows)}, index=fold.patients)
+        hit["size"] = told.str.count(r"\|").to_numpy() + 1.0 if task.classes else np.nan
+        hit["class"] = [task.classes[int(k)] for k in fold.label] if task.classes else ""
+        hit["site"] = "" if site is None else site.reindex(fold.patients).to_numpy()
+        found.setdefault("", []).append(_row(task.name, fold.fold, "", hit, int(n_cal), float(miss)))
+        own = rows[(rows["task"] == task.name) & (rows["fold"].astype(str) == fold.fold)]
+        for what, count in own.loc[own["what"].str.startswith("n_calibration:"), ["what", "value"]].to_numpy():
+            _, kind, name = str(what).split(":", 2)
+            members = hit[hit[kind] == name]
+            if len(members) and int(count) >= fewest(float(miss)):
+                group = f"{kind} {name}"
+                found.setdefault(group, []).append(_row(task.name, fold.fold, group, members, int(count), float(miss)))
+    made = []
+    for group, each in found.items():
+        lines, hits = [row for row, _ in each], pd.concat([hit for _, hit in each])
+        whole, _ = _row(task.name, "all", group, hits, min(r["n_calibration"] for r in lines), lines[0]["miss"])
+        whole |= {"low": math.nan, "high": math.nan, "n_calibration_most": max(r["n_calibration"] for r in lines)}
+        whole["within"] = sum(r["low"] - 1e-9 <= r["covered"] <= r["high"] + 1e-9 for r in lines)
+        made += [*lines, whole | {"folds": sum(math.isfinite(r["low"]) for r in lines)}]
+    return made
+
+
+def _row(
+    task: str, fold: str, group: str, hit: pd.DataFrame, n_cal: int, miss: float
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    # several folds that vote on patients whom none of them knows (fold -1) have no band
+    low, high = coverage_band(n_cal, len(hit), miss) if fold != "-1" else (math.nan, math.nan)
+    row = {
+        "task": task, "fold": fold, "group": group, "n": len(hit), "covered": float(hit["hit"].mean()),
+        "promised": 1 - miss, "miss": miss, "low": low, "high": high, "n_calibration": n_cal,
+        "size": float(hit["size"].mean()), "single": float((hit["size"] == 1).mean()),
+    }  # fmt: skip
+    return row, hit
+
+
+def _hits(task: TaskSpec, fold: Fold, told: pd.Series, rows: pd.DataFrame) -> np.ndarray:
+    if task.classes:
+        names = [task.classes[int(k)] for k in fold.label]
+        return np.array([w in str(s).split("|") for w, s in zip(names, told, strict=True)])
+    low, high = (numbers(rows, task.name, f"interval_{end}", fold.fold, fold.patients) for end in ("low", "high"))
+    return np.asarray((low <= fold.label) & (fold.label <= high))
+
+
+def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any] | None:
+    """Coverage of the lower survival bounds by inverse probability of censoring, with a bootstrap interval; None where
+    there are no bounds."""
+    task = result.task
+    if task.kind != "survival":
+        return None
+    measures: list[Measure | Score] = []
+    bounds, n_cal, promised = [], [], math.nan
+    for fold in result.folds:
+        bound = numbers(rows, task.name, "lower_bound_days", fold.fold, fold.patients)
+        if np.isnan(bound).all():
+            measures.append(Score.missing("no bounds"))
+            continue
+        bounds.append(bound)
+        n_cal.append(int(fact(rows, task.name, "n_calibration", fold.fold) or 0))
+        promised = 1 - float(fact(rows, task.name, "miss", fold.fold) or "nan")
+        if task.causes:
+            measures.append(Score.missing("competing causes: the bound is of any event, the outcome of the first"))
+        else:
+            # patients of another study are censored as they are there
+            g = fold.censoring or censoring_curve(fold.label, fold.event)
+            terms = covered(bound, fold.label, fold.event, g)
+            measures.append(terms if isinstance(terms, Score) else average(terms))
+    if not bounds:
+        return None
+    people = [f.patients for f in result.folds]
+    weights = resamples_of(people, draws, np.random.default_rng([seed, 7919]))
+    at = bootstrap(measures, weights, repeated(people)).interval()
+    every = np.concatenate(bounds)
+    return {
+        "task": task.name, "n": len(every), "covered": at.value, "lo": at.lo, "hi": at.hi, "reason": at.reason,
+        "promised": promised, "n_calibration": min(n_cal), "n_calibration_most": max(n_cal),
+        "median_days": float(np.nanmedian(every)), "interval": at,
+        "weights": "training" if all(f.censoring for f in result.folds) else "evaluated",
+    }  # fmt: skip
+
+
+def _sites(evidence: Evidence) -> pd.Series | None:
+    if evidence.manifest is None or "site" not in evidence.manifest.patients:
+        return None
+    site = evidence.manifest.patients["site"]
+    return site.astype(object).where(site.notna(), "").astype(str)
+
+
+def flags_by_site(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
+    """Share of the patients with each flag: a row over all and one a site, the flags that never fire left out."""
+    own = rows[(rows["patient_id"] != "") & rows["what"].str.startswith("flag:")]
+    raised = own[own["value"] == "1"]
+    people = pd.Index(rows.loc[rows["patient_id"] != "", "patient_id"].unique())
+    known = _sites(evidence)
+    site = pd.Series("", people) if known is None else known.reindex(people).fillna("")
+    out = []
+    groups = [("all", people), *((s, site.index[site == s]) for s in sorted(set(site) - {""}))]
+    for name, members in groups:
+        row: dict[str, Any] = {"site": name, "patients": len(members)}
+        for what in own["what"].drop_duplicates():
+            flagged = raised[(raised["what"] == what) & raised["patient_id"].isin(members)]
+            word = what.removeprefix("flag:")
+            word = _FLAGS.get(word, word.replace("missing:", "no ") if ":" in word else f"{word} unseen")
+            row[word] = flagged["patient_id"].nunique() / max(len(members), 1)
+        out.append(row)
+    made = pd.DataFrame(out)
+    silent = [c for c in made.columns[2:] if not made[c].any() and c != _FLAGS["outside"]]
+    return made.drop(columns=silent)
+
+
+def _coverage_figure(folds: pd.DataFrame) -> Figure:
+    rows = folds.to_dict("records")
+    height = 0.75 + 0.24 * len(rows)
+    with matplotlib.rc_context(curves.RC):
+        drawn = Canvas(figsize=(curves.WIDTH, height))
+        axes = drawn.add_axes((0.3, 0.5 / height, 0.67, 0.24 * len(rows) / height))
+        for k, row in enumerate(rows):
+            y = len(rows) - 1 - k
+            axes.plot([row["low"], row["high"]], [y, y], color="#c4c8cc", lw=6, solid_capstyle="butt")
+            axes.plot([row["covered"]], [y], "o", color=curves.BLUE, ms=5)
+        axes.axvline(rows[0]["promised"], color=curves.GREY, lw=0.8, ls=(0, (2, 3)))
+        axes.set_yticks(range(len(rows)), [f"{r['task']}, fold {r['fold']}" for r in reversed(rows)])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel("share of patients whose true value the set holds")
+        told = "; ".join(
+            f"{r['task']} fold {r['fold']} {r['covered']:.2f} ({r['low']:.2f}-{r['high']:.2f})" for r in rows
+        )
+        shown = curves.svg(drawn, "Coverage of prediction sets", f"Coverage and 95 % band of each fold: {told}.")
+    caption = "Measured coverage of each fold (dot) and where it lies in 95 % of all draws if the promise holds (bar), "
+    caption += "beta-binomial with the fold’s calibration patients. Dashed: the promise."
+    return Figure("trust-coverage", shown, folds, caption)
+
+
+def _metrics(sets: Sequence[dict[Any, Any]], bounds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def row(task: str, metric: str, n: int, value: float, lo: float, hi: float, reason: str = "") -> dict[str, Any]:
+        plain = [None if not math.isfinite(v) else float(v) for v in (value, lo, hi)]
+        given = dict(zip(("value", "lo", "hi"), plain, strict=True))
+        return {
+            "task": task, "metric": metric, "part": "test", "fold": "all", "model": LEARNER, **given, "n": n,
+            "n_events": None, "reason": reason,
+        }  # fmt: skip
+
+    nan = math.nan
+    made = [row(s["task"], "set_coverage", s["n"], s["covered"], nan, nan) for s in sets]
+    made += [row(s["task"], "set_size", s["n"], s["size"], nan, nan) for s in sets if math.isfinite(s["size"])]
+    made += [row(b["task"], "bound_coverage", b["n"], b["covered"], b["lo"], b["hi"], b["reason"]) for b in bounds]
+    return made

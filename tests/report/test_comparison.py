@@ -1,0 +1,153 @@
+"""The parts of the report that compare: every number from predictions.csv again, and bold only where it is earned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nsclc_mtl.baselines import likelihood_ratio
+from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.metrics import delong, multiplicity
+from nsclc_mtl.metrics.classification import auc
+from nsclc_mtl.metrics.survival import c_index
+from nsclc_mtl.report.section import Evidence, Section
+from nsclc_mtl.report.sections.comparison import comparison
+from nsclc_mtl.report.sections.optimism import optimism
+
+from .conftest import TASKS, make
+
+SOME = {name: TASKS[name] for name in ("response", "type", "survival")}
+
+
+def evidence(study: dict[str, Any], noise: float, splits: pd.DataFrame | None = None) -> Evidence:
+    """The learner beside a floor `stage` that says the same with noise."""
+    test = study["predictions"][study["predictions"]["part"] == "test"]
+    rng = np.random.default_rng(4)
+    floor = test.assign(model="floor:stage", value=test["value"] + noise * rng.normal(size=len(test)))
+    results = evaluate_predictions(with_others(study["predictions"], floor), SOME, None, None, 100)
+    split = study["splits"] if splits is None else splits
+    settings = {"primary_floor": "stage", "bootstrap": 100, "seed": 0}
+    return Evidence(results, study["predictions"], study["manifest"], split, settings)
+
+
+@pytest.fixture(scope="module")
+def given(toy: dict[str, Any]) -> Evidence:
+    return evidence(toy, 0.8)
+
+
+@pytest.fixture(scope="module")
+def sections(given: Evidence) -> list[Section]:
+    return comparison(given)
+
+
+def numbers(sections: list[Section]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(r["task"], r["metric"]): r for s in sections for r in s.rows}
+
+
+def test_p_is_delongs_within_the_folds(given: Evidence, sections: list[Section]) -> None:
+    folds = given.results["response"].folds
+    of = {m: [delong.auc_influence(f.label, f.said[m]["p:yes"]) for f in folds] for m in ("learner", "floor:stage")}
+    by_hand = delong.delong_test(of["learner"], of["floor:stage"], [f.patients for f in folds])
+    found = numbers(sections)
+    assert found["response", "p_delong:auc"]["value"] == pytest.approx(by_hand.p, rel=1e-9)
+    assert by_hand.difference.value == pytest.approx(given.results["response"].difference("auc", "floor:stage").value)
+    p = [found["response", "p_delong:auc"], found["type", "p_delong:auc"], found["survival", "p_bootstrap:c_index"]]
+    adjusted = [found[t, f"p_holm:{m}"] for t, m in (("response", "auc"), ("type", "auc"), ("survival", "c_index"))]
+    assert [r["value"] for r in adjusted] == pytest.approx(multiplicity.holm([r["value"] for r in p]))
+    assert {r["model"] for r in p} == {"floor:stage"}
+
+
+def test_the_score_added_to_the_stage(given: Evidence, sections: list[Section]) -> None:
+    folds = given.results["survival"].folds
+    fold = np.repeat(np.arange(len(folds)), [len(f.patients) for f in folds]).astype(float)
+    ours, stage = (
+        likelihood_ratio.within(np.concatenate([f.said[m]["risk"] for f in folds]), fold)[:, None]
+        for m in ("learner", "floor:stage")
+    )
+    time, event = (np.concatenate([getattr(f, word) for f in folds]) for word in ("label", "event"))
+    right = likelihood_ratio.survival_ratio(stage, ours, time, event, fold)
+    found = numbers(sections)
+    assert found["survival", "likelihood_ratio:stage"]["value"] == pytest.approx(right.statistic)
+    assert found["survival", "p_likelihood_ratio:stage"]["value"] == pytest.approx(right.p)
+    assert found["type", "likelihood_ratio:stage"]["value"] is None
+    assert "without an order" in found["type", "likelihood_ratio:stage"]["reason"]
+
+
+def test_bold_only_where_it_is_earned(given: Evidence, sections: list[Section], toy: dict[str, Any]) -> None:
+    found = numbers(sections)
+    for section in sections:
+        if section.task:
+            metric = given.results[section.task].primary
+            assert ("<strong>" in section.html) == (found[section.task, f"p_holm:{metric}"]["value"] < 0.05)
+            assert str(given.results[section.task].n) in section.html
+    assert sections[-1].name == "comparison"  # over the tasks
+    assert sections[0].task == "response"
+    same = comparison(evidence(toy, 0.0))
+    assert not any("<strong>" in s.html for s in same)
+    assert numbers(same)["response", "p_delong:auc"]["value"] == 1
+    table = sections[0].tables["response-comparison"]
+    assert table.loc[0, "smallest_difference"] > 0
+    assert table.loc[0, "patients"] == given.results["response"].n
+
+
+def test_without_floors_there_is_nothing_to_say(toy: dict[str, Any]) -> None:
+    results = evaluate_predictions(toy["predictions"], SOME, None, None, 20)
+    assert comparison(Evidence(results, toy["predictions"])) == []
+
+
+def test_repeated_folds_are_tested_over_the_splits() -> None:
+    one, two = make(60, 3, 1), make(60, 3, 1)
+    rng = np.random.default_rng(0)
+    mixed = dict(zip(sorted(one["splits"]["patient_id"].unique()), rng.permutation(60), strict=True))
+    back = {i: p for p, i in zip(sorted(mixed), range(60), strict=True)}
+    for frame in (two["splits"], two["predictions"]):  # the same patients dealt anew
+        frame["fold"] += 3
+    moved = two["splits"].assign(patient_id=two["splits"]["patient_id"].map(lambda p: back[mixed[p]]))
+    parts = moved.set_index(["fold", "patient_id"])["part"]
+    again = two["predictions"]
+    again["part"] = [parts[f, p] for f, p in zip(again["fold"], again["patient_id"], strict=True)]
+    study = {
+        "manifest": one["manifest"],
+        "predictions": pd.concat([one["predictions"], again], ignore_index=True),
+        "splits": pd.concat([one["splits"], moved], ignore_index=True),
+    }
+    sections = comparison(evidence(study, 0.8))
+    found = numbers(sections)
+    row = found["response", "nadeau_bengio:auc"]
+    assert row["lo"] < row["value"] < row["hi"]
+    assert 0 < found["response", "p_nadeau_bengio:auc"]["value"] <= 1
+    assert "several folds" in found["response", "likelihood_ratio:stage"]["reason"]
+    assert "Nadeau" in sections[0].html
+
+
+def test_optimism_from_the_predictions(given: Evidence) -> None:
+    [section] = optimism(given)
+    found = {(r["task"], r["metric"], r["part"]): r["value"] for r in section.rows}
+    own = given.predictions[given.predictions["part"] == "train"]
+    for task, output, metric in (("response", "p:yes", "auc"), ("survival", "risk", "c_index")):
+        rows = own[(own["task"] == task) & (own["output"] == output)]
+        values, sizes = [], []
+        for _, f in rows.groupby("fold"):
+            known = f[f["target"] != ""] if task == "response" else f[f["event"].notna()]
+            label = (known["target"] == "yes").astype(float)
+            values.append(
+                auc(label, known["value"])
+                if task == "response"
+                else c_index(known["value"], known["time_days"], known["event"])
+            )
+            sizes.append(len(known))
+        by_hand = np.average(values, weights=sizes)
+        assert found[task, metric, "train"] == pytest.approx(by_hand)
+        test = float(given.results[task].metrics[metric]["learner"].value)
+        assert found[task, f"optimism:{metric}", "train"] == pytest.approx(by_hand - test)
+    assert set(section.figures[0].data["part"]) == {"train", "validation", "test"}
+
+
+def test_optimism_where_training_outputs_are_lacking(given: Evidence) -> None:
+    rows = given.predictions
+    [section] = optimism(Evidence(given.results, rows[rows["part"] != "train"], settings={"bootstrap": 20}))
+    assert "no outputs of train patients" in section.html
+    assert optimism(Evidence(given.results, rows[rows["part"] == "test"])) == []
