@@ -269,15 +269,10 @@ def looked_at(manifest: Manifest, ids: Sequence[str], models: Mapping[int, Any],
     import pandas as pd
 
     names = list(next(iter(models.values()))[1].fitted.dims())
-    patterns = {
-        (frozenset(pattern), members[0].fusion.modality_dropout > 0)  # each fold has its own settings, perhaps
-        for members, data in models.values()
-        for pattern in data.fitted.patterns
-    }
     rows, holders = [], {name: set(manifest.who(name)) for name in names}
     for patient in ids:
         have = frozenset(n for n in names if patient in holders[n])
-        known = any(have <= seen if hides else have == seen for seen, hides in patterns)
+        known = any(members[0].fusion.knows(have, data.fitted.patterns) for members, data in models.values())
         if not known and not allow:
             raise DataFault(
                 f"patient {patient} has {', '.join(sorted(have))}: a combination that was never trained; "
