@@ -72,7 +72,8 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
 
 def test_a_run_folder_holds_what_was_promised(way: Way) -> None:
     folder = way.folder()
-    for name in ("config.yaml", "run.json", "log.txt", "splits.csv", "predictions.csv", "cohort.json", "audit.json"):
+    for name in ("config.yaml", "run.json", "log.txt", "splits.csv", "predictions.csv", "cohort.json", "audit.json",
+                 "shapley.csv"):  # fmt: skip
         assert (folder / name).is_file(), name
     for k in (0, 1):
         assert (folder / f"fold{k}" / "model0.ckpt").is_file()
@@ -80,6 +81,39 @@ def test_a_run_folder_holds_what_was_promised(way: Way) -> None:
     account = json.loads((folder / "run.json").read_text())
     assert account["done"] == ["fold0", "fold1"]
     assert {i["path"] for i in account["inputs"]} >= {"patients.csv", "rna.csv", "slides.csv"}
+
+
+def test_shapley_values_add_up_to_the_prediction(way: Way) -> None:
+    """From the training patients' mean score to the patient's own, which is the log odds that predictions.csv has."""
+    values = pd.read_csv(way.folder() / "shapley.csv", dtype={"patient_id": str})
+    by = values.groupby(["task", "patient_id"])
+    whole = by.agg(value=("value", "sum"), base=("base", "first"), score=("score", "first"))
+    np.testing.assert_allclose(whole["value"], whole["score"] - whole["base"], atol=1e-5)
+    said = wide(way.table().query("part == 'test'"))
+    response = whole.loc["response"]
+    p = said.xs(("response", "p:responder"), level=("task", "output")).loc[response.index]
+    np.testing.assert_allclose(np.log(p / (1 - p)), response["score"], atol=1e-4)
+    have = set(pd.read_csv(way.data / "rna.csv", dtype=str).iloc[:, 0])
+    assert set(values.loc[values["modality"] == "rna", "patient_id"]) == have & set(response.index)
+    rows = json.loads((way.folder() / "audit.json").read_text())
+    assert {r["mode"] for r in rows} == {"permute", "mean", "drop", "shapley"}
+
+
+def test_a_prediction_is_attributed_to_the_columns_of_tables(way: Way) -> None:
+    assert way.run("predict", "told", f"ckpt={way.folder()}", "explain.patients=1", "explain.features=20") == 0
+    cohort = pd.read_csv(way.folder("predict", "told") / "features.csv")
+    genes = list(pd.read_csv(way.data / "rna.csv", nrows=0).columns[1:])
+    assert set(cohort.loc[cohort["modality"] == "rna", "feature"]) == set(genes)  # not the components of them
+    assert {"age", "sex", "smoking"} == set(cohort.loc[cohort["modality"] == "clinical", "feature"])
+    assert (cohort["mean_abs"] >= cohort["mean"].abs() - 1e-9).all()
+    assert cohort["n"].max() <= 20
+    (folder,) = (way.folder("predict", "told") / "patients").iterdir()
+    mine = pd.read_csv(folder / "features.csv", dtype={"value": str, "patient_id": str})
+    assert set(mine["patient_id"]) == {folder.name}
+    row = mine[(mine["feature"] == "sex") & (mine["task"] == "grade")]
+    table = pd.read_csv(way.data / "patients.csv", dtype=str).set_index("patient_id")
+    assert list(row["value"]) == [table.loc[folder.name, "sex"]]
+    assert (folder / "features-survival.svg").read_text().count("<svg") == 1
 
 
 def test_a_run_says_the_metric_of_every_task(way: Way) -> None:

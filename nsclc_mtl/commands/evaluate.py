@@ -253,13 +253,11 @@ def write(
         results, predictions, manifest, splits, settings, trained, folder, training=training, trust=trust
     )
     primary = f"floor:{settings['primary_floor']}"
-    audit = folder / "audit.json"
     story = page.Story(
         title=f"{manifest.name}: one model for {', '.join(results)}",
         meta=_meta(manifest, splits, trained, folder),
         primary_floor=primary,
         notes=list(manifest.notes),
-        audit=json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else [],
         images=[(Path(image), Path(image).stem) for image in settings["images"] or ()],
     )
     made = page.render(evidence, story, SECTIONS)

@@ -107,26 +107,47 @@ def spoiled(
     fold: int,
     settings: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Scores of the test part with each modality permuted or dropped: what the modality audit is made of."""
+    """Scores of the test part with each modality spoiled or only some shown: what the modality audit is made of.
+
+    A row a patient, task, modality, mode, repeat and output, with `value` and `touched`: whether this patient's
+    modality was spoiled (a coalition: whether all of his may be shown). Scores are means over the members. `data` is
+    that of the fold's training.
+    """
     import numpy as np
     import pandas as pd
 
     from nsclc_mtl.bags.datamodule import batches, loader, moved
-    from nsclc_mtl.explain import influence
+    from nsclc_mtl.explain import spoiling
+    from nsclc_mtl.explain.audit import COALITION, together
 
+    place = members[0].device
     whole = loader(manifest, ids, data.fitted, data.cache, batch_size=len(ids), most_bytes=math.inf)
     (batch,) = batches(whole)
-    batch = moved(batch, members[0].device)
-    each = [influence.audit(member, batch, int(settings["audit"]), int(settings["seed"]) + fold) for member in members]
-    tables = []
-    for (modality, mode, repeat), scores in each[0].items():
-        for task in scores:
-            mean = np.mean([member[modality, mode, repeat][task] for member in each], axis=0)
-            classes = manifest.tasks[task].classes if mean.ndim == 2 else ("",)
-            for output, value in zip(classes, mean.reshape(len(ids), -1).T, strict=True):
-                table = pd.DataFrame({"patient_id": list(ids), "fold": fold, "output": output, "value": value})
-                tables.append(table.assign(task=task, modality=modality, mode=mode, repeat=repeat))
-    return pd.concat(tables)
+    batch = moved(batch, place)
+    repeats, seed = int(settings["audit"]), int(settings["seed"]) + fold
+    made: list[dict[tuple[str, str, int], spoiling.Spoiled]] = []
+    for member in members:
+        known = loader(manifest, data.parts["train"], data.fitted, data.cache)
+        mean = spoiling.typical(member, (moved(part, place) for part in known))
+        made.append(spoiling.spoil(member, batch, repeats, seed, mean, data.fitted.patterns))
+        if len(batch.present) <= int(settings["shapley"]):
+            every = spoiling.shown(member, batch, mean, data.fitted.patterns)
+            made[-1] |= {(together(names), COALITION, 0): shown for names, shown in every.items()}
+    rows: list[dict[str, Any]] = []
+    for (modality, mode, repeat), first in made[0].items():
+        for task in first.scores:
+            mean_score = np.mean([member[modality, mode, repeat].scores[task] for member in made], axis=0)
+            classes = manifest.tasks[task].classes if mean_score.ndim == 2 else ("",)
+            for output, value in zip(classes, mean_score.reshape(len(ids), -1).T, strict=True):
+                key = {"output": output, "task": task, "modality": modality, "mode": mode, "repeat": repeat}
+                rows.append({**key, "value": value, "touched": first.touched})
+    # one table at once: hundreds of small ones take longer than their scores
+    columns: dict[str, Any] = {"patient_id": list(ids) * len(rows), "fold": fold}
+    for name in ("value", "touched"):
+        columns[name] = np.concatenate([row[name] for row in rows])
+    for name in ("output", "task", "modality", "mode", "repeat"):
+        columns[name] = np.repeat([row[name] for row in rows], len(ids))
+    return pd.DataFrame(columns)
 
 
 def long_table(outputs: Mapping[str, pd.DataFrame], manifest: Manifest, fold: int, part: str) -> pd.DataFrame:

@@ -40,6 +40,7 @@ class Predicted:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution), weights and pictures."""
+    from nsclc_mtl.commands import table_features
     from nsclc_mtl.commands.device import available
     from nsclc_mtl.config import plain
 
@@ -59,6 +60,7 @@ def body(cfg: DictConfig, run: Run) -> None:
 
         first = {patient: folds[0] for patient, folds in made.by.items()}
         pictures(chosen, made.models, first, made.manifest, made.read, explained, run)
+    table_features.explain(made, explained, run)
 
 
 def save(made: Predicted, path: Path) -> None:
@@ -267,15 +269,10 @@ def looked_at(manifest: Manifest, ids: Sequence[str], models: Mapping[int, Any],
     import pandas as pd
 
     names = list(next(iter(models.values()))[1].fitted.dims())
-    patterns = {
-        (frozenset(pattern), members[0].fusion.modality_dropout > 0)  # each fold has its own settings, perhaps
-        for members, data in models.values()
-        for pattern in data.fitted.patterns
-    }
     rows, holders = [], {name: set(manifest.who(name)) for name in names}
     for patient in ids:
         have = frozenset(n for n in names if patient in holders[n])
-        known = any(have <= seen if hides else have == seen for seen, hides in patterns)
+        known = any(members[0].fusion.knows(have, data.fitted.patterns) for members, data in models.values())
         if not known and not allow:
             raise DataFault(
                 f"patient {patient} has {', '.join(sorted(have))}: a combination that was never trained; "

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 OURS = ("trials", "startup", "inner", "objective", "space")  # words that `mtl tune` has beside those of `mtl train`
 # Who is learned from, from what, and who judges: settings that differ in these have no comparable scores.
 FIXED = (
-    "cohort", "tasks", "modalities", "folds", "fold", "seed", "name", "paths", "device", "engine", "audit", "trust",
-    "checkpoint_s", "bag_cache_mb", "logger", "slides", "segmenter", "backbone", "stain", "slide_encoder", "scans",
-    "scan_presets", "deep", "experiment", "debug", "local", *OURS,
+    "cohort", "tasks", "modalities", "folds", "fold", "seed", "name", "paths", "device", "engine", "audit", "shapley",
+    "trust", "checkpoint_s", "bag_cache_mb", "logger", "slides", "segmenter", "backbone", "stain", "slide_encoder",
+    "scans", "scan_presets", "deep", "experiment", "debug", "local", *OURS,
 )  # fmt: skip
 Value = float | int | str | bool | None
 

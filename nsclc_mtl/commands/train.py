@@ -83,7 +83,7 @@ def closed(settings: Mapping[str, Any], manifest: Manifest, run: Run) -> None:
     gather(run.path, run.done)
     measure(manifest, run)
     if settings["audit"]:
-        audit(manifest, run.path, run.done, int(settings["seed"]))
+        audit(manifest, run.path, run.done, settings)
 
 
 def keep(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, run: Run) -> set[int]:
@@ -242,13 +242,22 @@ def measure(manifest: Manifest, run: Run) -> None:
     run.say("test: " + ", ".join(f"{r['task']} {r['metric']} {t}" for r, t in zip(whole, told, strict=True)))
 
 
-def audit(manifest: Manifest, folder: Path, folds: Sequence[str], seed: int, draws: int = 500) -> None:
-    """`audit.json`: what each task loses without each modality, from the spoiled scores of all folds."""
+def audit(
+    manifest: Manifest, folder: Path, folds: Sequence[str], settings: Mapping[str, Any], draws: int = 500
+) -> None:
+    """`audit.json`: what each task loses without each modality, from the spoiled scores of all folds.
+
+    `shapley.csv`: what each modality adds to the scores of the test patients, where that was taken.
+    """
     import pandas as pd
 
-    from nsclc_mtl.explain.audit import summarise
+    from nsclc_mtl.explain.audit import by_patient, summarise
 
     spoiled = pd.concat([pd.read_parquet(folder / fold / "audit.parquet") for fold in folds])
-    rows = summarise(spoiled, manifest.tasks, manifest.labels, draws, seed)
+    rows = summarise(spoiled, manifest.tasks, manifest.labels, draws, int(settings["seed"]), int(settings["shapley"]))
     with written(folder / "audit.json") as aside:
         aside.write_text(json.dumps(rows, indent=1) + "\n")
+    table = by_patient(spoiled, manifest.tasks)
+    if len(table):
+        with written(folder / "shapley.csv") as aside:
+            table.to_csv(aside, index=False, lineterminator="\n", float_format="%.6g")

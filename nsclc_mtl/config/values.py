@@ -14,6 +14,7 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "seed": (0, math.inf, True),
     "members": (1, math.inf, True),
     "audit": (0, math.inf, True),
+    "shapley": (0, 12, True),
     "checkpoint_s": (0, math.inf, False),
     "bag_cache_mb": (0, math.inf, False),
     "trust.miss": (0, 1, False),

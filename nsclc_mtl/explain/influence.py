@@ -1,8 +1,8 @@
-"""What moved a prediction: tiles of a slide, voxels of a scan, whole modalities; all else of the patient as it is."""
+"""What moved a prediction: tiles of a slide, voxels of a scan; all else of the patient as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -51,51 +51,3 @@ def score_of(learner: Any, batch: Batch, modality: str, task: str) -> Callable[[
         return learner.tasks[task].score(out[task]).sum()
 
     return score
-
-
-def audit(learner: Any, batch: Batch, repeats: int, seed: int) -> dict[tuple[str, str, int], dict[str, np.ndarray]]:
-    """Scores [patient] (multiclass: probabilities [patient, class]) per task with one modality spoiled.
-
-    The keys are (modality, mode, repeat). `permute` hands the modality's embeddings around among the patients who have
-    it (repeated, each time anew); `drop` takes it from everybody who has another one. The keys ("", "", 0) hold the
-    untouched scores. The whole test part of a fold comes as one batch, so that nobody's data leave the fold.
-    """
-    rng = np.random.Generator(np.random.PCG64([seed, 301]))
-    with torch.no_grad():
-        seen = learner.embed(batch)
-        out = {("", "", 0): _scores(learner, seen, batch.present)}
-        for name, embedding in seen.items():
-            have = torch.nonzero(batch.present[name]).squeeze(1)
-            if len(have) < 2:
-                continue
-            for repeat in range(repeats):
-                order = torch.arange(len(embedding.vector), device=have.device)
-                order[have] = have[torch.from_numpy(_derangement(len(have), rng))]
-                spoiled = {**seen, name: embedding.rows(order)}
-                out[name, "permute", repeat] = _scores(learner, spoiled, batch.present)
-            others = torch.stack(
-                [p for other, p in batch.present.items() if other != name] or [torch.zeros_like(batch.present[name])]
-            )
-            left = batch.present[name] & ~others.any(0)  # patients who have nothing else keep it
-            out[name, "drop", 0] = _scores(learner, seen, {**batch.present, name: left})
-    return out
-
-
-def _scores(learner: Any, seen: Mapping[str, Embedding], present: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    out, _ = learner.decide(seen, present)
-    return {name: _ranked_by(task, out[name]).cpu().numpy() for name, task in learner.tasks.items()}
-
-
-def _ranked_by(task: Any, raw: Tensor) -> Tensor:
-    """What the task's AUC ranks patients by: one score; of classes without an order, the probability of each."""
-    if task.spec.kind != "multiclass":
-        return task.score(raw)
-    return torch.stack(list(task.predict(raw).values()), dim=1)
-
-
-def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:
-    """A permutation of n that leaves (nearly) nobody in place: a random cyclic shift of a random order."""
-    order = rng.permutation(n)
-    out = np.empty(n, np.int64)
-    out[order] = np.roll(order, int(rng.integers(1, n)))
-    return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,16 @@ class Fusion(nn.Module, ABC):
         kept = there & (torch.rand(there.shape, device=there.device) >= self.modality_dropout)
         kept = torch.where(kept.any(1, keepdim=True), kept, there)
         return {**present, **{name: kept[:, i] for i, name in enumerate(self.modalities)}}
+
+    def knows(self, have: Collection[str], patterns: Iterable[Collection[str]]) -> bool:
+        """Whether a patient who has these modalities is like one of the training, whose `patterns` are given.
+
+        With modality dropout every part of a pattern was trained, without it the patterns alone; nothing at all never.
+        """
+        if not have:
+            return False
+        wanted = frozenset(have)
+        return any(wanted <= set(seen) if self.modality_dropout > 0 else wanted == set(seen) for seen in patterns)
 
     @abstractmethod
     def forward(

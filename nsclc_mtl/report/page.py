@@ -57,7 +57,6 @@ class Story:
     meta: list[tuple[str, str]] = field(default_factory=list)  # label, value
     primary_floor: str = "floor:all tables"
     notes: list[str] = field(default_factory=list)
-    audit: list[dict[str, Any]] = field(default_factory=list)  # rows of the modality audit, any columns
     images: list[tuple[Path, str]] = field(default_factory=list)  # PNG files with their captions
 
 
@@ -86,7 +85,6 @@ def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Pa
         tasks=tasks,
         sections=sections,
         chapters=chapters | {tripod.NAME: sections[-1].title},
-        audit_columns=list(story.audit[0]) if story.audit else [],
         images=_images(story.images),
         has_ceiling=any(r.models("oracle:") for r in evidence.results.values()),
     )
@@ -98,7 +96,6 @@ def _chapters(sections: Sequence[Section], tasks: Sequence[Mapping[str, Any]], s
     out = {s.name: s.title for s in sections if s.first}
     out |= {f"task-{k + 1}": task["name"] for k, task in enumerate(tasks)}
     out |= {s.name: s.title for s in sections if not s.first and not s.task}
-    out |= {"audit": "What each modality is worth"} if story.audit else {}
     out |= {"pictures": "Where the model looked"} if story.images else {}
     return out | {"reading": "How to read the numbers"}
 

@@ -41,6 +41,7 @@ class TableEncoder:
     library: list[str] = field(default_factory=list)  # columns whose sum is a patient's library size
     pathways: Pathways | None = None  # numeric columns come out as its scores
     groups: dict[str, list[int]] = field(default_factory=dict)  # gene set -> columns that come out: for tokens
+    middle: list[float] = field(default_factory=list)  # training mean of `before_components`
 
     @classmethod
     def fit(
@@ -87,6 +88,8 @@ class TableEncoder:
         made._fit_numbers(frame, recipe, labels)
         if sets and recipe.scores == TOKENS:
             made.groups = made._grouped(sets)
+        kept = frame[made.numbers].to_numpy(dtype=float).reshape(len(table), len(made.numbers))
+        made.middle = np.concatenate(made._parts(kept, table), axis=1).mean(axis=0).round(7).tolist()
         return made
 
     def _fit_numbers(self, frame: pd.DataFrame, recipe: Recipe, labels: Labels | None) -> None:
@@ -161,20 +164,41 @@ class TableEncoder:
         _there(table, [*self.library, *self.numbers])
         return self._logged(table, self.numbers).to_numpy(dtype=float)
 
-    def transform(self, table: pd.DataFrame) -> np.ndarray:
-        """Float32 [patient, dim]; never NaN. Raises DataFault where a column of the training table is absent."""
-        _there(table, self.categories)
-        values = self._measured(table).reshape(len(table), len(self.numbers))
-        seen = np.isfinite(values)
-        scaled = self._scaled(values)
-        parts = [scaled if self.loadings is None or self.wide else scaled @ np.array(self.loadings).T]
+    def _parts(self, values: np.ndarray, table: pd.DataFrame) -> list[np.ndarray]:
+        """Scaled numbers, indicators of what was missing, one-hot categories; each [patient, column]."""
+        parts = [self._scaled(values)]
         if self.indicated:
             at = {name: i for i, name in enumerate(self.numbers)}
-            parts.append(~seen[:, [at[name] for name in self.indicated]])
+            parts.append(~np.isfinite(values)[:, [at[name] for name in self.indicated]])
         for name, values_of in self.categories.items():
             text = table[name].astype(str).to_numpy()
             parts.append(text[:, None] == np.array(values_of, dtype=str)[None, :])
-        return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
+        return parts
+
+    def before_components(self, table: pd.DataFrame) -> np.ndarray:
+        """Float64 [patient, column]: what `transform` gives, with the scaled numbers in the place of their components.
+
+        The columns are those of `origins`; `middle` is their mean over the training patients.
+        """
+        _there(table, self.categories)
+        values = self._measured(table).reshape(len(table), len(self.numbers))
+        return np.concatenate(self._parts(values, table), axis=1).astype(float)
+
+    def transform(self, table: pd.DataFrame) -> np.ndarray:
+        """Float32 [patient, dim]; never NaN. Raises DataFault where a column of the training table is absent."""
+        return self.components_of(self.before_components(table)).astype(np.float32)
+
+    def components_of(self, columns: np.ndarray) -> np.ndarray:
+        """[patient, dim] of [patient, column] as `before_components` gives them: a linear map, or nothing."""
+        if self.loadings is None or self.wide:
+            return columns
+        n = len(self.numbers)
+        return np.concatenate([columns[:, :n] @ np.array(self.loadings).T, columns[:, n:]], axis=1)
+
+    @property
+    def origins(self) -> list[str]:
+        """Which column of the table (or score of a gene set) each column of `before_components` was made of."""
+        return [*self.numbers, *self.indicated, *(name for name, of in self.categories.items() for _ in of)]
 
     @property
     def narrow(self) -> TableEncoder:

@@ -1,4 +1,4 @@
-"""Influence and the audit's spoiling: against finite differences and against what must not move."""
+"""Influence: against finite differences and against what must not move."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from nsclc_mtl.encoders.mil import ABMIL
@@ -18,7 +16,7 @@ from nsclc_mtl.fusion.concat import Concat
 from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import Bag, Batch, TaskSpec
 from nsclc_mtl.tasks.balance import Sum
-from nsclc_mtl.tasks.classes import Binary, Multiclass
+from nsclc_mtl.tasks.classes import Binary
 from nsclc_mtl.tasks.ordinal import Ordinal
 
 SD = [1.0, 2.0, 4.0]
@@ -89,54 +87,3 @@ def test_the_rest_of_the_patient_stays_as_it_is() -> None:
     seen = made.embed(whole)
     out, _ = made.decide(seen, whole.present)
     torch.testing.assert_close(score(seen["rna"]), made.tasks["grade"].score(out["grade"]).sum())  # type: ignore[operator, union-attr]
-
-
-def test_the_audit_spoils_one_modality_and_nothing_else() -> None:
-    made = learner()
-    whole = batch([3, 0, 2, 4, 0, 1], [True, True, False, True, True, False])
-    told = influence.audit(made, whole, repeats=3, seed=0)
-    assert set(told) == {("", "", 0)} | {(m, "drop", 0) for m in ("wsi", "rna")} | {
-        (m, "permute", r) for m in ("wsi", "rna") for r in range(3)
-    }  # fmt: skip
-    untouched = told["", "", 0]["response"]
-    with torch.no_grad():  # as the audit: with gradients a bag is not looked at in pieces, and sums round otherwise
-        np.testing.assert_allclose(untouched, made.tasks["response"].score(made(whole)[0]["response"]).numpy())  # type: ignore[operator, union-attr]
-    absent = ~whole.present["rna"].numpy()
-    for repeat in range(3):
-        spoiled = told["rna", "permute", repeat]["response"]
-        np.testing.assert_array_equal(spoiled[absent], untouched[absent])
-        assert (spoiled[~absent] != untouched[~absent]).all()
-    assert any((told["rna", "permute", 0]["grade"] != told["rna", "permute", r]["grade"]).any() for r in (1, 2))
-    alone = [1, 4]  # they have rna and nothing else: they keep it
-    dropped = told["rna", "drop", 0]["response"]
-    np.testing.assert_array_equal(dropped[alone], untouched[alone])
-    without = replace(whole, present={**whole.present, "rna": torch.zeros(6, dtype=torch.bool)})
-    by_hand = made.tasks["response"].score(made(without)[0]["response"]).numpy()  # type: ignore[operator, union-attr]
-    both = whole.present["wsi"].numpy()
-    np.testing.assert_allclose(dropped[both], by_hand[both])
-    again = influence.audit(made, whole, repeats=3, seed=0)
-    assert all(np.array_equal(again[key][task], scores[task]) for key, scores in told.items() for task in scores)
-
-
-def test_a_modality_of_one_patient_is_not_spoiled() -> None:
-    told = influence.audit(learner(), batch([3, 1], [True, False]), repeats=1, seed=0)
-    assert {m for m, _, _ in told} == {"", "wsi"}
-
-
-@given(st.integers(2, 40), st.integers(0, 99))
-def test_nobody_keeps_his_own(n: int, seed: int) -> None:
-    order = influence._derangement(n, np.random.Generator(np.random.PCG64(seed)))
-    assert sorted(order.tolist()) == list(range(n))
-    assert (order != np.arange(n)).all()
-
-
-def test_the_audit_says_the_probability_of_every_class_without_an_order() -> None:
-    made, whole = learner(), batch([3, 2], [True, True])
-    made.tasks["look"] = Multiclass(TaskSpec("look", "multiclass", ("a", "b", "c")), 8, {})
-    made.fusion = Concat(("wsi", "rna"), list(made.tasks), 4, width=8)
-    told = influence.audit(made.eval().requires_grad_(False), whole, repeats=1, seed=0)
-    said = made.predict_step(whole, 0)["look"]
-    assert told["", "", 0]["look"].shape == (2, 3)
-    for k, name in enumerate("abc"):
-        np.testing.assert_allclose(told["", "", 0]["look"][:, k], said[f"p:{name}"].numpy(), rtol=1e-6)
-    assert all(scores["response"].shape == (2,) for scores in told.values())

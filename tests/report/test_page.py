@@ -59,7 +59,6 @@ def told(toy: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple
         meta=[("Run", NASTY)],
         primary_floor=f"floor:{NASTY}",
         notes=[NASTY],
-        audit=[{"task": "grade", "modality": NASTY, "loss": 0.0312}],
         images=[(png(tmp_path_factory.mktemp("maps") / "a.png"), NASTY)],
     )
     evidence = Evidence(results, toy["predictions"], toy["manifest"], toy["splits"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nsclc_mtl.report.section import Maker
 from nsclc_mtl.report.sections.abstention import abstention
+from nsclc_mtl.report.sections.audit import audit
 from nsclc_mtl.report.sections.calibration import calibration
 from nsclc_mtl.report.sections.cohort import cohort
 from nsclc_mtl.report.sections.comparison import comparison
@@ -15,6 +16,6 @@ from nsclc_mtl.report.sections.subgroups import subgroups
 from nsclc_mtl.report.sections.trust import trust
 
 SECTIONS: tuple[Maker, ...] = (
-    cohort, risk, calibration, decision, comparison, subgroups, abstention, optimism, trust, intended,
+    cohort, risk, calibration, decision, comparison, subgroups, audit, abstention, optimism, trust, intended,
 )  # fmt: skip
 """In the order in which they stand on the page."""
