@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nsclc_mtl.report.section import Maker
+from nsclc_mtl.report.sections.maps import maps
 
-SECTIONS: tuple[Maker, ...] = ()
+SECTIONS: tuple[Maker, ...] = (maps,)
 """In the order in which they stand on the page."""
