@@ -87,7 +87,8 @@ def areas(told: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     tiles kept hold it better.
     """
     keys = [*by, "task", "by", "mode"]
-    each = told.groupby(keys, sort=False)[["share", "change", "mode"]].apply(_area).rename("area").reset_index()
+    rows = [(*key, _area(here)) for key, here in told.groupby(keys, sort=False)]
+    each = pd.DataFrame(rows, columns=[*keys, "area"])
     random = each[each["by"] == RANDOM].drop(columns="by").rename(columns={"area": "random"})
     found = each[each["by"] != RANDOM].merge(random, on=[*by, "task", "mode"])
     sign = np.where(found["mode"] == "removed", 1.0, -1.0)

@@ -6,6 +6,7 @@ From the tables that `mtl predict explain.patients=all` wrote (`explained` of `m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from nsclc_mtl.report.templates import template
 FOLDER = "explanations"
 NUMBERS = ("entropy", "effective_tiles", "moran_i", "moran_p")  # empty where there is none; ids may be spelt NA
 WHO = ["patient_id", "fold", "part", "modality"]
+MODES = ("removed", "kept")
+MINUS = "influence − attention"
 LINES = {"influence": curves.STYLES[0], "attention": curves.STYLES[1], deletion.RANDOM: curves.STYLES[2]}
 
 
@@ -66,66 +69,71 @@ def maps(evidence: Evidence) -> list[Section]:
 def gaps(told: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     """Mean over patients of the gap to random tiles, a row a modality, task, map and mode: n, gap, lo, hi, times.
 
-    Patients are resampled within their folds. `times` is the map's mean area over that of random tiles. Who was trained
+    And influence minus attention, paired. Patients are resampled within their folds. `times` is the map's mean area over that of random tiles. Who was trained
     on is left out.
     """
     each = deletion.areas(told[told["part"] != "train"], WHO)
+    both = each[each["by"] == "influence"].merge(each[each["by"] == "attention"], on=[*WHO, "task", "mode"])
+    paired = both[[*WHO, "task", "mode"]].assign(by=MINUS, gap=both["gap_x"] - both["gap_y"])
+    each = pd.concat([each, paired], ignore_index=True)
     rows = []
-    for (modality, task, by, mode), here in each.groupby(["modality", "task", "by", "mode"], sort=False):
-        parts = [part for _, part in here.groupby("fold")]
-        rng = np.random.Generator(np.random.PCG64([seed, 701]))
-        weights = comparison.resamples_of([list(part["patient_id"]) for part in parts], draws, rng)
-        made = comparison.bootstrap([comparison.average(part["gap"].to_numpy()) for part in parts], weights)
-        at, random = made.interval(), float(here["random"].mean())
-        rows.append(
-            {
-                "modality": modality, "task": task, "map": by, "mode": mode, "n": here["patient_id"].nunique(),
-                "gap": at.value, "lo": at.lo, "hi": at.hi,
-                "times": float(here["area"].mean()) / random if random > 0 else np.nan,
-            }
-        )  # fmt: skip
+    for modality, task in dict.fromkeys(zip(each["modality"], each["task"], strict=True)):
+        for by, mode in product((*LINES, MINUS), MODES):
+            one = (each["modality"] == modality) & (each["task"] == task) & (each["by"] == by) & (each["mode"] == mode)
+            if not one.any():
+                continue
+            here = each[one]
+            parts = [part for _, part in here.groupby("fold")]
+            rng = np.random.Generator(np.random.PCG64([seed, 701]))
+            weights = comparison.resamples_of([list(part["patient_id"]) for part in parts], draws, rng)
+            at = comparison.bootstrap(
+                [comparison.average(part["gap"].to_numpy()) for part in parts], weights
+            ).interval()
+            area, random = float(here["area"].mean()), float(here["random"].mean())
+            row = {"modality": modality, "task": task, "map": by, "mode": mode, "n": here["patient_id"].nunique()}
+            rows.append(
+                {**row, "gap": at.value, "lo": at.lo, "hi": at.hi, "times": area / random if random > 0 else np.nan}
+            )
     return pd.DataFrame(rows)
 
 
 def curves_of(told: pd.DataFrame) -> list[Figure]:
     """A figure a task (and modality, where there are several): mean change over patients, tiles removed and kept."""
     told = told[told["part"] != "train"] if len(told) else told
-    figures, several = [], told["modality"].nunique() > 1 if len(told) else False
-    for (modality, task), here in told.groupby(["modality", "task"], sort=False) if len(told) else ():
+    if told.empty:
+        return []
+    figures, several = [], told["modality"].nunique() > 1
+    for (modality, task), here in told.groupby(["modality", "task"], sort=False):
         mean = here.groupby(["by", "mode", "share"], sort=False)["change"].mean().reset_index()
+        ends = mean.drop_duplicates(["by", "mode"])  # nothing removed, everything kept: no change
+        ends = ends.assign(share=np.where(ends["mode"] == "removed", 0.0, 1.0), change=0.0)
+        mean = pd.concat([mean, ends]).sort_values(["by", "mode", "share"], kind="stable", ignore_index=True)
         name = f"deletion-{slug(str(task))}" + (f"-{slug(str(modality))}" if several else "")
         patients = here["patient_id"].nunique()
-        with matplotlib.rc_context(curves.RC):
-            drawn = Canvas(figsize=(1.6 * curves.WIDTH, 3.3))
-            axes = drawn.subplots(1, 2, sharey=True)
-            drawn.subplots_adjust(left=0.09, right=0.985, bottom=0.16, top=0.84, wspace=0.08)
-            for panel, mode in zip(axes, ("removed", "kept"), strict=True):
-                for by, (colour, style) in LINES.items():
-                    line = mean[(mean["by"] == by) & (mean["mode"] == mode)].sort_values("share")
-                    if len(line):
-                        share, change = 100 * line["share"].to_numpy(), line["change"].to_numpy()
-                        share, change = (
-                            (np.r_[0, share], np.r_[0, change])
-                            if mode == "removed"
-                            else (np.r_[share, 100], np.r_[change, 0])
-                        )
-                        panel.plot(share, change, color=colour, ls=style, lw=1.8, label=WORDS[by])
-                panel.set(xlim=(0, 100), xlabel=f"% of the tiles {mode}")
-                good = "higher" if mode == "removed" else "lower"
-                panel.set_title(f"{task}: tiles {mode} ({good} is better)", fontsize=9.5, loc="left")
-            axes[0].set_ylim(bottom=0)
-            axes[0].set_ylabel("change of the score")
-            drawn.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncols=3, frameon=False)
-            areas = ", ".join(f"{WORDS[b]}" for b in dict.fromkeys(mean["by"]))
-            svg = curves.svg(
-                drawn, f"Deletion and insertion of tiles, {task}", f"Mean over {patients} patients: {areas}."
-            )
         caption = (
             f"{task}{f', {modality}' if several else ''}: mean distance of the task’s score from that of all tiles, "
             f"{patients} patients, in units of the score, as tiles go in the order of a map, and at random."
         )
-        figures.append(Figure(name, svg, mean, caption))
+        figures.append(Figure(name, _drawn(mean, str(task), patients), mean, caption))
     return figures
+
+
+def _drawn(mean: pd.DataFrame, task: str, patients: int) -> str:
+    with matplotlib.rc_context(curves.RC):
+        drawn = Canvas(figsize=(curves.WIDTH, 3.1))
+        axes = drawn.subplots(1, 2, sharey=True)
+        drawn.subplots_adjust(left=0.12, right=0.97, bottom=0.17, top=0.81, wspace=0.2)
+        for panel, mode in zip(axes, MODES, strict=True):
+            for by, (colour, style) in LINES.items():
+                line = mean[(mean["by"] == by) & (mean["mode"] == mode)]
+                panel.plot(100 * line["share"], line["change"], color=colour, ls=style, lw=1.8, label=WORDS[by])
+            panel.set(xlim=(0, 100), xlabel=f"% of the tiles {mode}")
+            panel.set_title(f"highest tiles {'removed' if mode == 'removed' else 'kept alone'}", fontsize=9.5)
+        axes[0].set_ylim(bottom=0)  # both panels, once they are full
+        axes[0].set_ylabel("change of the score")
+        drawn.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncols=3, frameon=False, handlelength=2.5)
+        told = ", ".join(WORDS[by] for by in LINES if by in set(mean["by"]))
+        return curves.svg(drawn, f"Deletion of tiles: {task}", f"Mean over {patients} patients; tiles go {told}.")
 
 
 WORDS = {"influence": "by influence", "attention": "by attention", deletion.RANDOM: "at random"}
@@ -150,7 +158,7 @@ def heterogeneity(spread: pd.DataFrame) -> pd.DataFrame:
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame({"task": [], "patient_id": []})
-    words = {name: str for name in ("patient_id", "slide_id", "modality", "task", "part", "reason")}
+    words = dict.fromkeys(("patient_id", "slide_id", "modality", "task", "part", "reason"), str)
     frame = pd.read_csv(path, dtype=words, keep_default_na=False)
     numbers = [name for name in NUMBERS if name in frame]
     frame[numbers] = frame[numbers].apply(pd.to_numeric)
