@@ -124,10 +124,12 @@ def test_files_for_qupath_and_for_tables_hold_all_maps(tmp_path: Path) -> None:
     tile_scores.qupath(tmp_path / "s.geojson", COORDS, 256, maps)
     collection = json.loads((tmp_path / "s.geojson").read_text())
     assert collection["type"] == "FeatureCollection"
-    assert len(features := collection["features"]) == 4
+    features = collection["features"]
+    assert len(features) == 4
     assert features[3]["properties"]["objectType"] == "tile"  # createTileObject of QuPath's GeoJSON reader
     assert features[3]["properties"]["measurements"] == {
-        "attention": 0.4, "attention percentile": 100.0, "influence on grade": 0.1, "influence on grade percentile": 0.0,
+        "attention": 0.4, "attention percentile": 100.0,
+        "influence on grade": 0.1, "influence on grade percentile": 0.0,
     }  # fmt: skip
     assert all(isinstance(part, int) and 0 <= part <= 255 for part in features[0]["properties"]["color"])
     ring = features[1]["geometry"]["coordinates"][0]

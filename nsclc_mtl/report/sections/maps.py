@@ -69,8 +69,8 @@ def maps(evidence: Evidence) -> list[Section]:
 def gaps(told: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     """Mean over patients of the gap to random tiles, a row a modality, task, map and mode: n, gap, lo, hi, times.
 
-    And influence minus attention, paired. Patients are resampled within their folds. `times` is the map's mean area over that of random tiles. Who was trained
-    on is left out.
+    Also of influence minus attention, paired. Patients are resampled within their folds. `times` is the mean area of
+    the map over that of random tiles. Who was trained on is left out.
     """
     each = deletion.areas(told[told["part"] != "train"], WHO)
     both = each[each["by"] == "influence"].merge(each[each["by"] == "attention"], on=[*WHO, "task", "mode"])
