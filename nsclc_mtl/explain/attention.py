@@ -117,7 +117,7 @@ def top_tiles(
             axes.imshow(slide.read(x, y, size_level0, tile_px))
             axes.set_title(f"{shown[tile]:.3g} (p{rank[tile]:.0f})", fontsize=7, pad=2)
             if column == 0:
-                axes.set_ylabel(f"{word} {words_of(what)}", fontsize=8)
+                axes.set_ylabel(word if title else f"{word} {words_of(what)}", fontsize=8)
                 scale_bar(axes, tile_px, tile_px, um_per_px, fontsize=6)
     if title:
         note = "raw score (percentile within the slide)"
