@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nsclc_mtl.slides.reader import Slide
 
 SAYS = {
-    "attention": "weight in the slide's embedding: where the model looked, not what moved the score",
+    "attention": "weight of a tile in the slide's embedding: where the model looked, the same for every task",
     "influence": "attention × size of the score's gradient: how much a tile can move the score, not in which direction",
 }
 
