@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -70,12 +70,15 @@ class Learner(pl.LightningModule):
 
     def embed(self, batch: Batch) -> dict[str, Embedding]:
         """What each encoder says of the batch."""
-        seen: dict[str, Embedding] = {name: encode(batch.inputs[name]) for name, encode in self.encoders.items()}
+        return {name: self.look(name, batch.inputs[name], batch.patients) for name in self.encoders}
+
+    def look(self, name: str, inputs: Any, patients: Sequence[str]) -> Embedding:
+        """What the encoder `name` says of one modality of these patients, and the line of the skip beside it."""
+        embedding: Embedding = self.encoders[name](inputs)
         if self.skip is not None:
             with self._exactly():
-                for name, embedding in seen.items():
-                    embedding.linear = self.skip(name, batch.inputs[name], batch.patients)
-        return seen
+                embedding.linear = self.skip(name, inputs, patients)
+        return embedding
 
     def _exactly(self) -> AbstractContextManager[Any]:
         """Without mixed precision: a score of eight bits has ties, and a sum of logarithms loses its digits in them."""

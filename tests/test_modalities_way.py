@@ -135,8 +135,9 @@ def test_predicting_the_same_patients_gives_the_same_numbers(way: tuple[Path, pd
     again, before = scores(same, "response"), scores(trained, "response")
     pd.testing.assert_series_equal(again, before.loc[again.index])
     # sections of Visium have a map
-    table = pd.read_csv(next(same.glob("patients/*/sec*-influence-subtype.csv")))
+    table = pd.read_csv(next(same.glob("patients/*/sec*-tiles.csv")))
     assert len(table) == 30
+    assert {"attention", "influence:subtype", "influence:subtype_percentile"} <= set(table)
     assert set(table["size_level0"]) == {90}
 
 

@@ -337,3 +337,75 @@ def test_calibration_patients_give_temperatures_and_prediction_sets(way: Way) ->
         of = said[patient, "grade"].filter(like="p:")
         at = fitted[int(splits[patient])]["grade"]["threshold"]
         assert set(words.split("|")) == {c[2:] for c in of.index if 1 - of[c] <= at + 1e-6 or of[c] == of.max()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the maps of slides leave, and what the report makes of it
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def maps(way: Way) -> Path:
+    """A run of predict that explained six patients."""
+    words = ("explain.patients=6", "explain.deletion=4", "explain.draws=2", "explain.permutations=9")
+    words += ("explain.tasks=[grade,survival]",)
+    assert way.run("predict", "maps", f"ckpt={way.folder()}", *words) == 0
+    return way.folder("predict", "maps")
+
+
+def test_the_tables_hold_every_slide_and_task_that_is_explained(maps: Path) -> None:
+    folder = maps
+    spread = pd.read_csv(
+        folder / "explanations" / "heterogeneity.csv", dtype={"patient_id": str}, keep_default_na=False
+    )
+    assert spread["patient_id"].nunique() == 6
+    assert set(spread["part"]) == {"test"}
+    assert set(zip(spread["map"], spread["task"], strict=True)) == {
+        ("attention", ""), ("influence", "grade"), ("influence", "survival"),
+    }  # fmt: skip
+    for patient, here in spread[spread["map"] == "attention"].groupby("patient_id"):
+        assert pd.to_numeric(here["share_of_patient"]).sum() == pytest.approx(1, abs=1e-5)
+        for slide_id in here["slide_id"]:  # several slides of a patient: each has its own files
+            tiles = pd.read_csv(folder / "patients" / str(patient) / f"{slide_id}-tiles.csv")
+            assert list(tiles.columns[3::2]) == ["attention", "influence:grade", "influence:survival"]
+            assert (folder / "patients" / str(patient) / f"{slide_id}-tiles.geojson").is_file()
+    told = pd.read_csv(folder / "explanations" / "deletion.csv", dtype={"patient_id": str})
+    assert set(told["share"]) == {0.25, 0.5, 0.75}
+    gaps = pd.read_csv(folder / "explanations" / "deletion-gaps.csv")
+    assert len(gaps) == 6 * 2 * 2 * 2  # patients, tasks, maps, modes
+    assert (folder / "explanations" / "deletion-grade.svg").is_file()
+
+
+def test_the_report_shows_maps_and_refuses_those_of_another_run(
+    way: Way, maps: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("floors=[]", "bootstrap=20", f"ckpt={way.folder()}")
+    assert way.run("evaluate", "shown", *words, f"explained={maps}") == 0
+    out = way.folder("evaluate", "shown")
+    assert "What the maps are worth" in (out / "report.html").read_text()
+    rows = json.loads((out / "metrics.json").read_text())
+    assert len([r for r in rows if r["metric"].startswith("deletion_gap:")]) == 2 * 3 * 2
+    assert (out / "figures" / "deletion-grade.csv").is_file()
+    settings = maps / "config.yaml"
+    plain = settings.read_text()
+    settings.write_text(plain.replace("train/whole", "train/other"))
+    assert way.run("evaluate", "other", *words, f"explained={maps}") == 2
+    assert "explains the run 'other', not 'whole'" in capsys.readouterr().err
+    settings.write_text(plain)
+    assert way.run("evaluate", "none", *words, f"explained={way.root}") == 2
+    assert "explain.patients=all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("level=fine", "neither thumbnail nor"),
+        ("scale=log", "neither percentile nor raw"),
+        ("deletion=1", "0 (none) or"),
+    ],
+)
+def test_words_of_explain_that_are_none_are_refused_at_once(
+    way: Way, word: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert way.predict(word.replace("=", "-"), f"explain.{word}") == 2
+    assert told in capsys.readouterr().err

@@ -34,6 +34,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     absent = [str(image) for image in settings["images"] or () if not Path(image).is_file()]
     if absent:
         raise UsageFault(f"images: no file '{absent[0]}'")
+    same_run(settings["explained"], folder)
     for name in (*NEEDED, "splits.csv"):
         if (folder / name).is_file():
             run.read(folder / name)
@@ -133,6 +134,24 @@ def trained_run(ckpt: Any) -> Path:
     if missing:
         raise UsageFault(f"ckpt='{ckpt}' has no {missing[0]}: give the folder of a finished `mtl train`")
     return folder
+
+
+def same_run(explained: Any, folder: Path) -> None:
+    """Raises UsageFault where `explained` is no run of `mtl predict` that explained slides by the run in `folder`."""
+    if not explained:
+        return
+    from nsclc_mtl.report.sections.maps import explained_run
+
+    told = explained_run(Path(str(explained)))
+    if told is None:
+        raise UsageFault(
+            f"explained='{explained}' has no explanations/: give a run of `mtl predict explain.patients=all`"
+        )
+    ckpt = Path(str(told.get("ckpt"))).resolve()
+    if folder.resolve() not in (ckpt, *ckpt.parents):
+        raise UsageFault(
+            f"explained='{explained}' explains the run '{ckpt.name}', not '{folder.name}': explain this one"
+        )
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nsclc_mtl.records import Batch, Fault, Manifest
+from nsclc_mtl.records import Batch, Manifest
 
 if TYPE_CHECKING:
     from nsclc_mtl.config import Run
+
+
+SIGNED = {
+    "Grad-CAM": "raises (red) or lowers (blue) the score, no unit",
+    "occlusion": "lost when hidden: red raises, blue lowers the score",
+}
+"""What the colours of a scan's map say."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,18 @@ def pictures(
     read: Mapping[str, Any],
     options: Mapping[str, Any],
     run: Run,
+    part: Mapping[str, str],
 ) -> None:
-    """Writes `patients/<id>/` for these patients: per slide maps and tiles, per scan Grad-CAM and occlusion, by task.
+    """Writes `patients/<id>/` for these patients: per slide maps and tiles, per scan Grad-CAM and occlusion, by task;
+    and `explanations/`: what holds for all of them.
 
-    The model that explains a patient is the first member of the (first) fold that predicted it.
+    The model that explains a patient is the first member of the (first) fold that predicted it. `part` says of every
+    patient whether that model knows him: test, external or train.
     """
     from nsclc_mtl.bags.datamodule import batches, loader, moved
+    from nsclc_mtl.commands.slide_maps import Found
 
+    found = Found({patient: (part[patient], by[patient]) for patient in ids})
     for patient in run.track(list(ids), "pictures"):
         members, data = models[by[patient]]
         (batch,) = batches(loader(manifest, [patient], data.fitted, data.cache))
@@ -52,68 +62,13 @@ def pictures(
         of = Explained(members[0], batch, tasks, manifest, read, options, run.path / "patients" / patient, run)
         for name in data.fitted.bags:
             if bool(batch.present[name][0]):
-                _slides(of, name)
+                found.add(of, name)
         for name in data.fitted.volumes:
             if bool(batch.present[name][0]):
                 _scan(of, name)
-
-
-def _slides(of: Explained, modality: str) -> None:
-    """Attention and influence of every slide of the patient, as picture, QuPath GeoJSON and CSV."""
-    from nsclc_mtl.explain import attention, influence
-    from nsclc_mtl.features import store
-
-    looked, moved = influence.tiles(of.learner, of.batch, modality)
-    maps = {"attention": looked, **{f"influence-{task}": moved[task] for task in of.tasks}}
-    begin = 0
-    for path in of.manifest.bags[modality][of.batch.patients[0]]:
-        slide = store.read(Path(path))
-        rows = slice(begin, begin + len(slide))
-        begin += len(slide)
-        slide_id = Path(path).stem
-        size = int(slide.attrs.get("patch_size_level0") or 0)
-        if slide.attrs.get("coords_unit") != "level0_px" or not size:
-            of.run.say(f"{slide_id}: no maps, its coordinates are not level-0 pixels with a tile size")
-            continue
-        for what, scores in maps.items():
-            attention.table(of.folder / f"{slide_id}-{what}.csv", slide.coords, scores[rows], size, what)
-            attention.qupath(of.folder / f"{slide_id}-{what}.geojson", slide.coords, scores[rows], size, what)
-        if of.options["pictures"]:
-            _draw(of, slide_id, slide.coords, {what: scores[rows] for what, scores in maps.items()}, size)
-
-
-def _draw(of: Explained, slide_id: str, coords: np.ndarray, maps: Mapping[str, np.ndarray], size: int) -> None:
-    """Maps over the slide itself, where the slide is at hand; features alone give tables and GeoJSON only."""
-    from nsclc_mtl.commands.cohort import cohort_root
-    from nsclc_mtl.explain import attention
-    from nsclc_mtl.slides.reader import open_slide
-
-    if of.manifest.slides is None or slide_id not in of.manifest.slides.index:
-        return  # spots: a section has no picture of its own here
-    row = of.manifest.slides.loc[slide_id]
-    path = cohort_root(of.read) / row["path"]
-    if path.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"}:
-        return
-    mpp = float(str(row["mpp"])) if row.get("mpp") else None
-    try:
-        with open_slide(path, mpp) as slide:
-            # a small section is drawn finer, so that its picture is not a mosaic of single pixels
-            finest = max(slide.dimensions) * slide.mpp / 900
-            thumbnail = slide.thumbnail(min(float(of.options["um_per_px"]), max(finest, slide.mpp)))
-            shrink = slide.dimensions[0] / thumbnail.shape[1]
-            for what, scores in maps.items():
-                attention.heatmap(
-                    thumbnail, coords, scores, size, shrink, of.folder / f"{slide_id}-{what}.png",
-                    title=f"{slide_id}: {what.replace('-', ' on ')}", what=what.split("-")[0],
-                    um_per_px=shrink * slide.mpp,
-                )  # fmt: skip
-            first = next(iter(maps))
-            for what in [w for w in maps if w != first] or [first]:
-                strip = of.folder / f"{slide_id}-{what}-tiles.png"
-                best = of.options["tiles"]
-                attention.top_tiles(slide, coords, maps[what], size, strip, k=best, what=what.split("-")[0])
-    except Fault as fault:
-        of.run.say(f"{slide_id}: no pictures, {fault}")
+    found.save(run.path / "explanations")
+    if found.slides:
+        run.say(f"slides explained: {found.slides}, {found.seconds / found.slides:.1f} s each from stored features")
 
 
 def _scan(of: Explained, modality: str) -> None:
@@ -131,9 +86,22 @@ def _scan(of: Explained, modality: str) -> None:
         maps |= {(task, "occlusion"): values for task, values in hidden.items()}
     for (task, method), values in maps.items():
         name = f"{path.stem}-{method.replace('-', '').lower()}-{task}"
-        # the tasks say themselves what their score is: the first line of its description
-        told = (of.learner.tasks[task].score.__doc__ or "score").splitlines()[0].rstrip(".")
         if of.options["pictures"]:
-            gradcam.picture(cube, values, of.folder / f"{name}.png", f"{path.stem}: {method} on {task}", told)
+            gradcam.picture(
+                cube, values, of.folder / f"{name}.png", f"{path.stem}: {method} on {task}",
+                score_words(of.learner.tasks[task]), SIGNED[method],
+            )  # fmt: skip
         own = crop.on_grid(values, cube.affine, grid)
         gradcam.write_nifti(own, grid[1], of.folder / f"{name}.nii.gz")
+
+
+def score_words(task: Any) -> str:
+    """What the score of a task is, in words; the tasks say it themselves in the first line of its description."""
+    line = (task.score.__doc__ or "score").splitlines()[0].rstrip(".")
+    told = line[:1].lower() + line[1:]
+    classes = task.spec.classes
+    if task.spec.kind == "binary":
+        return f"{told} ({classes[1]})"
+    if task.spec.kind == "ordinal":
+        return f"{told} ({classes[0]} = 0 to {classes[-1]} = {len(classes) - 1})"
+    return f"{told} (higher = worse)" if task.spec.kind == "survival" else told

@@ -40,12 +40,13 @@ class Predicted:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution), weights and pictures."""
-    from nsclc_mtl.commands import table_features
+    from nsclc_mtl.commands import slide_maps, table_features
     from nsclc_mtl.commands.device import available
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
     available(settings["device"])
+    slide_maps.checked(settings["explain"])
     made = predict_cohort(settings, run)
     save(made, run.path)
     run.done += made.ids
@@ -59,7 +60,8 @@ def body(cfg: DictConfig, run: Run) -> None:
         from nsclc_mtl.commands.explain import pictures
 
         first = {patient: folds[0] for patient, folds in made.by.items()}
-        pictures(chosen, made.models, first, made.manifest, made.read, explained, run)
+        part = {p: "test" if p in made.tested else "train" if p in made.trained_on else "external" for p in chosen}
+        pictures(chosen, made.models, first, made.manifest, made.read, explained, run, part)
     table_features.explain(made, explained, run)
 
 

@@ -101,7 +101,7 @@ def picture(
     path: Path,
     title: str,
     score: str = "",
-    legend: str = "raises (red) or lowers (blue)",
+    legend: str = "raises (red) or lowers (blue) the score",
 ) -> None:
     """Writes a PNG: axial, coronal and sagittal plane of the crop through the strongest voxel of the map in the lesion.
 

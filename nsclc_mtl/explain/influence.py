@@ -14,12 +14,13 @@ from nsclc_mtl.encoders.tiles import TileScale
 from nsclc_mtl.records import Batch, Embedding
 
 
-def tiles(learner: Any, batch: Batch, modality: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def tiles(learner: Any, batch: Batch, modality: str) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
     """Attention [tile] of one patient's bag, and per task the influence of every tile, [tile], never negative.
 
     Attention is a pooling weight: where the model looked; where the fusion reads the tiles too (co-attention), the mean
     of the encoder's and the fusion's. Influence is attention times the length of d score / d tile
-    (taken at the scaled tile features): how far a small change of the tile would move the task's score.
+    (taken at the scaled tile features): how far a small change of the tile would move the task's score. An encoder
+    without attention has None, and its influence is the length of the gradient alone.
     """
     bag = batch.inputs[modality]
     with torch.enable_grad():
@@ -32,7 +33,8 @@ def tiles(learner: Any, batch: Batch, modality: str) -> tuple[np.ndarray, dict[s
             (gradient,) = torch.autograd.grad(task.score(out[name]).sum(), features, retain_graph=True)
             influence[name] = (gradient * scale).norm(dim=1)
     attention = seen[modality].attention
-    assert attention is not None
+    if attention is None:
+        return None, {name: g.cpu().numpy() for name, g in influence.items()}
     weight = attention.detach()
     with torch.no_grad():
         read = learner.fusion.tile_weights(seen, batch.present)

@@ -10,12 +10,13 @@ from nsclc_mtl.report.sections.cohort import cohort
 from nsclc_mtl.report.sections.comparison import comparison
 from nsclc_mtl.report.sections.decision import decision
 from nsclc_mtl.report.sections.intended import intended
+from nsclc_mtl.report.sections.maps import maps
 from nsclc_mtl.report.sections.optimism import optimism
 from nsclc_mtl.report.sections.risk import risk
 from nsclc_mtl.report.sections.subgroups import subgroups
 from nsclc_mtl.report.sections.trust import trust
 
 SECTIONS: tuple[Maker, ...] = (
-    cohort, risk, calibration, decision, comparison, subgroups, audit, abstention, optimism, trust, intended,
+    cohort, risk, calibration, decision, comparison, subgroups, audit, abstention, optimism, trust, maps, intended,
 )  # fmt: skip
 """In the order in which they stand on the page."""
