@@ -40,6 +40,7 @@ VERBS = {
     "tune": "Look for the best settings within the training part of every fold, and train with them.",
     "evaluate": "Metrics with intervals, the floor of linear baselines, and a report.",
     "predict": "Predictions for patients, with confidence and explanations.",
+    "bundle": "Export a trained run for others: weights and JSON, no pickle, no patient's data.",
     "check": "Look for what is wrong with a cohort before anything is trained on it.",
     "probe": "Whether features, or a run's embeddings (ckpt=RUN), tell the site, and what that does to the tasks.",
 }

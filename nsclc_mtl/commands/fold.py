@@ -54,6 +54,7 @@ def threads(wanted: int | None, folds: int) -> Iterator[None]:
 def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, own: Mapping[str, Any]) -> None:
     import pandas as pd
 
+    from nsclc_mtl.bags import described
     from nsclc_mtl.commands import assemble, checkpoint, confidence, resume, sealed, weights
     from nsclc_mtl.commands.cohort import open_cohort
 
@@ -66,6 +67,7 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
         data.fitted.trust = confidence.fit(
             means(members, manifest, set_aside, data), manifest, float(settings["trust"]["miss"]), populations(members)
         )
+    data.fitted.reference = described.reference(manifest, data.parts["train"], data.fitted, data.cache)
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
     if own:
         assemble.save_own(folder, own)

@@ -33,6 +33,8 @@ class Evidence:
     settings: Mapping[str, Any] = field(default_factory=dict)
     trained: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    drift: pd.DataFrame | None = None  # rows of drift.csv; external patients only
+    cutoffs: Mapping[str, float] = field(default_factory=dict)  # task -> median risk in training, for fold -1
 
 
 @dataclass(frozen=True)

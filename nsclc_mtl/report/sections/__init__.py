@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nsclc_mtl.report.section import Maker
+from nsclc_mtl.report.sections.drift import drift
 
-SECTIONS: tuple[Maker, ...] = ()
+SECTIONS: tuple[Maker, ...] = (drift,)
 """In the order in which they stand on the page."""
