@@ -13,7 +13,6 @@ import pandas as pd
 from nsclc_mtl.bags.cache import BagCache, read_volume
 from nsclc_mtl.bags.fitted import Fitted
 from nsclc_mtl.bags.series import SeriesScale
-from nsclc_mtl.bags.sites import without_sites
 from nsclc_mtl.bags.spots import Chosen
 from nsclc_mtl.metrics.drift import LEAST, deciles, rounded
 from nsclc_mtl.records import Manifest
@@ -78,7 +77,7 @@ def reference(manifest: Manifest, train: Sequence[str], fitted: Fitted, cache: B
             "n": sum(p in have for p in train),
             "of": len(train),
             "read": len(values),
-            "names": [str(seen.values.columns[i]) for i in kept],
+            "names": [str(seen.values.columns[int(i)]) for i in kept],
             "measured": count[kept].tolist(),
             "mean": rounded(mean[kept]).tolist(),
             "sd": rounded(sd[kept]).tolist(),
@@ -119,7 +118,8 @@ def _visits(visits: pd.DataFrame, own: Sequence[str], scale: SeriesScale) -> pd.
     patients = visits.index.get_level_values(0)
     inside = patients.isin(list(own))
     by = visits[inside].groupby(patients[inside], sort=False)
-    values = (by[scale.columns].mean() - np.array(scale.mean)) / np.array(scale.sd)
+    means = by[scale.columns].mean()
+    values = pd.DataFrame((means.to_numpy() - scale.mean) / np.array(scale.sd), means.index, means.columns)
     return values.assign(**{"number of visits": by.size().astype(float)}).reindex(list(own))
 
 

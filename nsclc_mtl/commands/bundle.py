@@ -88,17 +88,20 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
             "weights": digests, "dims": fitted.dims(), "settings": shared(own, ())
         }  # fmt: skip
     cohort = json.loads((source / "cohort.json").read_text("utf-8"))
-    numbers = [int(name.removeprefix("fold")) for name in folds]
     content = {
         "schema": bundled.SCHEMA,
         "version": __version__,
         "run": source.resolve().name,
         "tasks": {name: {"kind": spec.kind, "classes": list(spec.classes)} for name, spec in specs.items()},
         "folds": described,
-        "cutoffs": cutoffs.over_folds(cutoffs.of_training(read_table(source / "predictions.csv")), numbers),
+        "cutoffs": cutoffs.of_training(read_table(source / "predictions.csv")),
         "patients_sha256": _patients_tables(trained, source),
         "derived": derived(trained),
-        "config": shared({key: trained[key] for key in KEPT if key in trained}, _places(trained)),
+        # where the patients lie is nobody else's concern
+        "config": shared(
+            {k: trained[k] for k in KEPT if k in trained} | {"cohort": {**trained["cohort"], "root": None}},
+            _places(trained),
+        ),
     }
     _json(folder / bundled.MODEL, content)
     _json(folder / bundled.COHORT, {**cohort, "notes": []})  # notes may speak of single patients
@@ -122,7 +125,6 @@ def shared(content: Any, places: Sequence[str]) -> Any:
 
 def _places(trained: Mapping[str, Any]) -> list[str]:
     own = [trained["cohort"].get("root"), *(trained.get("paths") or {}).values()]
-    trained["cohort"]["root"] = None  # where the patients lie is nobody else's concern
     return [str(place) for place in own if place]
 
 

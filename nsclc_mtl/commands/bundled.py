@@ -62,6 +62,9 @@ def opened(folder: Path) -> dict[str, Any]:
         )
     if not isinstance(content.get("config"), dict) or not isinstance(content.get("folds"), dict):
         raise IntegrityFault(f"'{folder.name}/{MODEL}' is not the description of a bundle; {_AGAIN}")
+    names = content.get("derived") or {}
+    if not isinstance(names, dict) or not all(re.fullmatch(r"[\w.+@-]*", str(v)) and v != ".." for v in names.values()):
+        raise IntegrityFault(f"'{folder.name}/{MODEL}' names folders that this program does not make; {_AGAIN}")
     _harmless(content, f"{folder.name}/{MODEL}")
     for name in listed:
         if name.endswith(FITTED):
@@ -127,7 +130,9 @@ def _listed(folder: Path) -> dict[str, str]:
     for line in lines:
         match = _LINE.fullmatch(line)
         if match is None or not KNOWN.fullmatch(match[2]) or match[2] in found:
-            raise IntegrityFault(f"'{folder.name}/{MANIFEST}' names what is no file of a bundle: '{line[66:]}'; {_AGAIN}")
+            raise IntegrityFault(
+                f"'{folder.name}/{MANIFEST}' names what is no file of a bundle: '{line[66:]}'; {_AGAIN}"
+            )
         found[match[2]] = match[1]
     if MODEL not in found:
         raise IntegrityFault(f"'{folder.name}/{MANIFEST}' does not list '{MODEL}'; {_AGAIN}")

@@ -6,11 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
 LEVELS = {"median": 1 / 2, "lower_tertile": 1 / 3, "upper_tertile": 2 / 3}
-Cutoffs = Mapping[str, Mapping[str, float]]
-"""Task -> name of the level -> risk."""
+
+
+def of_model(folder: Path, folds: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Task -> name of the level -> cut-off for patients predicted by these folds, of a run or a bundle."""
+    from nsclc_mtl.commands import bundled
+    from nsclc_mtl.commands.evaluate import read_table
+
+    each = (
+        bundled.opened(folder)["cutoffs"] if bundled.at(folder) else of_training(read_table(folder / "predictions.csv"))
+    )
+    return over_folds(each, folds)
 
 
 def of_training(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
@@ -30,7 +41,9 @@ def of_training(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, floa
     return out
 
 
-def over_folds(each: Mapping[str, Mapping[str, Mapping[str, float]]], folds: Sequence[int]) -> dict[str, dict[str, float]]:
+def over_folds(
+    each: Mapping[str, Mapping[str, Mapping[str, float]]], folds: Sequence[int]
+) -> dict[str, dict[str, float]]:
     """Task -> name of the level -> mean over these folds: the cut-off of a risk that is the mean of theirs.
 
     Whose mean risk exceeds it exceeds the cut-offs of the folds on average. Tasks that a fold has none for are left out.

@@ -10,6 +10,8 @@ from nsclc_mtl.records import Manifest
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nsclc_mtl.config import Run
+
 FILE = "drift.csv"
 
 
@@ -104,6 +106,17 @@ def _features(name: str, before: Mapping[str, Any], now: Any) -> pd.DataFrame:
     return table.astype(dict.fromkeys(COLUMNS[2:], float)).reset_index(drop=True)
 
 
-def save(table: pd.DataFrame, path: Any) -> None:
-    """Writes the table to `path`."""
-    table.to_csv(path, index=False, lineterminator="\n", float_format="%.5g")
+def told(models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str], run: Run) -> pd.DataFrame:
+    """`measured`, written to `drift.csv` of the run, and the strongest shifts in sentences for the user."""
+    from nsclc_mtl.report.sections.drift import sentences
+
+    table = measured(models, manifest, ids)
+    if len(table):
+        table.to_csv(run.path / FILE, index=False, lineterminator="\n", float_format="%.5g")
+        for sentence in sentences(table):
+            run.say(f"inputs: {sentence}")
+    else:
+        run.say(
+            "note: inputs are not compared with training: this model was trained before summaries of them were kept"
+        )
+    return table

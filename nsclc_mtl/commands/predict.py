@@ -39,13 +39,21 @@ class Predicted:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution), weights and pictures."""
+    from nsclc_mtl.commands import drift, locked
     from nsclc_mtl.commands.device import available
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
+    locked.refuse(run.path)
     available(settings["device"])
     made = predict_cohort(settings, run)
     save(made, run.path)
+    strangers_only = [p for p in made.ids if p not in made.tested and p not in set(made.trained_on)]
+    if strangers_only:
+        drift.told(made.models, made.manifest, strangers_only, run)
+    if settings["lock"]:
+        digest = locked.lock(run.path, made.models, run)
+        run.say(f"predictions locked; deposit the sha256 of lock.json now, before outcomes exist: {digest}")
     run.done += made.ids
     run.say(
         f"{len(made.ids)} patients predicted; patients.csv names a reason for caution "
@@ -162,7 +170,9 @@ def cohort_settings(settings: Mapping[str, Any], trained: Mapping[str, Any]) -> 
     """What to read: the training cohort, or another one with the features that this model was trained on."""
     given = settings.get("cohort") or {}
     if "derived" in trained and not ("modalities" in given or given.get("root")):
-        raise UsageFault("a bundle holds no patients: name them with cohort=NAME, or cohort.root=FOLDER of tables alike")
+        raise UsageFault(
+            "a bundle holds no patients: name them with cohort=NAME, or cohort.root=FOLDER of tables alike"
+        )
     if "modalities" in given:  # another cohort, declared by name
         cohort = dict(given)
     else:

@@ -70,7 +70,9 @@ def distance(values: np.ndarray, at: np.ndarray, below: np.ndarray) -> np.ndarra
     return np.where(np.isfinite(values).sum(0) >= LEAST, gap, np.nan)
 
 
-def chance(difference: np.ndarray, n: Sequence[float] | np.ndarray, trained: Sequence[float] | np.ndarray) -> np.ndarray:
+def chance(
+    difference: np.ndarray, n: Sequence[float] | np.ndarray, trained: Sequence[float] | np.ndarray
+) -> np.ndarray:
     """Two-sided P of a standardised difference, were there none: normal, of means of n and of `trained` patients."""
     z = np.abs(difference) / np.sqrt(1 / np.asarray(n, float) + 1 / np.asarray(trained, float))
     return 2 * ndtr(-z)

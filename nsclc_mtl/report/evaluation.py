@@ -126,10 +126,13 @@ def _folds(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFra
     return sorted(folds, key=lambda f: (len(f.fold), f.fold))
 
 
-def risk_groups(predictions: pd.DataFrame, result: TaskResult) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
+def risk_groups(
+    predictions: pd.DataFrame, result: TaskResult, cutoff: float | None = None
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
     """Test patients above and below the median risk of their own fold's training patients, and why if there are none.
 
     {group: (time_days, event)}. The cut-off comes from training, so the groups of all folds may be shown together.
+    `cutoff` is that of patients whom several folds predict (fold -1), who have no training patients of their own.
     """
     own = predictions[(predictions["task"] == result.task.name) & (predictions["output"] == "risk")]
     if "model" in own:
@@ -137,13 +140,14 @@ def risk_groups(predictions: pd.DataFrame, result: TaskResult) -> tuple[dict[str
     high, time, event = [], [], []
     for fold in result.folds:
         here = own[own["fold"].astype(str) == fold.fold]
+        at = cutoff if fold.fold == "-1" else None
         for part in ("train", "validation"):  # older runs keep no training risks
             risks = here.loc[here["part"] == part, "value"].dropna()
-            if len(risks):
-                break
-        else:
+            if at is None and len(risks):
+                at = float(risks.median())
+        if at is None:
             continue
-        high.append(np.asarray(fold.said[LEARNER]["risk"], dtype=float) > risks.median())
+        high.append(np.asarray(fold.said[LEARNER]["risk"], dtype=float) > at)
         time.append(fold.label)
         event.append(fold.event)
     if not high:

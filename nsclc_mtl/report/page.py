@@ -73,7 +73,10 @@ class Page:
 def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Page:
     """The page. makers: kinds of sections, in the order in which they stand on it."""
     sections = [section for make in makers for section in make(evidence)]
-    tasks = [_task(r, evidence.predictions, story.primary_floor) for r in evidence.results.values()]
+    tasks = [
+        _task(r, evidence.predictions, story.primary_floor, evidence.cutoffs.get(name))
+        for name, r in evidence.results.items()
+    ]
     html = template("page.html.j2", FILTERS).render(
         story=story,
         tasks=tasks,
@@ -107,7 +110,9 @@ def model_word(model: str) -> str:
     return model.replace("floor:", "").replace("oracle:", "ceiling: ")
 
 
-def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> dict[str, Any]:
+def _task(
+    result: TaskResult, predictions: pd.DataFrame, primary_floor: str, cutoff: float | None = None
+) -> dict[str, Any]:
     """What the template needs of one task."""
     primary = result.primary
     models = result.metrics[primary]
@@ -136,15 +141,22 @@ def _task(result: TaskResult, predictions: pd.DataFrame, primary_floor: str) -> 
     )
     why = ""
     if result.task.kind == "survival":
-        parted, why = risk_groups(predictions, result)
+        parted, why = risk_groups(predictions, result, cutoff)
         if parted:
             told = ", ".join(f"{n} {len(t)} ({int(e.sum())} events)" for n, (t, e) in parted.items())
             chi = _log_rank(parted)
+            whose = (
+                "the folds’ training patients (mean of the folds)"
+                if cutoff is not None
+                else "their fold’s training patients"
+            )
             caption = (
-                f"Test patients above and below the median risk of their fold’s training patients: {told}. "
+                f"Test patients above and below the median risk of {whose}: {told}. "
                 "Bands: 95 %, log-log; ticks: censored."
             )
-            if chi:
+            if chi and cutoff is not None:
+                caption += f" Log-rank χ² {chi}; the cut-off and the model were fixed before these patients were seen."
+            elif chi:
                 caption += (
                     f" Log-rank χ² {chi}, given without P: the groups of a cross-validated model are not independent."
                 )

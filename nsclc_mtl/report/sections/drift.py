@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -40,7 +38,11 @@ def drift(evidence: Evidence) -> list[Section]:
         small=SMALL,
     )
     figures = [_figure(table, found)] if strongest.shape[0] else []
-    return [Section("drift", "Are these patients’ inputs like those in training?", Markup(html), "", figures, {"drift": table})]
+    return [
+        Section(
+            "drift", "Are these patients’ inputs like those in training?", Markup(html), "", figures, {"drift": table}
+        )
+    ]
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -50,11 +52,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     features at .01: it holds however the features hang together. Of fewer than 20 patients nothing is said.
     """
     rows = []
-    for name, own in table.groupby("modality", sort=False):
+    for name in dict.fromkeys(table["modality"]):
+        own = table[table["modality"] == name]
         whole, each = own[own["feature"] == ""].iloc[0], own[(own["feature"] != "") & own["difference"].notna()]
         sure = each["chance"] * len(each) < LEVEL
         moved = each[sure & (each["difference"].abs() >= SMALL)]
-        top = moved.loc[moved["difference"].abs().idxmax()] if len(moved) else None
+        top = moved.iloc[int(moved["difference"].abs().to_numpy().argmax())] if len(moved) else None
         rows.append(
             {
                 "modality": name,
@@ -79,8 +82,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
     moved = found[found["shifted"] > 0].sort_values("difference", key=abs, ascending=False, kind="stable")
     for row in moved.to_dict("records"):
         told.append(
-            f"{row['modality']} is unlike that of the training patients: {row['shifted']} of {row['compared']} features "
-            f"are shifted, most of all {row['strongest']} ({_signed(row['difference'])} SD)."
+            f"{row['modality']} is unlike that of the training patients: {row['shifted']} of {row['compared']} "
+            f"features are shifted, most of all {row['strongest']} ({_signed(row['difference'])} SD)."
         )
     for row in found.to_dict("records"):
         more = row["missing"] - row["missing_trained"]
@@ -96,7 +99,9 @@ def sentences(table: pd.DataFrame) -> list[str]:
         )
     few = [str(r["modality"]) for r in found.to_dict("records") if 0 < r["n"] < LEAST]
     if few:
-        told.append(f"Fewer than {LEAST} patients have {', '.join(few)}: too few to tell a shift of the features from chance.")
+        told.append(
+            f"Fewer than {LEAST} patients have {', '.join(few)}: too few to tell a shift of the features from chance."
+        )
     if not told:
         told.append("No modality is told apart from that of the training patients.")
     return told
@@ -146,5 +151,3 @@ def _signed(value: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
