@@ -22,8 +22,10 @@ MOST = 300  # bags and volumes that are read for the summaries of a fold
 
 @dataclass
 class Described:
-    """Inputs of one modality: `values` by patient and feature, on the training scale, NaN where not measured; `strange`:
-    column -> bool [patient], a category that no training patient had."""
+    """Inputs of one modality: `values` by patient and feature, on the training scale, NaN where not measured.
+
+    `strange`: column -> bool [patient], a category that no training patient had.
+    """
 
     values: pd.DataFrame
     strange: dict[str, np.ndarray] = field(default_factory=dict)

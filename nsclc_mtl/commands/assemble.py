@@ -323,10 +323,9 @@ def load_fold(
     members = []
     for path in sorted(folder.glob("model*.safetensors" if packed else "model*.ckpt")):
         made = learner(cfg, specs, state["modalities"], fitted)
+        weights = bundled.weights(path) if packed else None
         try:
-            if packed:
-                weights = bundled.weights(path)
-            else:
+            if weights is None:
                 weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
             made.load_state_dict(weights)
         except Exception as error:  # torch raises pickle, zip, key and runtime errors alike for a file that is not ours

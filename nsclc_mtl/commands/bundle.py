@@ -82,6 +82,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
             # tensors that share memory are refused by the format, hence copies
             state = {key: value.detach().clone().contiguous() for key, value in member.state_dict().items()}
             save_file(state, folder / name / f"model{number}.safetensors")
+            (folder / name / f"model{number}.safetensors").chmod(0o644)  # the library writes for its user alone
             digests[f"model{number}"] = checkpoint.weights_sha256(state)
         own = assemble.settings_of({}, source / name)
         described[name.removeprefix("fold")] = {
@@ -113,7 +114,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
 
 
 def shared(content: Any, places: Sequence[str]) -> Any:
-    """Settings without what speaks of this machine: of a path that exists, or lies in one of `places`, the name alone."""
+    """Settings without what speaks of this machine: of an absolute path, or one in `places`, the name alone."""
     if isinstance(content, Mapping):
         return {str(key): shared(value, places) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -144,9 +145,10 @@ def card(content: Mapping[str, Any], cohort: Mapping[str, Any], source: Path) ->
     lines = [
         "---", "library_name: nsclc-mtl", "tags: [oncology, multimodal, multitask]", "---", "",
         f"# {cohort['name']}: one model for {', '.join(content['tasks'])}", "",
-        "**Research use only. Not for diagnosis or treatment.** Predictions are prognostic, not predictive of the effect",
-        "of a treatment.", "",
-        f"Trained on {cohort['patients']} patients, {len(content['folds'])} folds, with nsclc-mtl {content['version']}.", "",
+        "**Research use only. Not for diagnosis or treatment.** Predictions are prognostic, not predictive of the",
+        "effect of a treatment.", "",
+        f"Trained on {cohort['patients']} patients in {len(content['folds'])} folds, nsclc-mtl {content['version']}.",
+        "",
         "| modality | kind | patients |", "|---|---|---|",
         *(f"| {name} | {m['kind']} | {m['patients']} |" for name, m in cohort["modalities"].items()), "",
         "| task | kind | classes | labelled patients | events |", "|---|---|---|---|---|",
@@ -155,15 +157,15 @@ def card(content: Mapping[str, Any], cohort: Mapping[str, Any], source: Path) ->
             f"{'' if t['events'] is None else t['events']} |"
             for name, t in cohort["tasks"].items()
         ), "",
-        "Within-fold means on patients that were held out (no intervals here; `mtl evaluate` on your patients gives them):",
+        "Within-fold means on patients that were held out; `mtl evaluate` on your own patients gives intervals:",
         "", "| task | metric | value |", "|---|---|---|",
         *(
             f"| {r['task']} | {metric_word(r['metric'])} | {r['value']:.3f} |"
             for r in rows
             if r["fold"] == "all" and r.get("model", "learner") == "learner" and r["value"] is not None
         ), "",
-        "Holds weights (safetensors) and JSON, no patient's data: fitted scalers, categories and summaries (deciles) of the",
-        "training patients, the names of the training sites, and the SHA-256 of their table of patients.",
+        "Holds weights (safetensors) and JSON, no patient's data: fitted scalers, categories and summaries (deciles)",
+        "of the training patients, the names of the training sites, and the SHA-256 of their table of patients.",
         "Check it with `sha256sum -c manifest.sha256`.", "",
     ]  # fmt: skip
     return "\n".join(lines)

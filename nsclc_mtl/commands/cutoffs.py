@@ -46,7 +46,7 @@ def over_folds(
 ) -> dict[str, dict[str, float]]:
     """Task -> name of the level -> mean over these folds: the cut-off of a risk that is the mean of theirs.
 
-    Whose mean risk exceeds it exceeds the cut-offs of the folds on average. Tasks that a fold has none for are left out.
+    Whose mean risk exceeds it exceeds the cut-offs of the folds on average. Tasks without one in a fold are left out.
     """
     names = [str(fold) for fold in folds]
     return {

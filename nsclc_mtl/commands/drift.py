@@ -19,10 +19,11 @@ def measured(models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str]) 
     """Rows of `drift.csv`: one a feature of each modality, and before them one of the modality itself (feature empty).
 
     modality, feature; n: new patients in whom it is measured, trained: training patients (mean over the folds);
-    difference: standardised, in SD of training; distance: Kolmogorov-Smirnov's; chance: P of the difference, were there
-    none, of one feature; missing, missing_trained: shares without it (of a feature: among those who have the
-    modality); strange: share of a category that training did not have. Numbers are means over the folds; a feature that
-    a fold did not choose is left out of them. Folds that kept no summaries of their inputs give no rows.
+    difference: standardised, in SD of training; distance: Kolmogorov-Smirnov's; chance: P of the difference of one
+    feature, were there none (of a modality: of its missing share); missing, missing_trained: shares without it (of a
+    feature: among those who have the modality); strange: share of a category that training did not have. Numbers are
+    means over the folds; a feature that a fold did not choose is left out of them. Folds that kept no summaries of
+    their inputs give no rows.
     """
     import pandas as pd
 
@@ -42,7 +43,8 @@ def measured(models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str]) 
         return pd.DataFrame(columns=list(COLUMNS))
     # most of them are read once: a table that two folds chose other columns of keeps the first one's order
     by = pd.concat(tables).groupby(["modality", "feature"], sort=False)[list(COLUMNS[2:])].mean().reset_index()
-    by["chance"] = drift.chance(by["difference"].to_numpy(float), by["n"].to_numpy(), by["trained"].to_numpy())
+    alone = drift.chance(by["difference"].to_numpy(float), by["n"].to_numpy(), by["trained"].to_numpy())
+    by["chance"] = by["chance"].where(by["feature"] == "", alone)
     order = {name: k for k, name in enumerate(dict.fromkeys(by["modality"]))}
     at = by["modality"].map(order)
     return by.iloc[sorted(range(len(by)), key=lambda i: (at[i], by["feature"][i] != ""))].reset_index(drop=True)
@@ -56,6 +58,8 @@ COLUMNS = (
 def _modality(name: str, before: Mapping[str, Any], n: int, of: int) -> pd.DataFrame:
     import pandas as pd
 
+    from nsclc_mtl.metrics import drift
+
     row = {
         "modality": name,
         "feature": "",
@@ -64,6 +68,7 @@ def _modality(name: str, before: Mapping[str, Any], n: int, of: int) -> pd.DataF
         "missing": 1 - n / of if of else float("nan"),
         "missing_trained": 1 - before["n"] / before["of"],
     }
+    row["chance"] = drift.chance_of_shares(row["missing"], row["missing_trained"], of, before["of"])
     return pd.DataFrame([row]).reindex(columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[2:], float))
 
 

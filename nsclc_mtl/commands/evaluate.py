@@ -138,10 +138,10 @@ def trained_run(ckpt: Any) -> Path:
     path = Path(str(ckpt))
     if bundled.at(path):
         raise UsageFault(
-            f"ckpt='{ckpt}' is a bundle, which holds no predictions of the patients that it was trained on: name others "
-            "with cohort=NAME, or give the run folder of the training"
+            f"ckpt='{ckpt}' is a bundle, which holds no predictions of the patients that it was trained on: name "
+            "others with cohort=NAME, or give the run folder of the training"
         )
-    folder = path if path.is_dir() else next((p for p in path.parents if (p / "predictions.csv").is_file()), path)
+    folder = path if path.is_dir() else next((p for p in path.parents if (p / "splits.csv").is_file()), path)
     if not path.exists():
         raise UsageFault(f"ckpt='{ckpt}' does not exist: give the run folder that `mtl train` printed")
     missing = [name for name in NEEDED if not (folder / name).is_file()]

@@ -24,7 +24,7 @@ FILE = "evaluations.jsonl"
 
 @dataclass(frozen=True)
 class Counted:
-    """Evaluations of a model so far, this one among them; `here` on the same tables. `why` it was not counted, if so."""
+    """Evaluations of a model so far, this one among them; `here` on the same tables. `why`: it was not counted."""
 
     here: int
     all: int
@@ -75,7 +75,7 @@ def count(file: Path, manifest: Manifest, patients: int, tasks: Sequence[str], r
         before = _appended(file, json.dumps(line) + "\n")
     except OSError as error:
         return Counted(0, 0, f"'{file.name}' cannot be written ({error.strerror})")
-    lines = _lines(before) + [line]
+    lines = [*_lines(before), line]
     return Counted(sum(entry.get("content") == line["content"] for entry in lines), len(lines))
 
 

@@ -125,7 +125,7 @@ def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path
             continue
         before = known(rows)
         truth = truth_of(manifest, spec, before.index)
-        there = (truth["target"] != "") | (truth["event"] != "")
+        there = _news(rows, truth)
         fresh = there & ~before
         state = pd.Series("joined", before.index)
         state[~there] = "none yet"
@@ -154,6 +154,16 @@ def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path
     return Joined(predictions, manifest, specs, read, content["time"], told)
 
 
+def _news(rows: pd.DataFrame, truth: pd.DataFrame) -> pd.Series:
+    """Whether more is known of each patient than the locked rows of a task say: a follow-up no longer is no news."""
+    import pandas as pd
+
+    first = rows.drop_duplicates("patient_id").set_index("patient_id").reindex(truth.index)
+    days, event = (pd.to_numeric(truth[c].replace("", None)) for c in ("time_days", "event"))
+    alike = (event == first["event"]) & (days <= first["time_days"])
+    return (truth["target"] != "") | ((truth["event"] != "") & ~alike)
+
+
 STATES = ("joined", "none yet", "known when locked", "not in the tables")
 """What `outcomes.csv` says of a patient's outcome."""
 
@@ -171,8 +181,8 @@ def unlocked(settings: Mapping[str, Any], run: Run) -> tuple[Path, dict[str, Any
         raise UsageFault(f"predictions='{place}' is no folder: give the run folder of `mtl predict --lock`")
     if not (place / LOCK).is_file():
         raise UsageFault(
-            f"predictions='{place}' holds no {LOCK}: predictions that were not locked before outcomes existed cannot be "
-            "told from later ones; evaluate their cohort with ckpt= and cohort="
+            f"predictions='{place}' holds no {LOCK}: predictions that were not locked before outcomes existed cannot "
+            "be told from later ones; evaluate their cohort with ckpt= and cohort="
         )
     run.read(place / LOCK)
     if settings["lock_sha256"] and str(settings["lock_sha256"]).lower() != sha256(place / LOCK):
@@ -186,8 +196,8 @@ def unlocked(settings: Mapping[str, Any], run: Run) -> tuple[Path, dict[str, Any
     for name in FILES:
         if not (place / name).is_file() or sha256(place / name) != files.get(name):
             raise IntegrityFault(
-                f"'{place.name}/{name}' is not the file that was locked (sha256 differs): these are not the predictions "
-                f"of {content['time']}"
+                f"'{place.name}/{name}' is not the file that was locked (sha256 differs): these are not the "
+                f"predictions of {content['time']}"
             )
     if bundled.weights_sha256(settings["ckpt"]) != weights:
         raise IntegrityFault(f"ckpt='{settings['ckpt']}' is not the model that made the predictions in '{place.name}'")

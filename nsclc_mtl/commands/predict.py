@@ -116,8 +116,8 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     own = same_patients(read, trained, manifest, folder)
     if own and not (folder / "splits.csv").is_file():
         raise UsageFault(
-            "these are the patients that the bundle was trained on, and it does not know which fold held out whom: give "
-            "the run folder of the training as ckpt="
+            "these are the patients that the bundle was trained on, and it does not know which fold held out whom: "
+            "give the run folder of the training as ckpt="
         )
     tested, seen = parts_of(folder, ids, models, own)
     ids = held_out(ids, tested, models, bool(settings.get("patients")), run)

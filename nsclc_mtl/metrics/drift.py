@@ -76,3 +76,15 @@ def chance(
     """Two-sided P of a standardised difference, were there none: normal, of means of n and of `trained` patients."""
     z = np.abs(difference) / np.sqrt(1 / np.asarray(n, float) + 1 / np.asarray(trained, float))
     return 2 * ndtr(-z)
+
+
+def chance_of_shares(now: float, before: float, n: int, trained: int) -> float:
+    """Two-sided P of two shares of n and of `trained` patients, were they one: normal, pooled.
+
+    >>> chance_of_shares(0.5, 0.5, 10, 10)
+    1.0
+    """
+    if now == before or not n or not trained:
+        return 1.0
+    pooled = (now * n + before * trained) / (n + trained)
+    return float(2 * ndtr(-abs(now - before) / np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / trained))))

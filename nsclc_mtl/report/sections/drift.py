@@ -18,7 +18,7 @@ from nsclc_mtl.report.templates import template
 
 LEVEL = 0.01  # of Bonferroni's test over the features of a modality
 SMALL = 0.2  # SD; a smaller difference is told of no modality, however sure (Cohen, 1988)
-MISSING = 0.1  # a share that is higher by so much is told
+MISSING = 0.1  # a share that differs by so much is told, where chance makes it so in less than LEVEL
 SHOWN = 12
 
 
@@ -64,6 +64,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                 "n": int(whole["n"]),
                 "missing": whole["missing"],
                 "missing_trained": whole["missing_trained"],
+                "missing_chance": float(whole["chance"]),
                 "compared": len(each),
                 "shifted": len(moved),
                 "typical": float(each["difference"].abs().median()) if len(each) else math.nan,
@@ -86,8 +87,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
             f"features are shifted, most of all {row['strongest']} ({_signed(row['difference'])} SD)."
         )
     for row in found.to_dict("records"):
-        more = row["missing"] - row["missing_trained"]
-        if abs(more) >= MISSING:
+        if abs(row["missing"] - row["missing_trained"]) >= MISSING and row["missing_chance"] < LEVEL:
             told.append(
                 f"{row['modality']} is missing in {_percent(row['missing'])} of the patients, in training in "
                 f"{_percent(row['missing_trained'])}."
