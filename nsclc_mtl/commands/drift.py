@@ -95,20 +95,15 @@ def _features(name: str, before: Mapping[str, Any], now: Any) -> pd.DataFrame:
             "missing_trained": 1 - count / before["read"],
         }
     ).reindex(columns=list(COLUMNS))
-    strange = [
-        {"modality": name, "feature": column, "n": float(len(odd)), "strange": float(odd.mean())}
-        for column, odd in now.strange.items()
-    ]
-    if not strange:
-        return table
+    odd = pd.DataFrame(
+        [(name, column, float(len(new)), float(new.mean())) for column, new in now.strange.items()],
+        columns=["modality", "feature", "n", "strange"],
+    )
     # an ordered column is a number too; of a category the row tells nothing else
-    table = table.set_index("feature", drop=False)
-    for row in strange:
-        if row["feature"] in table.index:
-            table.loc[row["feature"], "strange"] = row["strange"]
-        else:
-            table.loc[row["feature"], list(row)] = list(row.values())
-    return table.astype(dict.fromkeys(COLUMNS[2:], float)).reset_index(drop=True)
+    table["strange"] = table["feature"].map(odd.set_index("feature")["strange"]).astype(float)
+    apart = odd[~odd["feature"].isin(names)].reindex(columns=list(COLUMNS))
+    whole = pd.concat([part for part in (table, apart) if len(part)] or [table])
+    return whole.astype(dict.fromkeys(COLUMNS[2:], float)).reset_index(drop=True)
 
 
 def told(models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str], run: Run) -> pd.DataFrame:
