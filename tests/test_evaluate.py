@@ -76,6 +76,9 @@ def test_a_learner_that_knows_all_that_can_be_known(trained: Path, capsys: pytes
     page = (out / "report.html").read_text()
     assert "Research use only" in page
     assert "share of the attainable margin" in page
+    assert (out / "card.md").read_text().startswith("---\nlicense: unknown\n")
+    for name in ("tables/tripod.csv", "tables/cohort.csv", "figures/study-flow.svg", "figures/survival-survival.csv"):
+        assert (out / name).is_file(), name
     floors = evaluate.read_table(out / "floors.csv")
     assert set(floors["part"]) == {"test"}
     account = json.loads((out / "run.json").read_text())
@@ -95,6 +98,8 @@ def test_the_floor_can_be_chosen_or_left_out(trained: Path) -> None:
 
 
 def test_faults_are_one_sentence_each(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(trained, "risk_groups=quartiles") == 2
+    assert "risk_groups='quartiles' is none of median, tertiles, maxstat" in capsys.readouterr().err
     assert run(trained, "floors=[genome]") == 2
     assert "no floor 'genome' here; there are stage" in capsys.readouterr().err
     assert run(trained, "images=[nowhere.png]", "floors=[]", "bootstrap=50") == 2

@@ -36,4 +36,7 @@ def test_untrained_with_a_skip_is_the_line_and_a_saved_one_says_the_same(
     assert skip is not None
     rows = {name: fitted.rows(manifest, name, list(test["patient_id"])) for name in ("clinical",)}
     assert rows["clinical"].shape[1] == skip.inputs["clinical"]
+    genes = fitted.tables["rna"]
+    assert skip.inputs["rna"] == fitted.rows(manifest, "rna", []).shape[1] == len(genes.numbers) > 100
+    assert genes.narrow.dim == 16  # what the encoder sees of them
     assert test["value"].std() > 0.05  # a head alone starts at the base rate, the same for everybody

@@ -28,10 +28,13 @@ def options(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, dict[str, A
     from nsclc_mtl.tables.recipe import OWN_WORDS
 
     out, words = {}, ("encoder", "max_tiles", "augment", "harmonize", *OWN_WORDS)
+    wide = (cfg.get("skip") or {}).get("columns") == "all"  # runs of before lack the word
     for name, spec in manifest.modalities.items():
         kind = cfg["parts"]["modalities"][spec.kind]
         own = {k: v for k, v in spec.options.items() if k in words}
         out[name] = {**kind, **own, "encoder": {**kind["encoder"], **(own.get("encoder") or {})}}
+        if wide and "components" in kind:
+            out[name]["wide"] = True
         if "combat" in kind:
             out[name]["combat"] = {**kind["combat"], **(spec.options.get("combat") or {})}
             keeps_no_outcome(cfg["cohort"], out[name]["combat"])
@@ -143,26 +146,30 @@ def learner(
     cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec], modalities: Mapping[str, Mapping[str, Any]], fitted: Fitted
 ) -> Learner:
     """An untrained learner: encoders sized by the data, one fusion, a head a task, the balance and the optimiser."""
+    from nsclc_mtl.encoders.tabular import Projected
     from nsclc_mtl.exact import ExactLearner
     from nsclc_mtl.learner import Learner
 
     dims, dim, encoders = fitted.dims(), cfg["optim"]["dim"], {}
     for name, chosen in modalities.items():
         given: dict[str, Any] = {"dim": dim}
+        table = fitted.tables[name].narrow if name in fitted.tables else None
         if name not in fitted.volumes:
-            given["in_dim"] = dims[name]
+            given["in_dim"] = dims[name] if table is None else table.dim
         if name in fitted.bags:
             given["scale"] = fitted.bags[name]
-        if name in fitted.tables and fitted.tables[name].groups:
-            given["groups"] = fitted.tables[name].groups
+        if table is not None and table.groups:
+            given["groups"] = table.groups
         if name in fitted.series:
             given["within"] = fitted.series[name].within
         takes = inspect.signature(permitted(chosen["encoder"]["_target_"])).parameters
-        if "columns" in takes and name in fitted.tables:
-            given["columns"] = fitted.tables[name].sources
+        if "columns" in takes and table is not None:
+            given["columns"] = table.sources
         if "classes" in takes:
             given["classes"] = {task: len(spec.classes) for task, spec in specs.items() if spec.classes}
         encoders[name] = build(chosen["encoder"], **given)
+        if table is not None and table.loadings is not None and fitted.tables[name].wide:
+            encoders[name] = Projected(table.loadings, encoders[name])
     shared: dict[str, Any] = {"modalities": list(modalities), "tasks": list(specs), "dim": dim}
     wide = {name: encoder.token_dim for name, encoder in encoders.items() if getattr(encoder, "token_dim", None)}
     asked = inspect.signature(permitted(cfg["fusion"]["_target_"])).parameters

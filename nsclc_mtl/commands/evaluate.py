@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import DataFault, Manifest, TaskSpec, UsageFault
+from nsclc_mtl.records import DataFault, Fault, Manifest, TaskSpec, UsageFault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,10 +125,27 @@ def elsewhere(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: P
         draws=int(settings["bootstrap"]),
         seed=int(settings["seed"]),
     )
-    levels = cutoffs.of_model(folder, [int(name.removeprefix("fold")) for name in folds])
-    outside = {"drift": moved, "cutoffs": {task: found["median"] for task, found in levels.items()}}
+    outside: dict[str, Any] = {"drift": moved}
+    if not trained or Path(settings["ckpt"]).resolve() != folder.resolve():  # else the run's own predictions have them
+        outside["cutoffs"] = cutoffs.of_model(folder, [int(name.removeprefix("fold")) for name in folds])
+    if trained and not tested:
+        outside["training"] = training_cohort(trained, splits, run)
     write(results, predictions, manifest, None, settings, read, folder, run, outside=outside, told=told)
     run.done += list(results)
+
+
+def training_cohort(trained: Mapping[str, Any], splits: pd.DataFrame, run: Run) -> Manifest | None:
+    """The cohort that the run was trained on, its patients of the folds alone; None, and a note, where it is gone."""
+    from dataclasses import replace
+
+    from nsclc_mtl.commands.cohort import open_cohort
+
+    try:
+        ours = open_cohort(trained)
+    except (Fault, OSError) as fault:
+        run.say(f"note: the training cohort is not at hand, so it does not stand beside: {fault}")
+        return None
+    return replace(ours, patients=ours.patients[ours.patients.index.isin(splits["patient_id"])])
 
 
 def trained_run(ckpt: Any) -> Path:
@@ -257,13 +274,14 @@ def write(
     outside: Mapping[str, Any] | None = None,
     told: Sequence[str] = (),
 ) -> None:
-    """`metrics.json`, `report.html`, its figures and tables into the run folder, the main table onto the terminal.
+    """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal.
 
-    outside: what `Evidence` holds of patients of another cohort (drift, cut-offs). told: further notes for the page.
-    The evaluation is counted with the model (`evaluations.jsonl`).
+    outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort). told: further notes for the
+    page. The evaluation is counted with the model (`evaluations.jsonl`).
     """
+    from nsclc_mtl import __version__
     from nsclc_mtl.commands import evaluations
-    from nsclc_mtl.report import evaluation, page, section, terminal
+    from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
     evidence = section.Evidence(results, predictions, manifest, splits, settings, trained, folder, **(outside or {}))
@@ -284,6 +302,7 @@ def write(
     (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     section.save(made.sections, made.figures, run.path)
     (run.path / "report.html").write_text(made.html, encoding="utf-8")
+    (run.path / "card.md").write_text(card.render(evidence, __version__, settings["license"]), encoding="utf-8")
     run.show(terminal.table(results, primary, boxed=run.console.is_terminal))
     run.say(f"{folder.resolve().name}: {counted}")
     run.say(f"report: {run.path / 'report.html'}")

@@ -50,6 +50,7 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "adaptation.damping": (0, math.inf, False),
     "adaptation.means": (0, math.inf, False),
     "bootstrap": (0, math.inf, True),
+    "risk_horizon_days": (0, math.inf, False),
     "alarm": (0.5, 1, False),
     "alpha": (0, 1, False),
     "slides.mpp": (-math.inf, math.inf, False),  # whether it is plausible is told of each slide
@@ -74,11 +75,11 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "cohort.seed": (0, math.inf, True),
 }
 # the least value itself is none
-ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed")
+ABOVE = ("trust.miss", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed", "risk_horizon_days")
 BELOW = (
     "trust.miss", "alpha", "folds.validation", "folds.calibration", "callbacks.ema.decay", "callbacks.swa.begins",
 )  # nor is the largest  # fmt: skip
-NULL = ("folds.seed", "folds.threads", "slides.mpp", "slides.sample")  # null means something
+NULL = ("folds.seed", "folds.threads", "slides.mpp", "slides.sample", "risk_horizon_days")  # null means something
 WORDS: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),  # Lightning's
@@ -86,6 +87,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.strategy": ("auto", "ddp"),
     "callbacks.early_stopping.watch": ("score", "loss"),
     "optim.sampler": ("shuffled", "balanced"),
+    "risk_groups": ("median", "tertiles", "maxstat"),
     "cohort.level": ("features", "images"),
     "cohort.missing": ("mcar", "mar", "mnar"),
     "cohort.site": ("none", "shift", "confounded"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,32 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Embedding:
         """Vector [patient, dim] of rows [patient, in_dim]."""
         return Embedding(self.layers(x))
+
+
+class Projected(nn.Module):
+    """An encoder of principal components, for rows that hold the columns themselves.
+
+    The linear skip sees all columns, the encoder their components: a small cohort learns nothing else from thousands.
+
+    Args:
+        loadings: [component, column], of the first columns; those behind them (indicators, categories) go on as they
+            are. encoder: of rows [patient, component + others].
+    """
+
+    loadings: Tensor
+
+    def __init__(self, loadings: Sequence[Sequence[float]], encoder: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("loadings", torch.tensor(loadings))
+        self.encoder = encoder
+        self.token_dim = getattr(encoder, "token_dim", None)
+
+    def forward(self, x: Tensor) -> Embedding:
+        """Embedding of rows [patient, column + others]."""
+        numbers = self.loadings.shape[1]
+        narrow = torch.cat([x[:, :numbers] @ self.loadings.to(x.dtype).T, x[:, numbers:]], dim=1)
+        made: Embedding = self.encoder(narrow)
+        return made
 
 
 class SNN(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nsclc_mtl.records import Bag, Embedding
+from nsclc_mtl.records import Bag, Embedding, UsageFault
 
 BLOCK = 4096  # tiles that are made wide at a time
 
@@ -24,13 +24,23 @@ class LinearSkip(nn.Module):
 
     Args:
         inputs: modality -> columns. outputs: task -> numbers a patient. folds: of the cross-fitting.
-        bags: whether slides are among the inputs, by their mean tile.
+        bags: whether slides are among the inputs, by their mean tile. columns: `all` columns of a table, as a floor
+            sees them, or those that the encoders have `seen`, principal components where they take some.
+
+    Raises UsageFault for other words.
     """
 
     def __init__(
-        self, inputs: Mapping[str, int], outputs: Mapping[str, int], folds: int = 5, bags: bool = False
+        self,
+        inputs: Mapping[str, int],
+        outputs: Mapping[str, int],
+        folds: int = 5,
+        bags: bool = False,
+        columns: str = "seen",
     ) -> None:
         super().__init__()
+        if columns not in ("all", "seen"):
+            raise UsageFault(f"skip.columns={columns} is neither all nor seen")
         self.inputs, self.outputs, self.folds, self.bags = dict(inputs), dict(outputs), folds, bags
         for task, out in outputs.items():
             for name, dim in inputs.items():

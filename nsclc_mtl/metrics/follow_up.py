@@ -41,13 +41,13 @@ def follow_up(time: ArrayLike, event: ArrayLike) -> FollowUp:
     if len(t) == 0:
         return FollowUp(Score.missing("no patient with a known time"), math.nan, math.nan, math.nan, 0, 0)
     curve = kaplan_meier(t, (e == 0) * 1.0)
-    median = _first(curve.time, curve.value)
+    median = first_half(curve.time, curve.value)
     score = Score(median) if not math.isnan(median) else Score.missing("fewer than half were censored by the last time")
-    lo, hi = _first(curve.time, curve.lo), _first(curve.time, curve.hi)
+    lo, hi = first_half(curve.time, curve.lo), first_half(curve.time, curve.hi)
     return FollowUp(score, lo, hi, float(np.median(t)), len(t), int((e == 1).sum()))
 
 
-def _first(time: np.ndarray, value: np.ndarray) -> float:
+def first_half(time: np.ndarray, value: np.ndarray) -> float:
     """The first time at which the curve is at most a half (rounding of the product aside), NaN where it never is."""
     with np.errstate(invalid="ignore"):
         below = np.flatnonzero(value <= 0.5 + 1e-9)

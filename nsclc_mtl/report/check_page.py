@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from nsclc_mtl.cohort.lint import Lint, attrition, counts
-from nsclc_mtl.cohort.lint.attrition import Step
 from nsclc_mtl.cohort.lint.finding import REMEDIES, Finding
 from nsclc_mtl.records import PARTS, Manifest, event_column
 from nsclc_mtl.report import curves
+from nsclc_mtl.report.flow import flow_figure
+from nsclc_mtl.report.section import Figure
 from nsclc_mtl.report.templates import template
 
 _MOST_SITES = 4  # curves in one figure
@@ -60,15 +59,17 @@ def _cohort(manifest: Manifest, lint: Lint, splits: pd.DataFrame | None, record:
     flow = attrition.table(lint.flow)
     branches = flow[flow["branch"] != ""]
     figures = [
-        _followed(manifest, name) for name, found in lint.follow_up.items() if found.patients and found.median.known
+        followed_figure(manifest, name).drawn
+        for name, found in lint.follow_up.items()
+        if found.patients and found.median.known
     ]
     return {
-        "flow": Markup(flow_figure([step for step in lint.flow if not step.branch])),
+        "flow": flow_figure([step for step in lint.flow if not step.branch]).drawn,
         "branch_columns": list(branches.columns[3:]),
         "branches": branches.to_dict("records"),
         "heat": _heat(manifest),
         "follow_up": [_follow_up_row(name, found) for name, found in lint.follow_up.items()],
-        "figures": [Markup(figure) for figure in figures],  # our own SVG, its texts escaped where it was made
+        "figures": figures,
         "folds": [] if splits is None else fold_rows(manifest, splits, record),
         "tasks": list(manifest.tasks),
         "record": record,
@@ -126,7 +127,7 @@ def months(days: float) -> str:
     return f"{days / curves.DAYS_PER_MONTH:.1f}" if days == days else "not reached"
 
 
-def _followed(manifest: Manifest, task: str) -> str:
+def followed_figure(manifest: Manifest, task: str, name: str = "follow-up", caption: str = "") -> Figure:
     """The reverse Kaplan-Meier curve, of each site where there are few."""
     labels = manifest.labels[task].dropna()
     site = counts.sites(manifest).loc[labels.index]
@@ -137,70 +138,4 @@ def _followed(manifest: Manifest, task: str) -> str:
         name: (rows["time_days"].to_numpy(float), (rows[event_column(rows)] == 0).to_numpy(float))
         for name, rows in groups.items()
     }
-    return curves.kaplan_meier_figure(f"{task}-follow-up", drawn, f"{task}: follow-up", "still followed").svg
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The flow of patients
-# ---------------------------------------------------------------------------------------------------------------------
-
-_BOX, _GAP, _SIDE, _LINE = 280, 46, 300, 19  # px
-
-
-def flow_figure(steps: Sequence[Step]) -> str:
-    """SVG of the trunk as CONSORT draws it: boxes of who is kept, beside the arrows who is left out and why."""
-    kept: list[Step] = []
-    out: list[list[Step]] = []
-    for step in steps:
-        if step.kind == "kept":
-            kept.append(step)
-            out.append([])
-        else:
-            out[-1].append(step)
-    parts, y = [], 1.0
-    tall = 2 * _LINE + 16
-    for k, step in enumerate(kept):
-        parts.append(_box(1, y, _BOX, [f"{step.n} patients", step.what], bold=True))
-        y += tall
-        if k + 1 == len(kept):
-            break
-        reasons = out[k]
-        lines = [f"{sum(s.n for s in reasons)} left out", *(f"{s.n} {s.what}" for s in reasons)] if reasons else []
-        height = max(_GAP, len(lines) * _LINE + 16 + 20 if lines else 0)
-        middle = 1 + _BOX / 2
-        parts.append(_arrow(middle, y, middle, y + height))
-        if lines:
-            top = y + (height - len(lines) * _LINE - 16) / 2
-            parts.append(_arrow(middle, y + height / 2, _BOX + 40, y + height / 2))
-            parts.append(_box(_BOX + 40, top, _SIDE, lines))
-        y += height
-    told = "; ".join(f"{s.n} {s.what}" for s in steps)
-    wide = _BOX + 40 + _SIDE + 2
-    return (
-        f'<svg viewBox="0 0 {wide} {y + 2:.0f}" role="img" class="flow" aria-label="{html.escape(told)}">'
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        f'<path d="M0 0L8 4L0 8z" fill="#5c636b"/></marker></defs>{"".join(parts)}</svg>'
-    )
-
-
-def _box(x: float, y: float, width: float, lines: Sequence[str], bold: bool = False) -> str:
-    text = "".join(
-        f'<text x="{x + 12:.0f}" y="{y + 8 + _LINE * (i + 0.72):.1f}" font-weight="{650 if bold and i == 0 else 400}">'
-        f"{html.escape(_cut(line, width))}</text>"
-        for i, line in enumerate(lines)
-    )
-    height = len(lines) * _LINE + 16
-    fill = "#f5f6f7" if bold else "#fff"
-    return f'<rect x="{x}" y="{y:.1f}" width="{width}" height="{height}" rx="4" fill="{fill}" stroke="#9aa0a6"/>{text}'
-
-
-def _cut(line: str, width: float) -> str:
-    most = int((width - 24) / 6.6)  # px a letter at 13 px
-    return line if len(line) <= most else line[: most - 1] + "…"
-
-
-def _arrow(x1: float, y1: float, x2: float, y2: float) -> str:
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#5c636b" stroke-width="1.2" '
-        'marker-end="url(#tip)"/>'
-    )
+    return curves.kaplan_meier_figure(name, drawn, f"{task}: follow-up", "still followed", caption)

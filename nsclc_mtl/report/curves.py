@@ -31,6 +31,13 @@ STYLES: tuple[tuple[str, Any], ...] = (
     (INK, (0, (8, 3))),
 )
 DAYS_PER_MONTH = 30.4375
+_UNITS = (  # of the time axis: name, days, steps between its ticks; each as far as 120 of it
+    ("days", 1.0, (1, 2, 7, 14, 30)),
+    ("months", DAYS_PER_MONTH, (1, 2, 3, 6, 12, 24)),
+    ("years", 365.25, (1, 2, 5, 10, 20)),
+)
+_LETTERS = 18  # of a group's name beside the numbers at risk
+_CROWD = 150  # so many censored times merge into a line if their ticks are not thin
 WIDTH = 4.7  # inches: two stand side by side on a desk, and one is still readable on a phone
 RC: Any = {
     "svg.fonttype": "none",
@@ -136,28 +143,34 @@ def kaplan_meier_figure(
     """Survival by risk group with 95 % bands and numbers at risk. groups: {name: (time_days, event)}."""
     with matplotlib.rc_context(RC):
         drawn = Canvas(figsize=(WIDTH, 4.3))
+        names = {group: group if len(group) <= _LETTERS else group[: _LETTERS - 1] + "…" for group in groups}
         low = 0.11 + 0.05 * len(groups)
-        axes = drawn.add_axes((0.12, low + 0.04, 0.85, 0.95 - low))
-        longest = max(t.max() for t, _ in groups.values()) / DAYS_PER_MONTH
-        step = next(s for s in (1, 2, 3, 6, 12, 24, 36, 60, 120, 240, 1e9) if longest / s <= 7)
-        ticks = np.arange(0, longest + step * 0.01, step)
+        digits = len(str(max(len(t) for t, _ in groups.values())))  # names stand beside the numbers
+        left = max(0.12, 0.02 + 0.0155 * max(len(name) for name in names.values()) + 0.009 * digits)
+        axes = drawn.add_axes((left, low + 0.04, 0.97 - left, 0.95 - low))
+        longest = max(float(t.max()) for t, _ in groups.values())
+        unit, days, wanted = next(u for u in _UNITS if longest <= 120 * u[1] or u is _UNITS[-1])
+        end = longest / days
+        step = next((s for s in wanted if end / s <= 7), end)
+        ticks = np.arange(0, end + step * 0.01, step)
         told: list[str] = []
         steps: list[pd.DataFrame] = []
         for k, ((group, (time, event)), (colour, style)) in enumerate(zip(groups.items(), STYLES, strict=False)):
             curve = kaplan_meier(time, event)
-            x = np.r_[0, curve.time / DAYS_PER_MONTH]
+            x = np.r_[0, curve.time / days]
             line = axes.step(x, np.r_[1, curve.value], where="post", color=colour, lw=1.8, label=group)[0]
             line.set_linestyle(style)
             lo, hi = np.r_[np.nan, curve.lo], np.r_[np.nan, curve.hi]
             axes.fill_between(x, lo, hi, step="post", color=colour, alpha=0.13, lw=0)
             censored = np.unique(time[event == 0])
-            axes.plot(censored / DAYS_PER_MONTH, curve.at(censored), "|", color=colour, ms=4, mew=0.8)
+            thin = 0.8 if len(censored) < _CROWD else 0.3
+            axes.plot(censored / days, curve.at(censored), "|", color=colour, ms=4, mew=thin)
             # numbers at risk, one row a group under the time axis
             y = low - 0.105 - 0.05 * k
-            drawn.text(0.005, y, group.split(" ")[0], color=colour, fontsize=8.5, va="center", weight="bold")
+            drawn.text(0.005, y, names[group], color=colour, fontsize=8.5, va="center", weight="bold")
             for tick in ticks:
-                at = 0.12 + 0.85 * tick / longest
-                count = int((time >= tick * DAYS_PER_MONTH).sum())
+                at = left + (0.97 - left) * tick / end
+                count = int((time >= tick * days).sum())
                 drawn.text(at, y, str(count), fontsize=8.5, ha="center", va="center")
             told.append(f"{group}: {len(time)} patients, {int(event.sum())} events")
             steps.append(
@@ -172,9 +185,9 @@ def kaplan_meier_figure(
                     }
                 )
             )
-        drawn.text(0.12, low - 0.06, "at risk", fontsize=8.5, va="center", color="#4a4f55")
-        axes.set(xlim=(0, longest), ylim=(0, 1.02), ylabel=label)
-        axes.set_xlabel("months", labelpad=1, loc="right")
+        drawn.text(0.005, low - 0.055, "at risk", fontsize=8.5, va="center", color="#4a4f55")
+        axes.set(xlim=(0, end), ylim=(0, 1.02), ylabel=label)
+        axes.set_xlabel(unit, labelpad=1)
         axes.set_xticks(ticks)
         axes.legend(loc="best", frameon=False, handlelength=3)
         shown = svg(drawn, title, "Kaplan-Meier curves. " + "; ".join(told) + ".")

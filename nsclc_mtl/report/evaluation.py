@@ -126,37 +126,6 @@ def _folds(rows: pd.DataFrame, task: TaskSpec, training: Mapping[str, pd.DataFra
     return sorted(folds, key=lambda f: (len(f.fold), f.fold))
 
 
-def risk_groups(
-    predictions: pd.DataFrame, result: TaskResult, cutoff: float | None = None
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
-    """Test patients above and below the median risk of their own fold's training patients, and why if there are none.
-
-    {group: (time_days, event)}. The cut-off comes from training, so the groups of all folds may be shown together.
-    `cutoff` is that of patients whom several folds predict (fold -1), who have no training patients of their own.
-    """
-    own = predictions[(predictions["task"] == result.task.name) & (predictions["output"] == "risk")]
-    if "model" in own:
-        own = own[own["model"] == LEARNER]
-    high, time, event = [], [], []
-    for fold in result.folds:
-        here = own[own["fold"].astype(str) == fold.fold]
-        at = cutoff if fold.fold == "-1" else None
-        for part in ("train", "validation"):  # older runs keep no training risks
-            risks = here.loc[here["part"] == part, "value"].dropna()
-            if at is None and len(risks):
-                at = float(risks.median())
-        if at is None:
-            continue
-        high.append(np.asarray(fold.said[LEARNER]["risk"], dtype=float) > at)
-        time.append(fold.label)
-        event.append(fold.event)
-    if not high:
-        return {}, "predictions.csv holds no risks of training patients, so there is no cut-off for risk groups"
-    above, t, e = np.concatenate(high), np.concatenate(time), np.concatenate(event)
-    groups = {"low risk": (t[~above], e[~above]), "high risk": (t[above], e[above])}
-    return {name: group for name, group in groups.items() if len(group[0])}, ""
-
-
 def metric_rows(results: Mapping[str, TaskResult]) -> list[dict[str, Any]]:
     """The rows of metrics.json: each metric per fold and over all; then differences and shares of the ceilings."""
     rows: list[dict[str, Any]] = []
@@ -165,15 +134,15 @@ def metric_rows(results: Mapping[str, TaskResult]) -> list[dict[str, Any]]:
             for model, values in models.items():
                 for k, fold in enumerate(result.folds):
                     one = values.fold_interval(k)
-                    rows.append(_row(result.task, metric, fold.fold, model, one, [fold]))
-                rows.append(_row(result.task, metric, "all", model, values.interval(), result.folds))
+                    rows.append(row(result.task, metric, fold.fold, model, one, [fold]))
+                rows.append(row(result.task, metric, "all", model, values.interval(), result.folds))
         for metric in (result.primary, *LOWER_IS_BETTER):
             for model in result.metrics.get(metric, {}):
                 if model.startswith("floor:"):
                     gap = result.difference(metric, model)
-                    rows.append(_row(result.task, f"difference:{metric}", "all", model, gap, result.folds))
+                    rows.append(row(result.task, f"difference:{metric}", "all", model, gap, result.folds))
         for metric, share in shares(result).items():
-            rows.append(_row(result.task, metric, "all", LEARNER, share, result.folds))
+            rows.append(row(result.task, metric, "all", LEARNER, share, result.folds))
         if name != result.task.name:
             raise ValueError(f"results of task {result.task.name!r} stand under {name!r}")
     return rows
@@ -220,7 +189,8 @@ def _events(task: TaskSpec, folds: Iterable[Fold]) -> int | None:
     return sum(had.values())
 
 
-def _row(task: TaskSpec, metric: str, fold: str, model: str, at: Interval, folds: Sequence[Fold]) -> dict[str, Any]:
+def row(task: TaskSpec, metric: str, fold: str, model: str, at: Interval, folds: Sequence[Fold]) -> dict[str, Any]:
+    """A row of metrics.json, of the patients of these folds."""
     return {
         "task": task.name,
         "metric": metric,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
 from nsclc_mtl.metrics.comparison import Interval
-from nsclc_mtl.metrics.follow_up import follow_up
-from nsclc_mtl.metrics.survival import log_rank
-from nsclc_mtl.records import Manifest, TaskSpec, event_column
-from nsclc_mtl.report import curves
-from nsclc_mtl.report.evaluation import TaskResult, risk_groups, shares
+from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.report import curves, tripod
+from nsclc_mtl.report.evaluation import TaskResult, shares
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
 from nsclc_mtl.report.templates import template
@@ -73,20 +71,37 @@ class Page:
 def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Page:
     """The page. makers: kinds of sections, in the order in which they stand on it."""
     sections = [section for make in makers for section in make(evidence)]
-    tasks = [
-        _task(r, evidence.predictions, story.primary_floor, evidence.cutoffs.get(name))
-        for name, r in evidence.results.items()
-    ]
-    html = template("page.html.j2", FILTERS).render(
+    tasks = [_task(r, story.primary_floor) for r in evidence.results.values()]
+    chapters = _chapters(sections, tasks, story)
+    sections.append(tripod.checklist(evidence, chapters | _within(sections)))
+    text = template("page.html.j2", FILTERS).render(
         story=story,
         tasks=tasks,
         sections=sections,
-        flow=flow(evidence.results, evidence.manifest, evidence.splits, evidence.predictions),
+        chapters=chapters | {tripod.NAME: sections[-1].title},
         audit_columns=list(story.audit[0]) if story.audit else [],
         images=_images(story.images),
         has_ceiling=any(r.models("oracle:") for r in evidence.results.values()),
     )
-    return Page(html, [figure for task in tasks for figure in task["figures"]], sections)
+    return Page(text, [figure for task in tasks for figure in task["figures"]], sections)
+
+
+def _chapters(sections: Sequence[Section], tasks: Sequence[Mapping[str, Any]], story: Story) -> dict[str, str]:
+    """{anchor: title} of the chapters in the order of the page."""
+    out = {s.name: s.title for s in sections if s.first}
+    out |= {f"task-{k + 1}": task["name"] for k, task in enumerate(tasks)}
+    out |= {s.name: s.title for s in sections if not s.first and not s.task}
+    out |= {"audit": "What each modality is worth"} if story.audit else {}
+    out |= {"pictures": "Where the model looked"} if story.images else {}
+    return out | {"reading": "How to read the numbers"}
+
+
+def _within(sections: Sequence[Section]) -> dict[str, str]:
+    """{anchor: title} of what stands within chapters: the sections of the tasks, and headings inside any section."""
+    out = {s.name: f"{s.title}, {s.task}" for s in sections if s.task}
+    for section in sections:
+        out |= {a: html.unescape(t) for a, t in re.findall(r'<h3 id="([^"<>]+)">([^<]+)</h3>', section.html)}
+    return out
 
 
 def slug(name: str) -> str:
@@ -110,9 +125,7 @@ def model_word(model: str) -> str:
     return model.replace("floor:", "").replace("oracle:", "ceiling: ")
 
 
-def _task(
-    result: TaskResult, predictions: pd.DataFrame, primary_floor: str, cutoff: float | None = None
-) -> dict[str, Any]:
+def _task(result: TaskResult, primary_floor: str) -> dict[str, Any]:
     """What the template needs of one task."""
     primary = result.primary
     models = result.metrics[primary]
@@ -140,29 +153,7 @@ def _task(
         )
     )
     why = ""
-    if result.task.kind == "survival":
-        parted, why = risk_groups(predictions, result, cutoff)
-        if parted:
-            told = ", ".join(f"{n} {len(t)} ({int(e.sum())} events)" for n, (t, e) in parted.items())
-            chi = _log_rank(parted)
-            whose = (
-                "the folds’ training patients (mean of the folds)"
-                if cutoff is not None
-                else "their fold’s training patients"
-            )
-            caption = (
-                f"Test patients above and below the median risk of {whose}: {told}. "
-                "Bands: 95 %, log-log; ticks: censored."
-            )
-            if chi and cutoff is not None:
-                caption += f" Log-rank χ² {chi}; the cut-off and the model were fixed before these patients were seen."
-            elif chi:
-                caption += (
-                    f" Log-rank χ² {chi}, given without P: the groups of a cross-validated model are not independent."
-                )
-            title = f"{result.task.name}: survival by predicted risk"
-            figures.append(curves.kaplan_meier_figure(f"{name}-survival", parted, title, caption=caption))
-    elif result.task.kind == "regression":
+    if result.task.kind == "regression":
         said = [(f.label, score_of(result.task, f.said[LEARNER])) for f in result.folds]
         title = f"{result.task.name}: predicted and known"
         caption = (
@@ -170,7 +161,7 @@ def _task(
             "on the line they agree."
         )
         figures.append(curves.scatter_figure(f"{name}-scatter", said, title, result.task.unit, caption))
-    else:
+    elif result.task.kind != "survival":
         drawn = _rocs(result, against["model"] if against else None)
         if drawn:
             caption = "Bold: mean of the within-fold curves, weighted by patients. Thin: the folds of the first curve."
@@ -225,14 +216,6 @@ def _verdict(against: Mapping[str, Any] | None) -> str:
     return "below the floor" if gap.hi < 0 else "not told apart from the floor"
 
 
-def _log_rank(groups: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    time = np.concatenate([t for t, _ in groups.values()])
-    event = np.concatenate([e for _, e in groups.values()])
-    group = np.concatenate([np.full(len(t), k) for k, (t, _) in enumerate(groups.values())])
-    chi, freedom = log_rank(time, event, group)
-    return f"{chi:.2f} on {freedom} degree of freedom" if chi.known else ""
-
-
 def _rocs(result: TaskResult, floor: str | None) -> list[curves.Roc]:
     """ROC of the learner (binary: beside the primary floor; more classes: one curve a cut or class)."""
     task = result.task
@@ -257,66 +240,6 @@ def _one_cut(task: TaskSpec, fold: Fold, k: int) -> tuple[np.ndarray, np.ndarray
     if task.kind == "ordinal":
         return (fold.label > k).astype(float), 1 - proba[:, : k + 1].sum(axis=1)
     return (fold.label == k).astype(float), proba[:, k]
-
-
-def flow(
-    results: Mapping[str, TaskResult],
-    manifest: Manifest | None,
-    splits: pd.DataFrame | None,
-    predictions: pd.DataFrame | None = None,
-) -> dict[str, list[dict[str, Any]]]:
-    """Who is in the study: patients, modalities, labels, folds. Lists of rows, empty where not known.
-
-    Studied are the patients of the folds, else those who were predicted; others of the cohort's tables do not count.
-    """
-    out: dict[str, list[dict[str, Any]]] = {"modalities": [], "labels": [], "parts": [], "total": []}
-    if manifest is not None:
-        folded = splits if splits is not None else predictions
-        studied = manifest.patients.index if folded is None else pd.Index(folded["patient_id"].unique())
-        patients = manifest.patients[manifest.patients.index.isin(studied)]
-        total = len(patients)
-        sites = patients["site"].nunique() if "site" in patients else 0
-        out["total"].append({"patients": total, "sites": sites})
-        for name, spec in manifest.modalities.items():
-            n = len(patients.index.intersection(manifest.who(name)))
-            out["modalities"].append({"name": name, "kind": spec.kind, "n": n, "share": n / max(total, 1)})
-        for name in results:
-            out["labels"].append(_label_row(results[name].task, manifest.labels[name].reindex(patients.index)))
-    else:
-        out["total"].append(
-            {"patients": len({p for r in results.values() for f in r.folds for p in f.patients}), "sites": 0}
-        )
-    if splits is not None:
-        for fold, rows in splits.groupby("fold", sort=True):
-            counts = rows["part"].value_counts()
-            out["parts"].append({"fold": fold, **{part: int(counts.get(part, 0)) for part in _PARTS}})
-    return out
-
-
-_PARTS = ("train", "validation", "calibration", "test")
-
-
-def _label_row(task: TaskSpec, label: pd.DataFrame) -> dict[str, Any]:
-    if task.kind == "survival":
-        known = label["event"].notna() & label["time_days"].notna()
-        found = follow_up(label["time_days"], label[event_column(label)])
-        word, days = ("follow-up", found.median) if found.median.known else ("time", found.observed)
-        told = f"{found.events} events, median {word} {days / curves.DAYS_PER_MONTH:.0f} months"
-    elif task.kind == "regression":
-        known = label["value"].notna()
-        low, middle, high = label["value"].quantile([0.25, 0.5, 0.75])
-        told = f"median {middle:.4g} ({low:.4g} to {high:.4g}) {task.unit}".rstrip() if known.any() else ""
-    else:
-        known = label["value"].notna()
-        counts = label.loc[known, "value"].astype(int).value_counts()
-        told = ", ".join(f"{name} {int(counts.get(k, 0))}" for k, name in enumerate(task.classes))
-    return {
-        "name": task.name,
-        "kind": task.kind,
-        "known": int(known.sum()),
-        "missing": int((~known).sum()),
-        "told": told,
-    }
 
 
 def _images(images: Sequence[tuple[Path, str]]) -> list[dict[str, str]]:

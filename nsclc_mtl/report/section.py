@@ -33,8 +33,10 @@ class Evidence:
     settings: Mapping[str, Any] = field(default_factory=dict)
     trained: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    training: Manifest | None = None  # the cohort of training, where another one is evaluated and it is at hand
+    cutoffs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of training risks, for fold -1 (task ->
+    # median, lower_tertile, upper_tertile), where predictions of the training patients are not at hand (a bundle)
     drift: pd.DataFrame | None = None  # rows of drift.csv; external patients only
-    cutoffs: Mapping[str, float] = field(default_factory=dict)  # task -> median risk in training, for fold -1
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Section:
     figures: list[Figure] = field(default_factory=list)  # drawn below the text in this order
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # stem -> what `tables/<stem>.csv` holds
     rows: list[dict[str, Any]] = field(default_factory=list)  # for metrics.json, columns as of `evaluation.metric_rows`
+    first: bool = False  # stands before the chapters of the tasks
 
 
 Maker = Callable[[Evidence], list[Section]]

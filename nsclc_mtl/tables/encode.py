@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class TableEncoder:
     ordered: dict[str, list[str]] = field(default_factory=dict)
     clip: float | None = 5.0
     loadings: list[list[float]] | None = None  # [component, column]: principal components of the scaled columns
+    wide: bool = False  # the scaled columns come out all the same; the learner takes their components
     log: str = "none"
     library: list[str] = field(default_factory=list)  # columns whose sum is a patient's library size
     pathways: Pathways | None = None  # numeric columns come out as its scores
@@ -60,7 +61,7 @@ class TableEncoder:
         from. `labels` are those of the training patients, which `select=univariate` goes by; `sets` are gene sets.
         """
         recipe = recipe or Recipe(**words)
-        made = cls(clip=recipe.clip if recipe.scaling != "none" else None)
+        made = cls(clip=recipe.clip if recipe.scaling != "none" else None, wide=recipe.wide)
         kinds: Mapping[str, Any] = columns if columns is not None else dict.fromkeys(table.columns, "numeric")
         for name, kind in kinds.items():
             if isinstance(kind, str) and kind not in ("numeric", "categorical"):
@@ -166,7 +167,7 @@ class TableEncoder:
         values = self._measured(table).reshape(len(table), len(self.numbers))
         seen = np.isfinite(values)
         scaled = self._scaled(values)
-        parts = [scaled if self.loadings is None else scaled @ np.array(self.loadings).T]
+        parts = [scaled if self.loadings is None or self.wide else scaled @ np.array(self.loadings).T]
         if self.indicated:
             at = {name: i for i, name in enumerate(self.numbers)}
             parts.append(~seen[:, [at[name] for name in self.indicated]])
@@ -194,11 +195,21 @@ class TableEncoder:
         return pd.DataFrame(columns, index=table.index), strange
 
     @property
+    def narrow(self) -> TableEncoder:
+        """The same encoder with components coming out, where it has some: what the learner's own encoder sees."""
+        return replace(self, wide=False)
+
+    @property
+    def _number_names(self) -> list[str]:
+        if self.loadings is None or self.wide:
+            return self.numbers
+        return [f"component {i + 1}" for i in range(len(self.loadings))]
+
+    @property
     def names(self) -> list[str]:
         """Names of the columns that come out, in their order."""
         one_hot = [f"{name}={value}" for name, values in self.categories.items() for value in values]
-        numbers = self.numbers if self.loadings is None else [f"component {i + 1}" for i in range(len(self.loadings))]
-        return [*numbers, *(f"{name} missing" for name in self.indicated), *one_hot]
+        return [*self._number_names, *(f"{name} missing" for name in self.indicated), *one_hot]
 
     @property
     def sources(self) -> dict[str, list[int]]:
@@ -206,11 +217,11 @@ class TableEncoder:
 
         Each stands in one list. Principal components and scores are columns of their own.
         """
-        names = self.numbers if self.loadings is None else self.names[: len(self.loadings)]
+        names = self._number_names
         out = {name: [i] for i, name in enumerate(names)}
         at = len(names)
         for name in self.indicated:
-            out.setdefault(name if self.loadings is None else f"{name} missing", []).append(at)
+            out.setdefault(name if names is self.numbers else f"{name} missing", []).append(at)
             at += 1
         for name, values in self.categories.items():
             if values:

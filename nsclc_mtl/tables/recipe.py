@@ -16,7 +16,8 @@ class Recipe:
     """Steps in their order: logarithm, gene sets, imputation, scaling, selection, components. Raises UsageFault.
 
     `values` is what the cohort declares of the table. `top_variance` is the older word for `select: variance` with
-    `keep`, and wins over them. `clip` is in standard deviations; without scaling nothing is clipped.
+    `keep`, and wins over them. `wide` leaves the components to the learner: the scaled columns come out. `clip` is in
+    standard deviations; without scaling nothing is clipped.
     """
 
     clip: float | None = 5.0
@@ -26,6 +27,7 @@ class Recipe:
     components: int | None = None
     values: str | None = None
     log: str = "auto"
+    wide: bool = False
     scaling: str = "standard"
     missing_indicators: bool = True
     scores: str = "mean_z"
@@ -49,5 +51,5 @@ class Recipe:
         return (self.select, self.keep) if self.top_variance is None else ("variance", self.top_variance)
 
 
-OWN_WORDS = tuple(f.name for f in fields(Recipe) if f.name not in ("values", "scores"))
+OWN_WORDS = tuple(f.name for f in fields(Recipe) if f.name not in ("values", "scores", "wide"))
 """What a cohort may say of one modality in the place of its kind's `conf/modalities/KIND.yaml`."""

@@ -15,7 +15,7 @@ from sksurv.util import Surv
 from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
 from nsclc_mtl.records import DataFault
-from nsclc_mtl.report.evaluation import metric_rows, risk_groups
+from nsclc_mtl.report.evaluation import metric_rows
 
 from .conftest import DAYS, TASKS
 
@@ -169,20 +169,6 @@ def test_no_events_at_all_leaves_no_number(toy: dict[str, Any]) -> None:
 def test_predictions_of_no_task_are_refused(toy: dict[str, Any]) -> None:
     with pytest.raises(DataFault, match="no test-part rows"):
         evaluate_predictions(toy["predictions"].assign(part="validation"), TASKS, None, None, 10)
-
-
-def test_risk_groups_are_cut_at_the_training_median_of_the_fold(toy: dict[str, Any], results: Any) -> None:
-    groups, why = risk_groups(toy["predictions"], results["survival"])
-    assert why == ""
-    own = toy["predictions"][(toy["predictions"]["task"] == "survival") & (toy["predictions"]["output"] == "risk")]
-    cuts = own[own["part"] == "train"].groupby("fold")["value"].median()
-    test = own[own["part"] == "test"]
-    high = test["value"].to_numpy() > cuts.loc[test["fold"]].to_numpy()
-    assert len(groups["high risk"][0]) == high.sum()
-    assert groups["high risk"][1].sum() == test["event"][high].sum()
-    none, why = risk_groups(own[own["part"] == "test"], results["survival"])
-    assert none == {}
-    assert "no cut-off" in why
 
 
 def test_evaluation_repeats_itself(toy: dict[str, Any], results: Any) -> None:

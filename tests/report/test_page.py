@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +16,14 @@ from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report import curves, page
 from nsclc_mtl.report.evaluation import metric_rows
 from nsclc_mtl.report.section import Evidence, Section, save
+from nsclc_mtl.report.sections.cohort import cohort
+from nsclc_mtl.report.sections.intended import intended
+from nsclc_mtl.report.sections.risk import risk
 
 from .conftest import TASKS
+from .outline import Outline
 
 NASTY = '<img src=x onerror=alert(1)> & "$x^2$"'
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-
-
-class Outline(HTMLParser):
-    """What the page is made of; raises on tags that do not close."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.seen: dict[str, int] = {}
-        self.attributes: list[tuple[str, str]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen[tag] = self.seen.get(tag, 0) + 1
-        self.attributes += [(k, v or "") for k, v in attrs]
-        self.ids += [v or "" for k, v in attrs if k == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def png(path: Path) -> Path:
@@ -87,7 +63,7 @@ def told(toy: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple
         images=[(png(tmp_path_factory.mktemp("maps") / "a.png"), NASTY)],
     )
     evidence = Evidence(results, toy["predictions"], toy["manifest"], toy["splits"])
-    return page.render(evidence, story, [lambda _: [SECTION]]).html, results
+    return page.render(evidence, story, [cohort, risk, lambda _: [SECTION], intended]).html, results
 
 
 def test_the_page_is_well_formed_and_its_ids_are_unique(told: tuple[str, Any]) -> None:
@@ -95,7 +71,7 @@ def test_the_page_is_well_formed_and_its_ids_are_unique(told: tuple[str, Any]) -
     outline.feed(told[0])
     assert outline.open == []
     assert len(outline.ids) == len(set(outline.ids))
-    assert outline.seen["svg"] == 9
+    assert outline.seen["svg"] == 11  # two a task, the section's own, the flow, the follow-up
     assert outline.seen["h1"] == 1
     referred = {v[1:] for k, v in outline.attributes if k in ("href", "xlink:href") and v.startswith("#")}
     assert referred <= set(outline.ids)
@@ -207,16 +183,14 @@ def test_words_of_metrics() -> None:
     assert page.model_word("floor:all tables") == "all tables"
 
 
-def test_the_studied_are_the_patients_of_the_folds(toy: dict[str, Any]) -> None:
-    manifest, splits, predictions = toy["manifest"], toy["splits"], toy["predictions"]
-    left = set(manifest.patients.index[:30])
-    fewer = splits[~splits["patient_id"].isin(left)]
-    said = predictions[~predictions["patient_id"].isin(left)]
-    results = evaluate_predictions(said, TASKS, manifest, fewer, draws=5)
-    for told in (page.flow(results, manifest, fewer, said), page.flow(results, manifest, None, said)):
-        assert told["total"][0]["patients"] == len(manifest.patients) - 30
-        assert {row["name"]: row["n"] for row in told["modalities"]} == {"clinical": 60, "radiomics": 15}
-        assert told["modalities"][1]["share"] == pytest.approx(0.25)
-        assert all(row["known"] + row["missing"] == 60 for row in told["labels"])
-    html = page.render(Evidence(results, said, manifest, fewer), page.Story("toy")).html
-    assert "<p>60 patients" in html
+def test_the_chapters_are_listed_at_the_head(told: tuple[str, Any]) -> None:
+    text, _ = told
+    head = text[text.index("<nav") : text.index("</nav>")]
+    listed = re.findall(r'href="#([^"]+)"', head)
+    assert listed[:2] == ["study", "task-1"]
+    assert listed[-1] == "tripod-ai"
+    places = [text.index(f'id="{anchor}"') for anchor in listed]
+    assert places == sorted(places)
+    assert set(re.findall(r'<h2 id="([^"]+)"', text)) == set(listed)
+    for section in ("risk-groups-survival", SECTION.name):  # sections of a task stand in its chapter
+        assert f'id="{section}"' in text

@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nsclc_mtl.encoders.tabular import Projected
 from nsclc_mtl.records import DataFault, UsageFault
 from nsclc_mtl.tables.encode import TableEncoder
 
@@ -116,3 +118,17 @@ def test_a_wide_table_of_text_is_encoded_like_its_numbers() -> None:
     assert encoded.shape == (40, 2000 + int((np.isnan(values).any(0)).sum()))
     text = table.astype(str)
     np.testing.assert_array_equal(TableEncoder.fit(text).transform(text), encoded)
+
+
+def test_a_wide_table_is_reduced_by_the_learner_to_the_same_numbers() -> None:
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame(rng.normal(size=(40, 12)), columns=[f"g{i}" for i in range(12)])
+    table.iloc[::7, 3] = np.nan
+    wide = TableEncoder.fit(table, components=4, wide=True)
+    plain = TableEncoder.fit(table, components=4)
+    assert wide.dim == 13
+    assert wide.narrow == plain
+    assert wide.loadings is not None
+    seen = Projected(wide.loadings, torch.nn.Identity())(torch.from_numpy(wide.transform(table)))
+    assert np.allclose(np.asarray(seen), plain.transform(table), atol=1e-5)
+    assert TableEncoder.load(wide.state()) == wide

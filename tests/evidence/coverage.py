@@ -1,0 +1,169 @@
+"""How often the 95 % intervals of an evaluation hold the truth: fixed models on new patients, cross-validated ones.
+
+    python tests/evidence/coverage.py --draws 500 --runs 500        # some minutes on one core
+
+Each run is a `predictions.csv` of patients drawn anew, judged by `mtl evaluate`'s own code (`evaluate_predictions`).
+
+Fixed models: scores with noise, whose true metric is computed once on 20,000 patients. Cross-validated: ridge models of
+20 columns, five folds. Their intervals are held against two truths: the mean of the metrics that these very five models
+have on 5,000 new patients (what the interval promises: it is conditional on the trained models), and the mean of that
+over all runs (what a reader may take it for: another training, another split). Intervals of the coverage itself are
+binomial (Wilson).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from nsclc_mtl.commands.evaluate import evaluate_predictions
+from nsclc_mtl.records import TaskSpec
+
+TASKS = {
+    "response": TaskSpec("response", "binary", ("no", "yes")),
+    "grade": TaskSpec("grade", "ordinal", ("G1", "G2", "G3")),
+    "survival": TaskSpec("survival", "survival"),
+}
+METRICS = {
+    "response": ("auc", "brier", "balanced_accuracy"),
+    "grade": ("ordinal_auc", "brier"),
+    "survival": ("c_index",),
+}
+Z = 1.959964
+
+
+def patients(n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """A latent number x, and outcomes that follow it: response, grade, days and event (about 40 % censored)."""
+    x = rng.normal(size=n)
+    grade = np.digitize(1.2 * x + rng.logistic(size=n), [-1.2, 1.0])
+    death, end = rng.exponential(np.exp(-0.8 * x)) * 1000, rng.exponential(1500, n)
+    return pd.DataFrame(
+        {"x": x, "response": rng.random(n) < 1 / (1 + np.exp(-x)), "grade": grade,
+         "days": np.minimum(death, end) + 1, "event": death <= end}
+    )  # fmt: skip
+
+
+def said(who: pd.DataFrame, score: np.ndarray, fold: str = "0") -> pd.DataFrame:
+    """Rows of predictions.csv of a model whose only number is `score`, an estimate of x."""
+    ids = [f"p{i}" for i in who.index]
+    p = 1 / (1 + np.exp(-score))
+    above = [1 / (1 + np.exp(-(1.2 * score - cut))) for cut in (-1.2, 1.0)]
+    outputs = {
+        "response": {"p:no": 1 - p, "p:yes": p},
+        "grade": {"p:G1": 1 - above[0], "p:G2": above[0] - above[1], "p:G3": above[1]},
+        "survival": {"risk": score},
+    }
+    words = {
+        "response": np.where(who["response"], "yes", "no"),
+        "grade": np.array(["G1", "G2", "G3"])[who["grade"]],
+        "survival": np.full(len(who), ""),
+    }
+    frames = []
+    for task, of in outputs.items():
+        for output, value in of.items():
+            rows = {"patient_id": ids, "task": task, "fold": fold, "part": "test", "output": output, "value": value}
+            frame = pd.DataFrame(rows).assign(target=words[task], event=np.nan, time_days=np.nan)
+            if task == "survival":
+                frame["event"], frame["time_days"] = who["event"].to_numpy(float), who["days"].to_numpy()
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def intervals(table: pd.DataFrame, draws: int, seed: int) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Value, low and high of every metric that is looked at."""
+    results = evaluate_predictions(table, TASKS, None, None, draws=draws, seed=seed)
+    found = {}
+    for task, metrics in METRICS.items():
+        for metric in metrics:
+            at = results[task].metrics[metric]["learner"].interval()
+            found[task, metric] = (at.value, at.lo, at.hi)
+    return found
+
+
+def fixed(n: int, runs: int, draws: int) -> pd.DataFrame:
+    """Coverage for a model that was fixed beforehand, on n independent patients a run."""
+    rng = np.random.default_rng(0)
+    many = patients(20_000, rng)
+    truth = intervals(said(many, many["x"].to_numpy() + rng.normal(size=len(many))), 0, 0)
+    held: dict[tuple[str, str], list[bool]] = {}
+    for run in range(runs):
+        rng = np.random.default_rng([1, run])
+        who = patients(n, rng)
+        found = intervals(said(who, who["x"].to_numpy() + rng.normal(size=n)), draws, run)
+        for key, (_, lo, hi) in found.items():
+            held.setdefault(key, []).append(lo <= truth[key][0] <= hi)
+    return table_of({("fixed model", *key): values for key, values in held.items()}, n)
+
+
+def crossed(n: int, runs: int, draws: int, columns: int = 20, folds: int = 5) -> pd.DataFrame:
+    """Coverage under cross-validation: of the mean of these fold models, and of the mean over all trainings."""
+    weight = np.random.default_rng(9).normal(size=columns) / columns**0.5
+
+    def seen(who: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        return who["x"].to_numpy()[:, None] * weight + rng.normal(size=(len(who), columns))
+
+    rng = np.random.default_rng(2)
+    many = patients(5_000, rng)
+    wide = seen(many, rng)
+    made, truths = [], []
+    for run in range(runs):
+        rng = np.random.default_rng([3, run])
+        who = patients(n, rng)
+        x, fold = seen(who, rng), np.arange(n) % folds
+        parts, own = [], []
+        for k in range(folds):
+            inside = fold != k
+            ridge = LogisticRegression(C=0.1).fit(x[inside], who["response"][inside])
+            parts.append(said(who[fold == k], ridge.decision_function(x[fold == k]), str(k)))
+            own.append(
+                {key: v for key, (v, _, _) in intervals(said(many, ridge.decision_function(wide)), 0, 0).items()}
+            )
+        made.append(intervals(pd.concat(parts, ignore_index=True), draws, run))
+        truths.append({key: float(np.mean([of[key] for of in own])) for key in own[0]})
+    held = {}
+    for key in made[0]:
+        everywhere = float(np.mean([truth[key] for truth in truths]))
+        of = [(at[key][1], at[key][2], truth[key]) for at, truth in zip(made, truths, strict=True)]
+        held["these fold models", *key] = [lo <= own <= hi for lo, hi, own in of]
+        held["any training of this size", *key] = [lo <= everywhere <= hi for lo, hi, _ in of]
+    return table_of(held, n)
+
+
+def table_of(held: dict[tuple[str, str, str], list[bool]], n: int) -> pd.DataFrame:
+    """Rows {truth, task, metric, patients, runs, coverage, lo, hi}."""
+    rows = []
+    for (truth, task, metric), values in held.items():
+        m, p = len(values), float(np.mean(values))
+        middle, half = (p + Z**2 / (2 * m)), Z * (p * (1 - p) / m + Z**2 / (4 * m * m)) ** 0.5
+        lo, hi = ((middle - half) / (1 + Z**2 / m), (middle + half) / (1 + Z**2 / m))
+        rows.append({"truth": truth, "task": task, "metric": metric, "patients": n, "runs": m, "coverage": p})
+        rows[-1] |= {"lo": lo, "hi": hi}
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Prints the table."""
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    words.add_argument("--runs", type=int, default=500)
+    words.add_argument("--crossed", type=int, default=200, help="runs of the cross-validated part")
+    words.add_argument("--draws", type=int, default=500)
+    words.add_argument("--patients", type=int, nargs="+", default=[200])
+    words.add_argument("--out", type=Path)
+    asked: Any = words.parse_args()
+    tables = []
+    for n in asked.patients:
+        tables += [fixed(n, asked.runs, asked.draws), crossed(n, asked.crossed, asked.draws)]
+    found = pd.concat(tables, ignore_index=True)
+    print(found.to_string(index=False, float_format="%.3f"))
+    if asked.out:
+        asked.out.write_text(json.dumps(found.to_dict("records"), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
