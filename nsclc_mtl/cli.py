@@ -31,6 +31,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="list what would be done
 Conf = Annotated[list[Path] | None, typer.Option("--conf", metavar="DIR", help="a folder of your own configurations")]
 Sweep = Annotated[bool, typer.Option("--sweep", "-m", help="one run a combination: model=abmil,moe_mil seed=0,1")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with the run called name=...")]
+Lock = Annotated[
+    bool, typer.Option("--lock", help="hash the predictions and make them read-only, before outcomes exist")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="print tracebacks")]
 
 VERBS = {
@@ -41,6 +44,7 @@ VERBS = {
     "evaluate": "Metrics with intervals, the floor of linear baselines, and a report.",
     "compare": "Several runs on the same test patients, side by side: mtl compare RUN RUN.",
     "predict": "Predictions for patients, with confidence and explanations.",
+    "bundle": "Export a trained run for others: weights and JSON, no pickle, no patient's data.",
     "check": "Look for what is wrong with a cohort before anything is trained on it.",
     "probe": "Whether features, or a run's embeddings (ckpt=RUN), tell the site, and what that does to the tasks.",
 }
@@ -125,8 +129,26 @@ def _listing_verb(verb: str) -> Callable[..., None]:
     return command
 
 
+def _locking_verb(verb: str) -> Callable[..., None]:
+    def command(
+        overrides: Overrides = None,
+        show: Show = False,
+        check: Check = False,
+        lock: Lock = False,
+        conf: Conf = None,
+        many: Sweep = False,
+        resume: Resume = False,
+        verbose: Verbose = False,
+    ) -> None:
+        words = [*(overrides or []), "lock=true"] if lock else overrides
+        _execute(verb, words, show, check, conf, many, resume, verbose)
+
+    return command
+
+
+_KINDS = {"tile": _listing_verb, "extract": _listing_verb, "predict": _locking_verb}
 for _name, _says in VERBS.items():
-    app.command(_name, help=_says)((_listing_verb if _name in ("tile", "extract") else _verb)(_name))
+    app.command(_name, help=_says)(_KINDS.get(_name, _verb)(_name))
 
 
 @app.command(help="Make the phantom cohort and take it the whole way: tile, extract, train, evaluate, predict.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from nsclc_mtl.bags import spots
 from nsclc_mtl.bags.cache import BagCache, read_volume
@@ -35,13 +36,14 @@ class Fitted:
     trust: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> temperature and sets, from calibration
     outside: dict[str, Any] = field(default_factory=dict)  # what tells patients who are unlike those of the training
     sites: list[str] = field(default_factory=list)  # of the training patients, in the order of their numbers
+    reference: dict[str, dict[str, Any]] = field(default_factory=dict)  # what their inputs were like: see `described`
 
     def state(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
         plain = {
             name: getattr(self, name)
-            for name in ("bags", "volumes", "tasks", "patterns", "trust", "outside", "robust", "sites")
+            for name in ("bags", "volumes", "tasks", "patterns", "trust", "outside", "robust", "sites", "reference")
         }
         combat = {name: made.state() for name, made in self.combat.items()}
         series = {name: scale.state() for name, scale in self.series.items()}
@@ -49,10 +51,11 @@ class Fitted:
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
-        """What `state()` came from; folds of before may lack `trust`, `outside`, `robust` and `combat`."""
+        """What `state()` came from; folds of before may lack `trust`, `outside`, `robust`, `combat` and `reference`."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
         kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
-        later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in ("trust", "outside", "robust")}
+        own = ("trust", "outside", "robust", "reference")
+        later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in own}
         later["combat"] = {name: Combat.load(s) for name, s in (state.get("combat") or {}).items()}
         later["sites"] = list(state.get("sites") or [])
         later["series"] = {name: SeriesScale.load(s) for name, s in (state.get("series") or {}).items()}
@@ -64,10 +67,14 @@ class Fitted:
 
         A site that moves by its own patients is looked at whole: a row does not depend on who else is asked for.
         """
+        encoder = replace(self.tables[name], loadings=None) if columns else self.tables[name]
+        return encoder.transform(self.harmonised(manifest, name, ids))
+
+    def harmonised(self, manifest: Manifest, name: str, ids: Sequence[str]) -> pd.DataFrame:
+        """A table's rows of these patients with the site effects taken out, where the fold does that."""
         table, combat = manifest.tables[name], self.combat.get(name)
         whole = table if combat is not None and combat.unseen == "own" else table.loc[list(ids)]
-        encoder = replace(self.tables[name], loadings=None) if columns else self.tables[name]
-        return encoder.transform(without_sites(manifest, whole, combat).loc[list(ids)])
+        return without_sites(manifest, whole, combat).loc[list(ids)]
 
     def dims(self) -> dict[str, Any]:
         """Input size of each modality: columns of a table or a visit, features of a tile, shape of a volume."""

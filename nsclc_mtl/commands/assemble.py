@@ -293,16 +293,22 @@ def settings_of(cfg: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def load_fold(
     cfg: Mapping[str, Any], folder: Path
 ) -> tuple[list[Learner], Fitted, dict[str, TaskSpec], dict[str, dict[str, Any]]]:
-    """The trained members of a fold with what was fitted for them. Raises IntegrityFault where a file is not ours.
+    """The trained members of a fold with what was fitted for them, from a run or a bundle. Raises IntegrityFault where
+    a file is not ours.
 
     `cfg` is the run's configuration; the fold's own settings, where it has some, come before it.
     """
     import torch
 
     from nsclc_mtl.bags.fitted import Fitted
+    from nsclc_mtl.commands import bundled
 
-    unbroken(folder)
-    cfg = settings_of(cfg, folder)
+    packed = bundled.at(folder.parent) is not None
+    if packed:
+        cfg = bundled.settings_of(folder)
+    else:
+        unbroken(folder)
+        cfg = settings_of(cfg, folder)
     try:
         state = json.loads((folder / "fitted.json").read_text())
         fitted = Fitted.load(state["fitted"])
@@ -322,10 +328,12 @@ def load_fold(
         for n, t in state["tasks"].items()
     }
     members = []
-    for path in sorted(folder.glob("model*.ckpt")):
+    for path in sorted(folder.glob("model*.safetensors" if packed else "model*.ckpt")):
         made = learner(cfg, specs, state["modalities"], fitted)
+        weights = bundled.weights(path) if packed else None
         try:
-            weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+            if weights is None:
+                weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
             made.load_state_dict(weights)
         except Exception as error:  # torch raises pickle, zip, key and runtime errors alike for a file that is not ours
             raise IntegrityFault(
@@ -333,5 +341,5 @@ def load_fold(
             ) from error
         members.append(made.eval())
     if not members:
-        raise IntegrityFault(f"'{folder.name}' holds no model*.ckpt; train again")
+        raise IntegrityFault(f"'{folder.name}' holds no weights of a model; train again")
     return members, fitted, specs, state["modalities"]

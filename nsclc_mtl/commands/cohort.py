@@ -67,7 +67,12 @@ def cohort_root(cfg: Mapping[str, Any]) -> Path:
 
 
 def derived(cfg: Mapping[str, Any]) -> dict[str, str]:
-    """Names of the derived folders under `paths.out` that these settings lead to."""
+    """Names of the derived folders under `paths.out` that these settings lead to.
+
+    A bundle brings them along (`derived`): the weights of its backbone need not be at hand to read what they made.
+    """
+    if cfg.get("derived") is not None:
+        return dict(cfg["derived"])
     from nsclc_mtl.commands import scans
     from nsclc_mtl.features.backbones import feature_key
     from nsclc_mtl.features.slide_encoders import slide_key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,18 @@ def body(cfg: DictConfig, run: Run) -> None:
     import yaml
     from threadpoolctl import threadpool_limits
 
+    from nsclc_mtl.commands import bundled
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.floors import fit_floors
     from nsclc_mtl.config import plain
     from nsclc_mtl.report.subgroup import asked_for
 
     settings = plain(cfg)
+    packed = bundled.at(settings["ckpt"])
+    if packed and (settings["predictions"] or settings["cohort"]["root"] or "modalities" in settings["cohort"]):
+        run.read(packed / bundled.MANIFEST)
+        elsewhere(settings, {}, packed, run)
+        return
     folder = trained_run(settings["ckpt"])
     absent = [str(image) for image in settings["images"] or () if not Path(image).is_file()]
     if absent:
@@ -39,7 +45,7 @@ def body(cfg: DictConfig, run: Run) -> None:
         if (folder / name).is_file():
             run.read(folder / name)
     trained = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    if "modalities" in settings["cohort"]:
+    if "modalities" in settings["cohort"] or settings["predictions"]:
         elsewhere(settings, trained, folder, run)
         return
     if settings["cohort"]["root"]:
@@ -67,46 +73,69 @@ def body(cfg: DictConfig, run: Run) -> None:
 
 
 def elsewhere(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path, run: Run) -> None:
-    """Evaluates the run on another cohort: the mean of its folds, with everything fitted as training left it.
+    """Evaluates the run or bundle on another cohort: the mean of its folds, with everything fitted as training left it.
 
-    The floors are fitted on the training cohort, where it can still be opened.
+    Of predictions that were locked (`predictions=`) only the outcomes are new. The floors are fitted on the training
+    cohort, where it can still be opened; a bundle (no `trained` settings) does not hold it.
     """
     from threadpoolctl import threadpool_limits
 
+    from nsclc_mtl.commands import cutoffs, drift, locked
     from nsclc_mtl.commands.floors import carry, fit_floors
     from nsclc_mtl.commands.predict import predict_cohort, save
+    from nsclc_mtl.commands.predict import trained_run as opened
     from nsclc_mtl.report.subgroup import asked_for
 
-    made = predict_cohort({**settings, "patients": None}, run)
-    asked_for(made.manifest, settings["subgroups"])
-    if made.trained_on:
-        run.say("note: they are left out: who was trained on says nothing about the model")
-        made.ids = [p for p in made.ids if p not in set(made.trained_on)]
-        made.table = made.table[made.table["patient_id"].isin(made.ids)]
-    save(made, run.path)
-    predictions = read_table(run.path / "predictions.csv")
-    tasks = tasks_of(folder / "cohort.json", made.manifest)
-    run.say(f"{made.manifest.name}: {len(made.ids)} patients that the model never saw, tasks {', '.join(tasks)}")
-    splits = read_table(folder / "splits.csv")
+    moved, told, tested = None, list[str](), dict[str, int]()
+    if settings["predictions"]:
+        config, _, folds = opened(settings)
+        later = locked.joined(settings, config, folder, run)
+        manifest, read, told = later.manifest, later.read, later.told
+        predictions, tasks = later.predictions, later.tasks
+    else:
+        made = predict_cohort({**settings, "patients": None}, run)
+        if made.trained_on:
+            run.say("note: they are left out: who was trained on says nothing about the model")
+            made.ids = [p for p in made.ids if p not in set(made.trained_on)]
+            made.table = made.table[made.table["patient_id"].isin(made.ids)]
+        save(made, run.path)
+        manifest, read, tested, folds = made.manifest, made.read, made.tested, [f"fold{k}" for k in made.models]
+        predictions = read_table(run.path / "predictions.csv")
+        tasks = tasks_of(folder / "cohort.json", manifest)
+        if not tested:
+            moved = drift.told(made.models, manifest, made.ids, run)
+    asked_for(manifest, settings["subgroups"])
+    count = predictions["patient_id"].nunique()
+    run.say(f"{manifest.name}: {count} patients that the model never saw, tasks {', '.join(tasks)}")
     floors = None
-    with threadpool_limits(1):
-        if made.tested:  # the training cohort by another name
-            floors = fit_floors(settings, made.read, made.manifest, splits, predictions, tasks)
-        elif settings["floors"] != []:
-            there = (made.read, made.manifest)
-            floors = carry(settings, trained, there, splits, predictions, tasks, run)
+    if not trained:
+        if settings["floors"] != []:
+            run.say(
+                "note: no floors: they are fitted on training patients, whom a bundle does not hold (ckpt=RUN has them)"
+            )
+    else:
+        splits = read_table(folder / "splits.csv")
+        with threadpool_limits(1):
+            if tested:  # the training cohort by another name
+                floors = fit_floors(settings, read, manifest, splits, predictions, tasks)
+            elif settings["floors"] != []:
+                floors = carry(settings, trained, (read, manifest), splits, predictions, tasks, run)
     if floors is not None:
         floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
     results = evaluate_predictions(
-        with_others(predictions, floors, oracle_rows(made.read, predictions, tasks)),
+        with_others(predictions, floors, oracle_rows(read, predictions, tasks)),
         tasks,
-        made.manifest,
+        manifest,
         None,
         draws=int(settings["bootstrap"]),
         seed=int(settings["seed"]),
     )
-    before = None if made.tested else training_cohort(trained, splits, run)
-    write(results, predictions, made.manifest, None, settings, made.read, folder, run, before)
+    outside: dict[str, Any] = {"drift": moved}
+    if not trained or Path(settings["ckpt"]).resolve() != folder.resolve():  # else the run's own predictions have them
+        outside["cutoffs"] = cutoffs.of_model(folder, [int(name.removeprefix("fold")) for name in folds])
+    if trained and not tested:
+        outside["training"] = training_cohort(trained, splits, run)
+    write(results, predictions, manifest, None, settings, read, folder, run, outside=outside, told=told)
     run.done += list(results)
 
 
@@ -126,8 +155,15 @@ def training_cohort(trained: Mapping[str, Any], splits: pd.DataFrame, run: Run) 
 
 def trained_run(ckpt: Any) -> Path:
     """The run folder that `ckpt` names, itself or by one of its checkpoints. Raises UsageFault where it is none."""
+    from nsclc_mtl.commands import bundled
+
     path = Path(str(ckpt))
-    folder = path if path.is_dir() else next((p for p in path.parents if (p / "predictions.csv").is_file()), path)
+    if bundled.at(path):
+        raise UsageFault(
+            f"ckpt='{ckpt}' is a bundle, which holds no predictions of the patients that it was trained on: name "
+            "others with cohort=NAME, or give the run folder of the training"
+        )
+    folder = path if path.is_dir() else next((p for p in path.parents if (p / "splits.csv").is_file()), path)
     if not path.exists():
         raise UsageFault(f"ckpt='{ckpt}' does not exist: give the run folder that `mtl train` printed")
     missing = [name for name in NEEDED if not (folder / name).is_file()]
@@ -258,25 +294,32 @@ def write(
     trained: Mapping[str, Any],
     folder: Path,
     run: Run,
-    training: Manifest | None = None,
+    outside: Mapping[str, Any] | None = None,
+    told: Sequence[str] = (),
 ) -> None:
-    """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal."""
+    """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal.
+
+    outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort). told: further notes for the
+    page. The evaluation is counted with the model (`evaluations.jsonl`).
+    """
     from nsclc_mtl import __version__
-    from nsclc_mtl.commands import reasons
+    from nsclc_mtl.commands import evaluations, reasons
     from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
-    told = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
-    trust = None if told is None else reasons.read(told)
+    said = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
     evidence = section.Evidence(
-        results, predictions, manifest, splits, settings, trained, folder, training=training, trust=trust
-    )
+        results, predictions, manifest, splits, settings, trained, folder,
+        trust=None if said is None else reasons.read(said), **(outside or {}),
+    )  # fmt: skip
+    patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
+    counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)
     primary = f"floor:{settings['primary_floor']}"
     story = page.Story(
         title=f"{manifest.name}: one model for {', '.join(results)}",
-        meta=_meta(manifest, splits, trained, folder),
+        meta=[*_meta(manifest, splits, trained, folder), ("Test set", str(counted))],
         primary_floor=primary,
-        notes=list(manifest.notes),
+        notes=[*told, *manifest.notes],
         images=[(Path(image), Path(image).stem) for image in settings["images"] or ()],
     )
     made = page.render(evidence, story, SECTIONS)
@@ -286,6 +329,7 @@ def write(
     (run.path / "report.html").write_text(made.html, encoding="utf-8")
     (run.path / "card.md").write_text(card.render(evidence, __version__, settings["license"]), encoding="utf-8")
     run.show(terminal.table(results, primary, boxed=run.console.is_terminal))
+    run.say(f"{folder.resolve().name}: {counted}")
     run.say(f"report: {run.path / 'report.html'}")
 
 

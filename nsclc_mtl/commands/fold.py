@@ -54,6 +54,7 @@ def threads(wanted: int | None, folds: int) -> Iterator[None]:
 def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, own: Mapping[str, Any]) -> None:
     import pandas as pd
 
+    from nsclc_mtl.bags import described
     from nsclc_mtl.commands import assemble, checkpoint, reasons, resume, sealed, weights
     from nsclc_mtl.commands.cohort import open_cohort
 
@@ -63,6 +64,7 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
     with ranks.together(settings, rows, progress) as share:
         members, data = train_members(settings, manifest, rows, progress, share)
     fit_trust(settings, members, manifest, data, bool(own))
+    data.fitted.reference = described.reference(manifest, data.parts["train"], data.fitted, data.cache)
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
     if own:
         assemble.save_own(folder, own)

@@ -40,15 +40,22 @@ class Predicted:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution), weights and pictures."""
-    from nsclc_mtl.commands import slide_maps, table_features
+    from nsclc_mtl.commands import drift, locked, slide_maps, table_features
     from nsclc_mtl.commands.device import available
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
+    locked.refuse(run.path)
     available(settings["device"])
     slide_maps.checked(settings["explain"])
     made = predict_cohort(settings, run)
     save(made, run.path)
+    strangers_only = [p for p in made.ids if p not in made.tested and p not in set(made.trained_on)]
+    if strangers_only:
+        drift.told(made.models, made.manifest, strangers_only, run)
+    if settings["lock"]:
+        digest = locked.lock(run.path, made.models, run)
+        run.say(f"predictions locked; deposit the sha256 of lock.json now, before outcomes exist: {digest}")
     run.done += made.ids
     run.say(
         f"{len(made.ids)} patients predicted; patients.csv names a reason for caution "
@@ -104,7 +111,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     run.inputs += manifest.inputs
     models = {}
     for name in folds:
-        for file in sorted((folder / name).glob("model*.ckpt")):
+        for file in sorted([*(folder / name).glob("model*.ckpt"), *(folder / name).glob("model*.safetensors")]):
             run.read(file)
         members, fitted, specs, modalities = assemble.load_fold(trained, folder / name)
         members = [member.to(place) for member in members]
@@ -112,6 +119,11 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     manifest = narrowed(manifest, specs, modalities)
     ids = wanted_patients(settings, manifest)
     own = same_patients(read, trained, manifest, folder)
+    if own and not (folder / "splits.csv").is_file():
+        raise UsageFault(
+            "these are the patients that the bundle was trained on, and it does not know which fold held out whom: "
+            "give the run folder of the training as ckpt="
+        )
     tested, seen = parts_of(folder, ids, models, own)
     ids = held_out(ids, tested, models, bool(settings.get("patients")), run)
     for name, count, how in strangers(manifest, ids, models):
@@ -137,10 +149,18 @@ def _said(words: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def trained_run(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path, list[str]]:
-    """Configuration and folder of the run that `ckpt` names, and its folds (one, where ckpt names a checkpoint)."""
+    """Configuration and folder of the run or bundle that `ckpt` names, and its folds (one, where ckpt names a
+    checkpoint). Raises IntegrityFault where a bundle is not what was written."""
     import yaml
 
+    from nsclc_mtl.commands import bundled
+
     ckpt = Path(str(settings["ckpt"]))
+    if packed := bundled.at(ckpt):
+        content = bundled.opened(packed)
+        every = [f"fold{k}" for k in sorted(map(int, content["folds"]))]
+        trained = {**content["config"], **{k: content.get(k) for k in ("derived", "patients_sha256")}}
+        return trained, packed, [ckpt.name] if ckpt.name in every else every
     folder = next(
         (p for p in (ckpt, *ckpt.parents) if (p / "config.yaml").is_file() and (p / "splits.csv").is_file()), None
     )
@@ -160,6 +180,10 @@ def trained_run(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path, list
 def cohort_settings(settings: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
     """What to read: the training cohort, or another one with the features that this model was trained on."""
     given = settings.get("cohort") or {}
+    if "derived" in trained and not ("modalities" in given or given.get("root")):
+        raise UsageFault(
+            "a bundle holds no patients: name them with cohort=NAME, or cohort.root=FOLDER of tables alike"
+        )
     if "modalities" in given:  # another cohort, declared by name
         cohort = dict(given)
     else:
@@ -224,6 +248,7 @@ def same_patients(read: Mapping[str, Any], trained: Mapping[str, Any], manifest:
     account = folder / "run.json"
     told = json.loads(account.read_text())["inputs"] if account.is_file() else []
     before = {i["sha256"] for i in told if Path(i["path"]).name == Path(trained["cohort"]["patients"]["file"]).name}
+    before |= set(trained.get("patients_sha256") or ())  # of a bundle
     return any(i["sha256"] in before for i in manifest.inputs if i["path"] == file)
 
 

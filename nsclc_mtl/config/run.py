@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,7 +74,7 @@ class Run:
             run._lease = Lease.claim(run.path / LEASE, f"the run in '{path}'")
             run.resumed = (path / "run.json").exists()
             for remnant in run.path.glob("*.tmp"):  # of a process that was killed
-                remnant.unlink()
+                shutil.rmtree(remnant) if remnant.is_dir() else remnant.unlink()
             write_atomic(run.path / "config.yaml", to_yaml(cfg))
             (run.path / "log.txt").touch()
             run._account()

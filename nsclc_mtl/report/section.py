@@ -37,6 +37,7 @@ class Evidence:
     cutoffs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of training risks, for fold -1 (task ->
     # median, lower_tertile, upper_tertile), where predictions of the training patients are not at hand (a bundle)
     trust: pd.DataFrame | None = None  # rows of trust.csv: how far to rely on each prediction
+    drift: pd.DataFrame | None = None  # rows of drift.csv; external patients only
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,24 @@ class TableEncoder:
         """Which column of the table (or score of a gene set) each column of `before_components` was made of."""
         return [*self.numbers, *self.indicated, *(name for name, of in self.categories.items() for _ in of)]
 
+    def before_imputation(self, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """The scaled columns that the encoder reads, not clipped and NaN where not measured, and the cells that say
+        what no training patient had: column -> bool [patient], of categories and ordered values.
+
+        Categories come as 0/1 columns `name=value`, NaN where missing. Columns that the table lacks raise DataFault.
+        """
+        _there(table, self.categories)
+        values = (self._measured(table).reshape(len(table), -1) - np.array(self.mean)) / np.array(self.sd)
+        columns, strange = dict(zip(self.numbers, values.T, strict=True)), {}
+        own = {name: values for name, values in self.ordered.items() if name in self.numbers}
+        for name, known in [*self.categories.items(), *own.items()]:
+            text = table[name].astype(str).to_numpy()
+            blank = np.isin(text, MISSING)
+            strange[name] = ~blank & ~np.isin(text, known)
+            if name in self.categories:
+                columns |= {f"{name}={v}": np.where(blank, np.nan, (text == v).astype(float)) for v in known}
+        return pd.DataFrame(columns, index=table.index), strange
+
     @property
     def narrow(self) -> TableEncoder:
         """The same encoder with components coming out, where it has some: what the learner's own encoder sees."""

@@ -9,6 +9,7 @@ from nsclc_mtl.report.sections.calibration import calibration
 from nsclc_mtl.report.sections.cohort import cohort
 from nsclc_mtl.report.sections.comparison import comparison
 from nsclc_mtl.report.sections.decision import decision
+from nsclc_mtl.report.sections.drift import drift
 from nsclc_mtl.report.sections.intended import intended
 from nsclc_mtl.report.sections.maps import maps
 from nsclc_mtl.report.sections.optimism import optimism
@@ -17,6 +18,7 @@ from nsclc_mtl.report.sections.subgroups import subgroups
 from nsclc_mtl.report.sections.trust import trust
 
 SECTIONS: tuple[Maker, ...] = (
-    cohort, risk, calibration, decision, comparison, subgroups, audit, abstention, optimism, trust, maps, intended,
+    cohort, drift, risk, calibration, decision, comparison, subgroups, audit, abstention, optimism, trust, maps,
+    intended,
 )  # fmt: skip
 """In the order in which they stand on the page."""

@@ -1,0 +1,90 @@
+"""Whether inputs have moved since training: standardised differences, Kolmogorov-Smirnov's distance, both against
+summaries of the training patients, who need not be at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import ndtr
+
+LEAST = 20  # training patients of a column below which nothing of it is kept, and new ones below which nothing is said
+LEVELS = np.arange(1, 10) / 10
+"""Levels of the quantiles that are kept of a column: no extreme value, which would be a patient's own."""
+
+
+def deciles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nine deciles of each column, [level, column], and the share of the values that do not exceed them.
+
+    values: float [patient, column], NaN where not measured. With ties the shares are larger than the levels. Columns of
+    fewer than `LEAST` values are NaN.
+    """
+    known = np.isfinite(values)
+    enough = known.sum(0) >= LEAST
+    at, below = np.full((2, len(LEVELS), values.shape[1]), np.nan)
+    if enough.any():
+        at[:, enough] = np.nanquantile(np.where(known, values, np.nan)[:, enough], LEVELS, axis=0)
+        # summaries are kept with few digits; the share is that of what is kept
+        at[:, enough] = rounded(at[:, enough])
+        below[:, enough] = share_below(values[:, enough], at[:, enough])
+    return at, below
+
+
+def share_below(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Share of the measured values [patient, column] that do not exceed `at` [level, column]; [level, column]."""
+    known = np.isfinite(values).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.stack([(values <= level).sum(0) / known for level in at])
+
+
+def rounded(values: np.ndarray, digits: int = 5) -> np.ndarray:
+    """The values at so many significant digits."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        power = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(values))))
+    power = np.where(np.isfinite(power), power, 1.0)
+    return np.round(values * power) / power
+
+
+def standardised_difference(values: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Mean of the measured values minus that of training, in SD of training (Glass's delta), [column].
+
+    NaN where fewer than `LEAST` values are measured, or where training had no spread.
+
+    >>> standardised_difference(np.full((20, 1), 3.0), np.array([1.0]), np.array([2.0]))
+    array([1.])
+    """
+    known = np.isfinite(values)
+    count = known.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gap = (np.where(known, values, 0.0).sum(0) / count - mean) / sd
+    return np.where((count >= LEAST) & (sd > 1e-9), gap, np.nan)
+
+
+def distance(values: np.ndarray, at: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Kolmogorov-Smirnov's distance of each column to training, looked at where the training deciles lie, [column].
+
+    A lower bound of the distance between both samples. at, below: of `deciles`. NaN where either side has fewer than
+    `LEAST` values.
+    """
+    gap = np.abs(share_below(values, at) - below).max(axis=0)
+    return np.where(np.isfinite(values).sum(0) >= LEAST, gap, np.nan)
+
+
+def chance(
+    difference: np.ndarray, n: Sequence[float] | np.ndarray, trained: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """Two-sided P of a standardised difference, were there none: normal, of means of n and of `trained` patients."""
+    z = np.abs(difference) / np.sqrt(1 / np.asarray(n, float) + 1 / np.asarray(trained, float))
+    return 2 * ndtr(-z)
+
+
+def chance_of_shares(now: float, before: float, n: int, trained: int) -> float:
+    """Two-sided P of two shares of n and of `trained` patients, were they one: normal, pooled.
+
+    >>> chance_of_shares(0.5, 0.5, 10, 10)
+    1.0
+    """
+    if now == before or not n or not trained:
+        return 1.0
+    pooled = (now * n + before * trained) / (n + trained)
+    return float(2 * ndtr(-abs(now - before) / np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / trained))))
