@@ -107,7 +107,8 @@ def test_metrics_are_those_of_others(way: Way) -> None:
         "concordance": lambda y, p: (1 + stats.kendalltau(y, p).statistic) / 2,
     }  # fmt: skip
     for metric, of in each.items():
-        found = {r["fold"]: r for r in rows if (r["task"], r["metric"], r["model"]) == ("ki67", metric, "learner")}
+        asked = ("ki67", metric, "learner", "test")
+        found = {r["fold"]: r for r in rows if (r["task"], r["metric"], r["model"], r["part"]) == asked}
         values, sizes = [], []
         for fold, part in ours.groupby("fold"):
             value = of(part["target"].astype(float).to_numpy(), part["value"].astype(float).to_numpy())

@@ -126,8 +126,8 @@ def test_two_processes_make_the_step_of_one(way: Way, stepped: dict[str, torch.T
     files = {str(path.relative_to(way.folder(name="two"))) for path in way.folder(name="two").rglob("*")}
     assert {file for file in files if file.startswith("fold0/")} == {
         f"fold0/{name}" for name in (
-            "model0.ckpt", "fitted.json", "manifest.sha256", "finished.json", "predictions.csv", "fusion_weights.csv",
-            "log0", "log0/version_0", "log0/version_0/metrics.csv",
+            "model0.ckpt", "fitted.json", "manifest.sha256", "finished.json", "predictions.csv", "trust.csv",
+            "fusion_weights.csv", "log0", "log0/version_0", "log0/version_0/metrics.csv",
         )
     }  # fmt: skip
     one, two = way.table(name="whole"), way.table(name="two")

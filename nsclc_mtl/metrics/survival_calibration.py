@@ -113,7 +113,7 @@ def assess_at(
 
 
 def _said(beta: np.ndarray, hazard: np.ndarray, x: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a draw without a finite fit is NaN
         return np.asarray(1 - np.exp(-hazard[:, None] * np.exp(beta @ restricted_cubic(x, knots).T)))
 
 

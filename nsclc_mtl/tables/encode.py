@@ -88,7 +88,7 @@ class TableEncoder:
         made._fit_numbers(frame, recipe, labels)
         if sets and recipe.scores == TOKENS:
             made.groups = made._grouped(sets)
-        kept = frame[made.numbers].to_numpy(dtype=float).reshape(len(table), len(made.numbers))
+        kept = frame.rename(columns=str)[made.numbers].to_numpy(dtype=float).reshape(len(table), len(made.numbers))
         made.middle = np.concatenate(made._parts(kept, table), axis=1).mean(axis=0).round(7).tolist()
         return made
 
@@ -109,7 +109,7 @@ class TableEncoder:
         if recipe.missing_indicators:
             self.indicated = [str(frame.columns[int(i)]) for i in keep if 0 < seen[:, i].mean() < 1]
         if recipe.components is not None and len(keep) > recipe.components:
-            self.loadings = self._principal(self._scaled(frame[self.numbers].to_numpy()), recipe.components)
+            self.loadings = self._principal(self._scaled(filled[:, keep]), recipe.components)
 
     def _grouped(self, sets: Sets) -> dict[str, list[int]]:
         """Which of the columns that come out belong to each set: its genes, and the indicators of those."""
