@@ -324,7 +324,7 @@ def test_locked_predictions_meet_their_outcomes(
     keys = ["patient_id", "task", "output"]
     assert judged.sort_values(keys)["value"].tolist() == before.sort_values(keys)["value"].tolist()
     rows = json.loads((way.folder("evaluate", "later") / "metrics.json").read_text())
-    counts = {r["n"] for r in rows if r["task"] == "stage" and r["fold"] == "all"}
+    counts = {r["n"] for r in rows if (r["task"], r["metric"], r["fold"]) == ("stage", "ordinal_auc", "all")}
     assert counts == {int((stage == "joined").sum())}
     assert (
         "before the outcomes that they are judged by" in (way.folder("evaluate", "later") / "report.html").read_text()

@@ -1,6 +1,6 @@
 """How often the 95 % intervals of an evaluation hold the truth: fixed models on new patients, cross-validated ones.
 
-    python tests/evidence/coverage.py --draws 500 --runs 500        # some minutes on one core
+    python tests/evidence/intervals.py --draws 500 --runs 500        # some minutes on one core
 
 Each run is a `predictions.csv` of patients drawn anew, judged by `mtl evaluate`'s own code (`evaluate_predictions`).
 
