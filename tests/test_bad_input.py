@@ -197,6 +197,7 @@ def test_a_gpu_that_is_not_there(data: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert left() == ["data"]
 
 
+@pytest.mark.slow
 def test_a_feature_file_cut_off_on_the_way(data: Path) -> None:
     file = next((data / "features").glob("*.h5"))
     file.write_bytes(file.read_bytes()[:2000])

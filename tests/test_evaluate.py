@@ -88,6 +88,7 @@ def test_a_learner_that_knows_all_that_can_be_known(trained: Path, capsys: pytes
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_floor_can_be_chosen_or_left_out(trained: Path) -> None:
     assert run(trained, "name=one", "bootstrap=50", "floors=[clinical]") == 0
     models = {r["model"] for r in json.loads((trained.parent / "runs/evaluate/one/metrics.json").read_text())}

@@ -18,6 +18,8 @@ from nsclc_mtl.cohort import manifest
 from nsclc_mtl.config import execute
 from nsclc_mtl.metrics.classification import auc
 
+pytestmark = pytest.mark.slow  # trainings whose tables and sections are made first
+
 N, GENES = 90, [f"G{i}" for i in range(12)]
 COHORT = {
     "name": "courses",
@@ -102,7 +104,6 @@ def test_the_course_is_learned_and_not_only_its_end(way: tuple[Path, pd.DataFram
     assert told["subtype"] > 0.85
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["gru", "transformer"])
 def test_the_other_encoders_of_visits_find_it_too(way: tuple[Path, pd.DataFrame, pd.Series], encoder: str) -> None:
     root = way[0]

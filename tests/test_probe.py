@@ -35,6 +35,7 @@ def shifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_is_told_before_and_not_after(shifted: Path) -> None:
     content = told(shifted, "a")
     assert set(content["sites"]) == {"A", "B", "C"}
@@ -51,6 +52,7 @@ def test_the_site_is_told_before_and_not_after(shifted: Path) -> None:
     assert abs(rows["clinical"]["before"]["value"] - 0.5) < 0.15
 
 
+@pytest.mark.slow
 def test_tasks_at_sites_held_out(shifted: Path) -> None:
     rows = {row["floor"]: row for row in told(shifted, "a")["tasks"]}
     assert set(rows) == {"mean slide feature", "radiomics", "clinical", "site_coded", "all tables"}

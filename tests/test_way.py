@@ -210,6 +210,7 @@ def test_new_patients_are_predicted_by_the_mean_of_the_folds(way: Way) -> None:
     pd.testing.assert_series_equal(wide(made), (folds[0] + folds[1]) / 2, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_tells_how_far_a_prediction_wavers_and_changes_none(way: Way) -> None:
     """By patient: whoever else is asked for, and every time the same."""
     assert way.predict("wavers", "trust.mc_dropout=3") == 0
@@ -376,6 +377,7 @@ def test_the_tables_hold_every_slide_and_task_that_is_explained(maps: Path) -> N
     assert (folder / "explanations" / "deletion-grade.svg").is_file()
 
 
+@pytest.mark.slow
 def test_the_report_shows_maps_and_refuses_those_of_another_run(
     way: Way, maps: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,7 @@ def test_what_cannot_be_harmonised_is_said_at_once(tmp_path: Path) -> None:
         fit(who, who.ids, BagCache(), assemble.options(settings(tmp_path, COMBAT[0].replace("combat", "batch")), who))
 
 
+@pytest.mark.slow
 def test_trained_and_carried_to_patients_of_another_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [f"paths.runs={tmp_path / 'runs'}", f"paths.out={tmp_path / 'out'}"]
     small = ["tasks=[response]", "folds.n=2", "folds.workers=0", "trainer.max_epochs=1", "optim.min_steps=1", "audit=0"]

@@ -26,6 +26,7 @@ def train(root: Path, name: str) -> Path:
     return root / "runs" / "train" / name
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_unknown_rows_changes_nothing(tmp_path: Path) -> None:
     root = make(tmp_path / "data", level="features", n=80)
     table = pd.read_csv(root / "patients.csv", dtype=str, keep_default_na=False)

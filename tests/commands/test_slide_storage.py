@@ -186,6 +186,7 @@ def test_whichever_file_meets_the_limit_the_end_is_tidy(here: Path, limit: int) 
     assert not list(Path("out").rglob("*.h5"))
 
 
+@pytest.mark.slow
 def test_two_commands_share_the_work_and_both_account_for_all_of_it(here: Path, whole: Path) -> None:
     pair = [command(*ALONE, f"name={name}") for name in ("a", "b")]
     for process in pair:
