@@ -43,6 +43,7 @@ def test_a_run_is_adapted_and_predicts_what_it_said(way: Way, kind: str) -> None
     assert again.to_numpy() == pytest.approx(wide(said[said["part"] == "test"])[again.index].to_numpy(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_without_it_nothing_is_logged_and_with_it_the_encoders_differ(way: Way) -> None:
     for name, words in {"plain": [], "adapted": ["adaptation=coral"]}.items():
         assert way.train(name, *ONE, "tasks=[grade]", *words) == 0
@@ -52,6 +53,7 @@ def test_without_it_nothing_is_logged_and_with_it_the_encoders_differ(way: Way) 
     assert not all(torch.equal(one[key], other[key]) for key in one if key.startswith("encoders."))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_fusion_goes_with_it(way: Way, fusion: str) -> None:
     words = [f"fusion={fusion}", "adaptation=dann", "tasks=[grade]"]
@@ -59,6 +61,7 @@ def test_every_fusion_goes_with_it(way: Way, fusion: str) -> None:
     assert log(way.folder(name=fusion))["train/adaptation"].dropna().gt(0).all()
 
 
+@pytest.mark.slow
 def test_whole_passes_go_with_it(way: Way) -> None:
     words = ["survival=cox", "cox.mode=exact", "tasks=[survival]", "adaptation=dann"]
     assert way.train("exact", *ONE, *words) == 0

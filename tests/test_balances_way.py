@@ -49,6 +49,7 @@ def trained(way: Way) -> dict[str, Path]:
     return {balance: way.folder(name=balance) for balance in BALANCES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["dwa", "gradnorm", "pcgrad"])
 def test_interrupted_in_its_last_epoch_it_ends_with_the_same_weights(
     way: Way, trained: dict[str, Path], balance: str, monkeypatch: pytest.MonkeyPatch
@@ -101,6 +102,7 @@ def test_curves_of_the_gradients_are_there_and_change_nothing(way: Way, trained:
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_a_task_alone_is_the_same_configuration(way: Way) -> None:
     """With one task each balance is the sum; learned noise scales its loss, and trains too."""
     for balance in BALANCES:

@@ -236,6 +236,7 @@ def test_sigterm_keeps_the_last_finished_epoch_of_all_folds(way: Way, name: str,
     same(way, name)
 
 
+@pytest.mark.slow
 def test_what_is_kept_in_memory_is_the_state_of_the_last_finished_epoch(
     way: Way, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,7 @@ def test_two_halves_of_a_batch_are_the_batch(way: Way, stepped: dict[str, torch.
     assert apart(stepped, weights(way, "half")) > 1e-4
 
 
+@pytest.mark.slow
 def test_accumulated_steps_are_counted_as_steps(way: Way) -> None:
     words = [*TWO, "optim.batch_size=4", "+trainer.accumulate_grad_batches=2", "optim.min_steps=7"]
     assert way.train("counted", *words) == 0

@@ -179,6 +179,7 @@ def test_the_same_seed_gives_the_same_bytes_and_one_fold_alone_is_that_fold(way:
     assert way.train("none", "fold=7") == 2
 
 
+@pytest.mark.slow
 def test_own_patients_are_predicted_by_the_fold_that_held_them_out(way: Way) -> None:
     assert way.predict("own") == 0
     made, trained = way.table("predict", "own"), way.table()

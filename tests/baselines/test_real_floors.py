@@ -16,6 +16,7 @@ from nsclc_mtl.report.evaluation import judge
 pytestmark = pytest.mark.realdata
 
 
+@pytest.mark.slow
 def test_rna_of_lusc_is_worth_what_others_found(real_data: Path) -> None:
     """PCA and ridge Cox on the same folds: C = .54."""
     cfg = plain(compose("train", ["experiment=tcga_lusc", f"cohort.root={real_data / 'tcga'}", "tasks=[survival]"]))

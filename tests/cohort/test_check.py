@@ -70,6 +70,7 @@ def test_tables_that_cannot_be_read_end_with_exit_3_and_are_told(data: Path) -> 
     assert "'deceazed' (1 rows)" in found["findings"][0]["sentence"]
 
 
+@pytest.mark.slow
 def test_a_split_that_train_would_refuse(data: Path) -> None:
     code, found = run(data, "folds.min_events=1000")
     assert code == 3

@@ -184,6 +184,7 @@ def maps(method: str, encoder: nn.Module, head: nn.Linear, volume: Tensor) -> np
     return occlusion(encoder, volume, {"t": logit(head)}, windows=4)["t"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["Grad-CAM", pytest.param("occlusion", marks=pytest.mark.slow)])
 def test_weight_randomisation(taught: tuple[nn.Module, nn.Linear, nn.Module], method: str) -> None:
     """The sanity check of Adebayo et al. (NeurIPS 2018): a map that survives random weights shows the image, no model.
