@@ -21,7 +21,8 @@ from nsclc_mtl.report.templates import template
 
 _MOST_FOLDS = 6  # columns of folds on the page
 _MOST_LEVELS = 10  # of a category; the rarest are put together
-_MOST_VARIABLES = 12  # before the rest is folded away
+_MOST_VARIABLES = 12  # among the inputs' columns, before the rest is folded away
+_ALWAYS = ("", "what they have", "outcomes")  # blocks that are shown whole
 
 
 @dataclass(frozen=True)
@@ -233,12 +234,15 @@ def _figure(value: float) -> str:
 
 
 def _blocks(rows: Sequence[Row], width: int) -> list[dict[str, Any]]:
-    """Rows by block for the page, the later variables of a long block folded away."""
+    """Rows by block for the page. Of the inputs' columns the first few are shown, those of all blocks counted; the
+    others are folded away."""
     out: list[dict[str, Any]] = []
+    room = _MOST_VARIABLES
     for block in dict.fromkeys(r.block for r in rows):
         own = [replace(r, cells=r.cells[:width]) for r in rows if r.block == block]
         variables = list(dict.fromkeys(r.variable for r in own))
-        early = set(variables[:_MOST_VARIABLES])
+        early = set(variables if block in _ALWAYS else variables[:room])
+        room -= 0 if block in _ALWAYS else len(early)
         out.append(
             {
                 "name": block,
