@@ -114,6 +114,9 @@ def test_a_prediction_is_attributed_to_the_columns_of_tables(way: Way) -> None:
     table = pd.read_csv(way.data / "patients.csv", dtype=str).set_index("patient_id")
     assert list(row["value"]) == [table.loc[folder.name, "sex"]]
     assert (folder / "features-survival.svg").read_text().count("<svg") == 1
+    page = (folder / "page.html").read_text()
+    assert f"Patient {folder.name}" in page
+    assert "prognostic, not predictive" in page
 
 
 def test_a_run_says_the_metric_of_every_task(way: Way) -> None:

@@ -40,7 +40,7 @@ class Predicted:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Writes `predictions.csv`, `patients.csv` (who had what, reasons for caution), weights and pictures."""
-    from nsclc_mtl.commands import drift, locked, slide_maps, table_features
+    from nsclc_mtl.commands import drift, locked, patient_pages, slide_maps, table_features
     from nsclc_mtl.commands.device import available
     from nsclc_mtl.config import plain
 
@@ -70,6 +70,7 @@ def body(cfg: DictConfig, run: Run) -> None:
         part = {p: "test" if p in made.tested else "train" if p in made.trained_on else "external" for p in chosen}
         pictures(chosen, made.models, first, made.manifest, made.read, explained, run, part)
     table_features.explain(made, explained, run)
+    patient_pages.write(made, chosen, explained, run)
 
 
 def save(made: Predicted, path: Path) -> None:

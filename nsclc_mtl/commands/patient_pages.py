@@ -1,0 +1,120 @@
+"""The pages of the explained patients: `patients/<id>/page.html`, from what `mtl predict` has made and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import Fault, Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nsclc_mtl.commands.predict import Predicted
+    from nsclc_mtl.config import Run
+
+
+def write(made: Predicted, chosen: Sequence[str], options: Mapping[str, Any], run: Run) -> None:
+    """A page for each of these patients; none where `options["pages"]` is false."""
+    if not options["pages"] or not chosen:
+        return
+    from nsclc_mtl.config.machine import versions
+    from nsclc_mtl.report import patient_page
+
+    used = versions()
+    program = ", ".join(f"{name} {used[name]}" for name in ("nsclc-mtl", "torch") if name in used)
+    spread = _table(run.path / "explanations" / "heterogeneity.csv")
+    for patient in run.track(list(chosen), "pages"):
+        folder = run.path / "patients" / patient
+        folder.mkdir(parents=True, exist_ok=True)
+        page = patient_page.render(of_patient(made, patient, folder, spread, run.path.name, program))
+        (folder / "page.html").write_text(page, encoding="utf-8")
+    run.say(f"{len(chosen)} pages: patients/ID/page.html")
+
+
+def of_patient(
+    made: Predicted, patient: str, folder: Path, spread: pd.DataFrame | None, run_name: str, program: str
+) -> Any:
+    """What the page of one patient shows, as `patient_page.Patient`. spread: rows of heterogeneity.csv."""
+    from nsclc_mtl.report import patient_page
+    from nsclc_mtl.report.page import slug
+
+    manifest, row = made.manifest, made.cautions.loc[patient]
+    said = made.table[made.table["patient_id"] == patient]
+    own = made.trust[made.trust["patient_id"] == patient]
+    whose = made.trust["fold"].astype(str).isin(own["fold"].astype(str)) & (made.trust["patient_id"] == "")
+    bars = {task: folder / f"features-{slug(task)}.svg" for task in manifest.tasks}
+    meta = [
+        ("trained run", made.folder.name),
+        ("this run", run_name),
+        ("predicted by", _folds(made, patient)),
+        ("program", program),
+        *_backbones(manifest, patient),
+    ]
+    return patient_page.Patient(
+        patient_id=patient,
+        cohort=manifest.name,
+        tasks=manifest.tasks,
+        said=said,
+        trust=made.trust[whose | (made.trust["patient_id"] == patient)],
+        meta=meta,
+        reasons=[reason for reason in str(row["caution"]).split("; ") if reason],
+        present=str(row["modalities"]).split(),
+        missing=str(row["missing"]).split(),
+        bars={task: path for task, path in bars.items() if path.is_file()},
+        pictures=[(path, _caption(path.stem)) for path in sorted(folder.glob("*.png"))],
+        heterogeneity=None if spread is None else spread[spread["patient_id"] == patient],
+    )
+
+
+def _folds(made: Predicted, patient: str) -> str:
+    folds = made.by[patient]
+    if patient in made.tested:
+        return f"fold {folds[0]}, which held the patient out"
+    told = f"fold {folds[0]}" if len(folds) == 1 else f"the mean of folds {', '.join(map(str, folds))}"
+    return told + (", trained on this patient" if patient in made.trained_on else "")
+
+
+def _backbones(manifest: Manifest, patient: str) -> list[tuple[str, str]]:
+    """Backbone and scale of the patient's slide features, where their files say so."""
+    from nsclc_mtl.features import store
+
+    out = []
+    for name, paths in manifest.bags.items():
+        if not (own := paths.get(patient)):
+            continue
+        try:
+            attrs = store.read(Path(own[0])).attrs
+        except Fault:  # without the scale that slides.csv gives; prediction itself has read it
+            continue
+        words = [str(attrs["backbone"])] if attrs.get("backbone") else []
+        words += [f"level 0 at {float(attrs['mpp']):.3g} um/px"] if attrs.get("mpp") else []
+        words += [f"tiles of {float(attrs['tile_um']):.4g} um"] if attrs.get("tile_um") else []
+        if words:
+            out.append((name, ", ".join(words)))
+    return out
+
+
+def _caption(stem: str) -> str:
+    """What a picture shows, from its name.
+
+    >>> _caption("P1-S1-attention-tiles"), _caption("P1-CT-gradcam-grade")
+    ('P1-S1: attention, highest and lowest tiles', 'P1-CT: Grad-CAM on grade')
+    """
+    whole = stem.removesuffix("-tiles")
+    strip = ", highest and lowest tiles" if whole != stem else ""
+    for sign, words in (("influence", "influence"), ("gradcam", "Grad-CAM"), ("occlusion", "occlusion")):
+        before, found, task = whole.rpartition(f"-{sign}-")
+        if found:
+            return f"{before}: {words} on {task}{strip}"
+    before, found, _ = whole.rpartition("-attention")
+    return f"{before}: attention{strip}" if found else stem
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    import pandas as pd
+
+    if not path.is_file():
+        return None
+    return pd.read_csv(path, dtype={"patient_id": str, "slide_id": str}, keep_default_na=False)
