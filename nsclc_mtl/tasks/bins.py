@@ -95,14 +95,26 @@ def fit_edges(spec: TaskSpec, value: np.ndarray, event: np.ndarray, bins: int) -
     return edges[edges > 0]
 
 
-def fit_hazards(edges: np.ndarray, value: np.ndarray, event: np.ndarray) -> list[float]:
-    """Log odds of the hazard in each bin among the patients who reach it: the constant that fits them best."""
-    at, happens = whole_bins(*(torch.as_tensor(np.asarray(x, np.float32)) for x in (edges, value, event)))
-    number, happened = at.numpy(), happens.numpy() > 0
-    return [
-        log_odds(((number == j) & happened).sum() / max(1, int((number >= j).sum())))  # 0 of 0 where nobody is seen
-        for j in range(len(edges))
-    ]
+def fit_hazards(edges: np.ndarray, value: np.ndarray, event: np.ndarray, parts: bool = False) -> list[float]:
+    """Log odds of the hazard in each bin among the patients who reach it: the constant that fits them best.
+
+    With `parts` who is censored in a bin counts for the share of it that he was seen for, as in a life table; else only
+    who passed it whole.
+    """
+    at, part, happens = part_bins(*(torch.as_tensor(np.asarray(x, np.float32)) for x in (edges, value, event)))
+    number, share, happened = at.numpy(), part.numpy().astype(float), happens.numpy() > 0
+    seen = np.where(happened, 1.0, share if parts else share == 1)
+    rates = [(number > j).sum() + seen[number == j].sum() for j in range(len(edges))]
+    return [log_odds(((number == j) & happened).sum() / max(1.0, rates[j])) for j in range(len(edges))]
+
+
+def part_bins(edges: Tensor, days: Tensor, event: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Bin in which each patient was last seen, int64 [patient], the share of it that he was seen for, and his event.
+
+    As `exact_bins`; of an event the whole bin counts, as for likelihoods that know a time by its bin alone.
+    """
+    at, share, event = exact_bins(edges, days, event)
+    return at, torch.where(event > 0, torch.ones_like(share), share), event
 
 
 def whole_bins(edges: Tensor, days: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:

@@ -113,17 +113,23 @@ def by_hand(name: str, task: BinnedSurvival, raw: Tensor, days: list[float], eve
                 begins = edge
             total += cumulative
         return total / len(days)
+    if name == "hazard":
+        total = 0.0
+        for z, t, e in zip(values, days, event, strict=True):
+            begins = 0.0
+            for odds, edge in zip(z, edges, strict=True):
+                h = 1 / (1 + math.exp(-odds))
+                if e and begins < t <= edge:
+                    total -= math.log(h)
+                else:
+                    total -= min(1.0, max(0.0, (t - begins) / (edge - begins))) * math.log(1 - h)
+                begins = edge
+        return total / len(days)
     placed = [bins_by_hand(edges, t, e) for t, e in zip(days, event, strict=True)]
     kept = [(row, where) for row, where in zip(values, placed, strict=True) if where is not None]
     if not kept:
         return 0.0
     seen = [where for _, where in kept]
-    if name == "hazard":
-        total = 0.0
-        for z, (j, cause) in kept:
-            h = 1 / (1 + np.exp(-z))
-            total -= sum(math.log(1 - x) for x in (h[:j] if cause else h[: j + 1])) + (math.log(h[j]) if cause else 0)
-        return total / len(kept)
     rows = [row for row, _ in kept]
     if name == "mtlr":
         rows = [np.array([row[j:].sum() for j in range(BINS)]) for row in rows]

@@ -85,20 +85,16 @@ def test_more_hazard_is_more_risk() -> None:
 
 
 def by_hand(task: DiscreteHazard, raw: Tensor, days: list[float], event: list[int]) -> float:
-    """Minus the mean log likelihood: an event in its bin, survival of every bin that was seen whole."""
-    total, counted = 0.0, 0
+    """Minus the mean log likelihood: an event in its bin, survival of the bins before it and of the share that was seen
+    of the bin of a censoring."""
+    total = 0.0
     for h, t, e in zip(raw.sigmoid().tolist(), days, event, strict=True):
-        bins = _bins(task)
-        beyond = t > bins[-1][1]
-        whole = [j for j, (_, end) in enumerate(bins) if (end < t if e and not beyond else end <= t)]
-        here = [j for j, (start, end) in enumerate(bins) if start < t <= end]
-        if not e and not whole:
-            continue
-        counted += 1
-        total -= sum(np.log1p(-h[j]) for j in whole)
-        if e and here:
-            total -= np.log(h[here[0]])
-    return total / counted
+        for j, (start, end) in enumerate(_bins(task)):
+            if e and start < t <= end:
+                total -= np.log(h[j])
+            else:
+                total -= min(1.0, max(0.0, (t - start) / (end - start))) * np.log1p(-h[j])
+    return total / len(days)
 
 
 def test_the_discrete_loss_is_the_likelihood_by_hand() -> None:
@@ -114,7 +110,7 @@ def test_the_discrete_loss_is_the_likelihood_by_hand() -> None:
         edges[-1] + 500,
         edges[-1] + 9,
     ]
-    event = [1, 1, 0, 0, 0, 1, 0, 1]  # a censoring before the first edge tells nothing; the last one is beyond the bins
+    event = [1, 1, 0, 0, 0, 1, 0, 1]  # the last one is beyond the bins
     raw = torch.randn(len(days), len(edges))
     loss = task.loss(raw, target(days, event))
     assert float(loss) == pytest.approx(by_hand(task, raw, days, event), rel=1e-5)
@@ -202,7 +198,7 @@ def test_recalibration_brings_the_events_back() -> None:
     now = raw + task.baseline.detach() - before
     edges = task.edges.numpy()
     begins = np.concatenate([[0.0], edges[:-1]])
-    for j in range(now.shape[1]):  # an event lies in its bin, a censoring counts for the bins that were passed whole
+    for j in range(now.shape[1]):  # a censoring counts for the share of the bin that was seen
         here = (value > begins[j]) & (value <= edges[j]) & (event == 1)
-        at_risk = (value > edges[j]) | here | ((value == edges[j]) & (event == 0))
-        assert now[at_risk, j].sigmoid().sum().item() == pytest.approx(here.sum(), abs=1e-3)
+        share = np.where(here, 1.0, np.clip((value - begins[j]) / (edges[j] - begins[j]), 0, 1))
+        assert (now[:, j].sigmoid().numpy() * share).sum() == pytest.approx(here.sum(), abs=1e-3)
