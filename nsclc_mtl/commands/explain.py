@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.outputs import patient_folder
 from nsclc_mtl.records import Batch, Manifest
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def pictures(
         (batch,) = batches(loader(manifest, [patient], data.fitted, data.cache))
         batch = moved(batch, members[0].device)
         tasks = list(options["tasks"] or members[0].tasks)
-        of = Explained(members[0], batch, tasks, manifest, read, options, run.path / "patients" / patient, run)
+        of = Explained(members[0], batch, tasks, manifest, read, options, patient_folder(run.path, patient), run)
         for name in data.fitted.bags:
             if bool(batch.present[name][0]):
                 found.add(of, name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from nsclc_mtl.records import Manifest, TaskSpec, event_column
 
@@ -13,6 +15,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nsclc_mtl.learner import Learner
+
+
+def patient_folder(run: Path, patient: str) -> Path:
+    """Where a run keeps what it has of one patient: ids that are no plain file name are percent-encoded.
+
+    >>> patient_folder(Path("run"), "../A 1").as_posix()
+    'run/patients/%2E.%2FA%201'
+    """
+    name = quote(patient, safe="")
+    return run / "patients" / (f"%2E{name[1:]}" if name.startswith(".") else name)
 
 
 def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.outputs import patient_folder
 from nsclc_mtl.records import Fault, Manifest
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def write(made: Predicted, chosen: Sequence[str], options: Mapping[str, Any], ru
     program = ", ".join(f"{name} {used[name]}" for name in ("nsclc-mtl", "torch") if name in used)
     spread = _table(run.path / "explanations" / "heterogeneity.csv")
     for patient in run.track(list(chosen), "pages"):
-        folder = run.path / "patients" / patient
+        folder = patient_folder(run.path, patient)
         folder.mkdir(parents=True, exist_ok=True)
         page = patient_page.render(of_patient(made, patient, folder, spread, run.path.name, program))
         (folder / "page.html").write_text(page, encoding="utf-8")

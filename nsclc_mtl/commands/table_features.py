@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.outputs import patient_folder
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -48,7 +50,7 @@ def of_patient(patient: str, table: pd.DataFrame, run: Run, units: Mapping[str, 
     from nsclc_mtl.report import feature_bars
     from nsclc_mtl.report.page import slug
 
-    folder = run.path / "patients" / patient
+    folder = patient_folder(run.path, patient)
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / FILE, index=False, lineterminator="\n", float_format="%.6g")
     for task, unit in units.items():
