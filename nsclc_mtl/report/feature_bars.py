@@ -22,7 +22,7 @@ def figure(name: str, table: pd.DataFrame, title: str, unit: str = "score", stro
     order = table["attribution"].abs().sort_values(ascending=False, kind="stable").index
     shown, rest = table.loc[order[:strongest]], table.loc[order[strongest:]]
     cells = zip(*(shown[name] for name in ("feature", "value", "modality", "attribution")), strict=True)
-    rows = [(f"{_short(what)} = {_short(value, 9)}", str(of), float(moved)) for what, value, of, moved in cells]
+    rows = [(_label(what, value), str(of), float(moved)) for what, value, of, moved in cells]
     if len(rest):
         rows.append((f"{len(rest)} others together", "", float(rest["attribution"].sum())))
     with matplotlib.rc_context(RC):
@@ -50,6 +50,17 @@ def figure(name: str, table: pd.DataFrame, title: str, unit: str = "score", stro
     return Figure(name, drawn_svg, pd.DataFrame(rows, columns=["row", "modality", "attribution"]))
 
 
-def _short(text: object, most: int = 21) -> str:
+def _label(what: object, value: object) -> str:
+    """`column = value` in at most 28 signs; of a long name the end, which tells more than how it begins."""
+    said, word = _value(value), str(what)
+    most = 25 - len(said)
+    return f"{word if len(word) <= most else '…' + word[1 - most :]} = {said}"
+
+
+def _value(text: object, most: int = 9) -> str:
+    """A number with four digits, a short word as it is."""
     word = str(text)
-    return word if len(word) <= most else word[: most - 1] + "…"
+    try:
+        return f"{float(word):.4g}"
+    except ValueError:
+        return word if len(word) <= most else word[: most - 1] + "…"
