@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -223,3 +224,14 @@ def test_places_lie_between_minus_one_and_one_and_keep_shapes() -> None:
 def test_a_code_of_another_length_is_refused(dim: int) -> None:
     with pytest.raises(UsageFault, match="multiple of 4"):
         MaxPool(IN, DIM, coordinates=dim)
+
+
+@pytest.mark.parametrize("name", ["mean", "max", "abmil", "clam-sb", "dsmil-survival"])
+def test_every_slide_five_times_is_every_slide_once(name: str) -> None:
+    """What a patient is predicted does not follow how many copies of a slide there are, so no interval does either."""
+    once = bag([4, 3, 5])
+    rows = torch.cat([torch.arange(a, b).repeat(5) for a, b in itertools.pairwise(once.offsets.tolist())])
+    assert once.coords is not None
+    often = Bag(once.features[rows], once.offsets * 5, once.coords[rows])
+    encode = encoder(name)
+    torch.testing.assert_close(encode(often).vector, encode(once).vector, rtol=1e-5, atol=1e-5)
