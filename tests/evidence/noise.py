@@ -34,15 +34,16 @@ def mtl(*words: str) -> None:
 def found(seed: int, n: int, work: Path) -> dict[str, tuple[float, float, float]]:
     """Main metric of every task with its interval, {task: (value, lo, hi)}."""
     data, runs = work / f"data{seed}", work / f"runs{seed}"
-    mtl("demo", "--data-only", "--out", str(data), "cohort.level=features", f"cohort.n={n}", f"cohort.seed={seed}")
+    words = [f"paths.runs={runs}", f"paths.out={work / f'out{seed}'}"]
+    made = ["cohort.level=features", f"cohort.n={n}", f"cohort.seed={seed}"]
+    mtl("demo", "--data-only", "--out", str(data), *made, *words)
     table = pd.read_csv(data / "patients.csv", dtype=str, keep_default_na=False)
     order = np.random.default_rng(seed).permutation(len(table))
     table[OUTCOMES] = table[OUTCOMES].to_numpy()[order]
     table.to_csv(data / "patients.csv", index=False)
-    words = [f"paths.runs={runs}", f"paths.out={work / f'out{seed}'}"]
     mtl(
-        "train", "cohort.level=features", f"cohort.root={data}", f"cohort.n={n}", f"cohort.seed={seed}",
-        f"seed={seed}", "name=noise", "audit=0", "logger=none", "folds.workers=0", *words,
+        "train", f"cohort.root={data}", *made, f"seed={seed}", "name=noise", "audit=0", "logger=none",
+        "folds.workers=0", *words,
     )  # fmt: skip
     mtl("evaluate", f"ckpt={runs / 'train' / 'noise'}", "name=noise", "floors=[]", "bootstrap=200", *words)
     rows = json.loads((runs / "evaluate" / "noise" / "metrics.json").read_text())
