@@ -29,6 +29,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     """Writes the bundle of the run that `ckpt` names, whole or not at all. Raises UsageFault where it is there."""
     from nsclc_mtl.commands import bundled
     from nsclc_mtl.config import plain
+    from nsclc_mtl.features.store import fsync
 
     settings = plain(cfg)
     if bundled.at(settings["ckpt"]):
@@ -44,7 +45,7 @@ def body(cfg: DictConfig, run: Run) -> None:
         _synced(aside)
         bundled.opened(aside)  # what was written reads back, by the rules of the reader
         os.rename(aside, out)  # onto a folder that another process has made meanwhile it fails
-        _sync(out.parent)
+        fsync(out.parent)
     except OSError as error:
         if error.errno in (17, 39):  # EEXIST, ENOTEMPTY
             raise UsageFault(f"out='{out}' exists: a bundle is never written over another") from error
@@ -180,13 +181,7 @@ def _json(path: Path, content: Any) -> None:
 
 
 def _synced(folder: Path) -> None:
+    from nsclc_mtl.features.store import fsync
+
     for path in (*folder.rglob("*"), folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        fsync(path)

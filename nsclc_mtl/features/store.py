@@ -213,7 +213,7 @@ def publish(
             file.attrs["rows"] = len(data["coords"] if "coords" in data else data["vector"])
             file.attrs["content_sha256"] = _digest(data, _noted(file))
             file.attrs["complete"] = 1
-        _fsync(aside)
+        fsync(aside)
         if not is_complete(aside, str(attrs.get("config_hash", "")), deep=True):
             raise IntegrityFault(f"'{path.name}' did not read back as written; the disk may be failing")
 
@@ -241,9 +241,9 @@ def published(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
-        _fsync(aside)
+        fsync(aside)
         os.replace(aside, path)
-        _fsync(path.parent)
+        fsync(path.parent)
     except (OSError, RuntimeError) as error:
         if _is_full(error):
             raise TryAgain(
@@ -274,7 +274,8 @@ def _is_full(error: BaseException) -> bool:
     return number in _FULL or any(f"errno = {code}" in str(error) or os.strerror(code) in str(error) for code in _FULL)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Waits until a file, or the entries of a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -162,7 +162,7 @@ def test_a_full_disk_stops_the_job_and_leaves_nothing(bench: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_fsync", full)
+        patch.setattr(store, "fsync", full)
         assert mtl("tile", "slides", *QUICK)[0] == 75
     assert not list((bench / "out").rglob("*.h5*"))
     assert mtl("tile", "slides", *QUICK)[0] == 0

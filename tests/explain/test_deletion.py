@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from two_tasks import two_tasks
 
 from nsclc_mtl.encoders.clam import CLAM
 from nsclc_mtl.encoders.dsmil import DSMIL
@@ -19,10 +20,8 @@ from nsclc_mtl.encoders.transmil import TransMIL
 from nsclc_mtl.explain import deletion, influence
 from nsclc_mtl.fusion.concat import Concat
 from nsclc_mtl.learner import Learner
-from nsclc_mtl.records import Bag, Batch, Embedding, TaskSpec
+from nsclc_mtl.records import Bag, Batch, Embedding
 from nsclc_mtl.tasks.balance import Sum
-from nsclc_mtl.tasks.classes import Binary
-from nsclc_mtl.tasks.ordinal import Ordinal
 
 
 class Counted(nn.Module):
@@ -35,13 +34,7 @@ class Counted(nn.Module):
 
 
 def learner(encoder: nn.Module | None = None) -> Learner:
-    torch.manual_seed(0)
-    tasks = {
-        "response": Binary(TaskSpec("response", "binary", ("no", "yes")), 8, {}),
-        "grade": Ordinal(TaskSpec("grade", "ordinal", ("1", "2", "3")), 8, {}),
-    }
-    for task in tasks.values():
-        nn.init.normal_(task.linear.weight)
+    tasks = two_tasks()
     encoders = {"wsi": encoder or ABMIL(3, 4), "rna": MLP(5, 4, hidden=0)}
     return Learner(encoders, Concat(("wsi", "rna"), list(tasks), 4, width=8), tasks, Sum(list(tasks))).eval()
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from two_tasks import two_tasks
 
 from nsclc_mtl.encoders.mil import ABMIL
 from nsclc_mtl.encoders.tabular import MLP
@@ -17,19 +17,12 @@ from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import Bag, Batch, TaskSpec
 from nsclc_mtl.tasks.balance import Sum
 from nsclc_mtl.tasks.classes import Binary
-from nsclc_mtl.tasks.ordinal import Ordinal
 
 SD = [1.0, 2.0, 4.0]
 
 
 def learner() -> Learner:
-    torch.manual_seed(0)
-    tasks = {
-        "response": Binary(TaskSpec("response", "binary", ("no", "yes")), 8, {}),
-        "grade": Ordinal(TaskSpec("grade", "ordinal", ("1", "2", "3")), 8, {}),
-    }
-    for task in tasks.values():
-        nn.init.normal_(task.linear.weight)
+    tasks = two_tasks()
     encoders = {"wsi": ABMIL(3, 4, scale={"mean": [0.0] * 3, "sd": SD}), "rna": MLP(5, 4, hidden=0)}
     made = Learner(encoders, Concat(("wsi", "rna"), list(tasks), 4, width=8), tasks, Sum(list(tasks)))
     return made.eval().requires_grad_(False)

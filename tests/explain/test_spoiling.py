@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from two_tasks import two_tasks
 
 from nsclc_mtl.encoders.mil import ABMIL
 from nsclc_mtl.encoders.tabular import MLP
@@ -22,20 +23,13 @@ from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import Bag, Batch, TaskSpec
 from nsclc_mtl.tasks.balance import Sum
 from nsclc_mtl.tasks.classes import Binary, Multiclass
-from nsclc_mtl.tasks.ordinal import Ordinal
 
 WHOLE = [["wsi", "rna"]]
 TRAINED = [[4, 0, 2, 3], [True, True, False, True]]  # tiles and rna of the patients that were trained on
 
 
 def learner(dropout: float = 0.1) -> Learner:
-    torch.manual_seed(0)
-    tasks = {
-        "response": Binary(TaskSpec("response", "binary", ("no", "yes")), 8, {}),
-        "grade": Ordinal(TaskSpec("grade", "ordinal", ("1", "2", "3")), 8, {}),
-    }
-    for task in tasks.values():
-        nn.init.normal_(task.linear.weight)
+    tasks = two_tasks()
     encoders = {"wsi": ABMIL(3, 4), "rna": MLP(5, 4, hidden=0)}
     fuse = Concat(("wsi", "rna"), list(tasks), 4, width=8, modality_dropout=dropout)
     return Learner(encoders, fuse, tasks, Sum(list(tasks))).eval().requires_grad_(False)

@@ -118,7 +118,7 @@ def test_an_interrupted_or_full_disk_leaves_no_file_under_the_final_name(tmp_pat
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_fsync", full)
+    monkeypatch.setattr(store, "fsync", full)
     with pytest.raises(TryAgain, match=r"no space left while writing 's\.h5'"):
         store.write(tmp_path / "s.h5", toy())
     assert not list(tmp_path.iterdir())
