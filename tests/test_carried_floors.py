@@ -13,8 +13,8 @@ from test_way import Way
 
 from nsclc_mtl.baselines.design import Design
 from nsclc_mtl.baselines.ridge import newton
-from nsclc_mtl.commands import evaluate
 from nsclc_mtl.commands.cohort import open_cohort
+from nsclc_mtl.commands.trained import read_table
 from nsclc_mtl.metrics.partial_likelihood import CoxLikelihood
 from nsclc_mtl.phantom.cohort import make
 
@@ -51,7 +51,7 @@ def test_floors_of_the_training_cohort_judge_the_new_patients(way: Way, capsys: 
     assert any(r["metric"] == "difference:c_index" for r in rows)
     said = capsys.readouterr().out
     assert "floors fitted on 39 patients of the training cohort" in said or "floors fitted on 40 patients" in said
-    told = evaluate.read_table(out / "floors.csv")
+    told = read_table(out / "floors.csv")
     assert set(told["fold"]) == {"-1"}
     assert set(told["patient_id"]) == set(way.table("evaluate", "new")["patient_id"])
     assert "floor" in (out / "report.html").read_text()
@@ -59,7 +59,7 @@ def test_floors_of_the_training_cohort_judge_the_new_patients(way: Way, capsys: 
 
 def test_a_floor_is_what_the_training_patients_alone_make_of_it(way: Way) -> None:
     """Its order of the new patients is that of a ridge Cox model of the old ones."""
-    floors = evaluate.read_table(elsewhere(way, "one", "floors=[clinical]") / "floors.csv")
+    floors = read_table(elsewhere(way, "one", "floors=[clinical]") / "floors.csv")
     mine = floors[(floors["task"] == "survival") & (floors["output"] == "risk")].set_index("patient_id")["value"]
     cohort = {"level": "features", "n": 40, "seed": 0, "missing": "mcar", "site": "none"}
     trained = yaml.safe_load((way.folder() / "config.yaml").read_text())

@@ -13,6 +13,7 @@ import yaml
 from nsclc_mtl.commands import evaluate
 from nsclc_mtl.commands.cohort import open_cohort, split
 from nsclc_mtl.commands.train import describe
+from nsclc_mtl.commands.trained import read_table, run_folder
 from nsclc_mtl.config import compose, execute, plain
 
 
@@ -79,7 +80,7 @@ def test_a_learner_that_knows_all_that_can_be_known(trained: Path, capsys: pytes
     assert (out / "card.md").read_text().startswith("---\nlicense: unknown\n")
     for name in ("tables/tripod.csv", "tables/cohort.csv", "figures/study-flow.svg", "figures/survival-survival.csv"):
         assert (out / name).is_file(), name
-    floors = evaluate.read_table(out / "floors.csv")
+    floors = read_table(out / "floors.csv")
     assert set(floors["part"]) == {"test"}
     account = json.loads((out / "run.json").read_text())
     assert account["done"] == ["grade", "stage", "response", "survival"]
@@ -122,18 +123,18 @@ def test_faults_are_one_sentence_each(trained: Path, tmp_path: Path, capsys: pyt
 def test_a_checkpoint_names_its_run(trained: Path) -> None:
     (trained / "fold0").mkdir()
     (trained / "fold0" / "model0.ckpt").touch()
-    assert evaluate.trained_run(trained / "fold0" / "model0.ckpt") == trained
-    assert evaluate.trained_run(trained) == trained
+    assert run_folder(trained / "fold0" / "model0.ckpt") == trained
+    assert run_folder(trained) == trained
 
 
 def test_ids_survive_reading(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("patient_id,fold,part,value\n00123,0,test,1\nNA,0,test,\n1E5,0,test,2\n")
-    frame = evaluate.read_table(tmp_path / "p.csv")
+    frame = read_table(tmp_path / "p.csv")
     assert frame["patient_id"].tolist() == ["00123", "NA", "1E5"]
     assert frame["value"].isna().tolist() == [False, True, False]
     (tmp_path / "p.csv").write_text("patient_id,fold,part,value\nA,0,test,x\n")
     with pytest.raises(Exception, match="column 'value'"):
-        evaluate.read_table(tmp_path / "p.csv")
+        read_table(tmp_path / "p.csv")
 
 
 def test_a_primary_floor_that_is_none_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,8 @@ from test_way import Way
 from typer.testing import CliRunner
 
 from nsclc_mtl.cli import app
-from nsclc_mtl.commands import bundled, evaluate, evaluations
+from nsclc_mtl.commands import bundled, evaluations
+from nsclc_mtl.commands.trained import read_table
 from nsclc_mtl.phantom.cohort import make
 from nsclc_mtl.records import IntegrityFault
 
@@ -319,8 +320,8 @@ def test_locked_predictions_meet_their_outcomes(
     for k, (patient, row) in enumerate(first.iterrows()):
         expected = "none yet" if not row["stage"] else "known when locked" if k < 2 else "joined"
         assert stage[patient] == expected
-    judged = evaluate.read_table(way.folder("evaluate", "later") / "predictions.csv")
-    before = evaluate.read_table(prospect.run / "predictions.csv")
+    judged = read_table(way.folder("evaluate", "later") / "predictions.csv")
+    before = read_table(prospect.run / "predictions.csv")
     keys = ["patient_id", "task", "output"]
     assert judged.sort_values(keys)["value"].tolist() == before.sort_values(keys)["value"].tolist()
     rows = json.loads((way.folder("evaluate", "later") / "metrics.json").read_text())

@@ -65,8 +65,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
     from nsclc_mtl import __version__
     from nsclc_mtl.commands import assemble, bundled, checkpoint, cutoffs
     from nsclc_mtl.commands.cohort import derived
-    from nsclc_mtl.commands.evaluate import read_table
-    from nsclc_mtl.commands.predict import trained_run
+    from nsclc_mtl.commands.trained import read_table, trained_run
     from nsclc_mtl.tables.read import sha256
 
     trained, source, folds = trained_run(settings)

@@ -72,7 +72,7 @@ def opened(word: str) -> Given:
     import yaml
 
     from nsclc_mtl.cohort import split_record
-    from nsclc_mtl.commands.evaluate import read_table, trained_run
+    from nsclc_mtl.commands.trained import read_table, run_folder
 
     folder = Path(word)
     if not folder.is_dir():
@@ -82,7 +82,7 @@ def opened(word: str) -> Given:
         said = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         ckpt = said.get("ckpt") if isinstance(said, Mapping) else None
         if ckpt:
-            trained = trained_run(ckpt)
+            trained = run_folder(ckpt)
     for name in ("cohort.json", "predictions.csv"):
         if not (trained / name).is_file():
             raise UsageFault(f"'{word}' has no {name}: give the folder of a finished `mtl train`, `tune` or `evaluate`")
@@ -130,7 +130,7 @@ def _order(given: Sequence[Given], names: Sequence[str], reference: Any) -> list
 
 
 def _entry(one: Given, label: str) -> Entry:
-    from nsclc_mtl.commands.evaluate import read_table
+    from nsclc_mtl.commands.trained import read_table
     from nsclc_mtl.report.side_by_side import Entry
 
     table = read_table(one.predictions)

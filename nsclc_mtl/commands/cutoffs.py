@@ -16,7 +16,7 @@ LEVELS = {"median": 1 / 2, "lower_tertile": 1 / 3, "upper_tertile": 2 / 3}
 def of_model(folder: Path, folds: Sequence[int]) -> dict[str, dict[str, float]]:
     """Task -> name of the level -> cut-off for patients predicted by these folds, of a run or a bundle."""
     from nsclc_mtl.commands import bundled
-    from nsclc_mtl.commands.evaluate import read_table
+    from nsclc_mtl.commands.trained import read_table
 
     each = (
         bundled.opened(folder)["cutoffs"] if bundled.at(folder) else of_training(read_table(folder / "predictions.csv"))

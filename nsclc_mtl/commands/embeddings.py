@@ -57,10 +57,10 @@ class Trained:
         import yaml
 
         from nsclc_mtl.commands.cohort import open_cohort
-        from nsclc_mtl.commands.evaluate import read_table, tasks_of, trained_run
+        from nsclc_mtl.commands.trained import read_table, run_folder, tasks_of
         from nsclc_mtl.tables.harmonize import named_sites
 
-        self.folder: Path = trained_run(ckpt)
+        self.folder: Path = run_folder(ckpt)
         for name in ("config.yaml", "predictions.csv", "splits.csv"):
             run.read(self.folder / name)
         self.settings: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
@@ -191,7 +191,7 @@ def worth(runs: Sequence[Trained], settings: Mapping[str, Any]) -> list[dict[str
     """A row a task: its main metric on the test parts, and beside it that of the other run with the paired change."""
     import pandas as pd
 
-    from nsclc_mtl.commands.evaluate import evaluate_predictions
+    from nsclc_mtl.commands.judging import evaluate_predictions
     from nsclc_mtl.commands.probe import plain_interval
 
     models = ["learner", "floor:against"][: len(runs)]

@@ -34,8 +34,8 @@ def lock(path: Path, models: Mapping[int, Any], run: Run) -> str:
     from datetime import UTC, datetime
 
     from nsclc_mtl.commands import checkpoint
-    from nsclc_mtl.commands.evaluate import read_table
     from nsclc_mtl.commands.sealed import written
+    from nsclc_mtl.commands.trained import read_table
     from nsclc_mtl.config.machine import git_commit, versions
     from nsclc_mtl.tables.read import sha256
 
@@ -96,9 +96,9 @@ def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path
     import yaml
 
     from nsclc_mtl.commands.cohort import open_cohort
-    from nsclc_mtl.commands.evaluate import read_table, tasks_of
     from nsclc_mtl.commands.outputs import truth_of
     from nsclc_mtl.commands.predict import cohort_settings, narrowed
+    from nsclc_mtl.commands.trained import read_table, tasks_of
 
     place, content = unlocked(settings, run)
     own = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))

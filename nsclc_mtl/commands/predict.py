@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +103,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.outputs import long_table
     from nsclc_mtl.commands.sites import strangers
+    from nsclc_mtl.commands.trained import parts_of, same_patients, trained_run
 
     place, _ = device.lightning(settings["device"])
     trained, folder, folds = trained_run(settings)
@@ -147,35 +147,6 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
 def _said(words: Mapping[str, Any] | None) -> dict[str, Any]:
     """The words that are not null."""
     return {key: value for key, value in (words or {}).items() if value is not None}
-
-
-def trained_run(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path, list[str]]:
-    """Configuration and folder of the run or bundle that `ckpt` names, and its folds (one, where ckpt names a
-    checkpoint). Raises IntegrityFault where a bundle is not what was written."""
-    import yaml
-
-    from nsclc_mtl.commands import bundled
-
-    ckpt = Path(str(settings["ckpt"]))
-    if packed := bundled.at(ckpt):
-        content = bundled.opened(packed)
-        every = [f"fold{k}" for k in sorted(map(int, content["folds"]))]
-        trained = {**content["config"], **{k: content.get(k) for k in ("derived", "patients_sha256")}}
-        return trained, packed, [ckpt.name] if ckpt.name in every else every
-    folder = next(
-        (p for p in (ckpt, *ckpt.parents) if (p / "config.yaml").is_file() and (p / "splits.csv").is_file()), None
-    )
-    if not ckpt.exists() or folder is None:
-        raise UsageFault(
-            f"ckpt='{ckpt}' is no run of `mtl train`: give the folder that it printed, or one of its checkpoints"
-        )
-    named = ckpt if ckpt.is_dir() else ckpt.parent
-    folds = (
-        [named.name] if named != folder else sorted((p.name for p in folder.glob("fold*")), key=lambda n: int(n[4:]))
-    )
-    if not folds:
-        raise UsageFault(f"ckpt='{ckpt}' holds no trained fold: the training did not finish")
-    return yaml.safe_load((folder / "config.yaml").read_text()), folder, folds
 
 
 def cohort_settings(settings: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,21 +209,6 @@ def wanted_patients(settings: Mapping[str, Any], manifest: Manifest) -> list[str
     return ids
 
 
-def same_patients(read: Mapping[str, Any], trained: Mapping[str, Any], manifest: Manifest, folder: Path) -> bool:
-    """Whether this is the training cohort: the same declaration, or the same patients table in another place.
-
-    A patient id alone says nothing: two cohorts may count their patients alike.
-    """
-    if read["cohort"] == trained["cohort"]:
-        return True
-    file = read["cohort"]["patients"]["file"]
-    account = folder / "run.json"
-    told = json.loads(account.read_text())["inputs"] if account.is_file() else []
-    before = {i["sha256"] for i in told if Path(i["path"]).name == Path(trained["cohort"]["patients"]["file"]).name}
-    before |= set(trained.get("patients_sha256") or ())  # of a bundle
-    return any(i["sha256"] in before for i in manifest.inputs if i["path"] == file)
-
-
 def held_out(
     ids: Sequence[str], tested: Mapping[str, int], models: Mapping[int, Any], asked: bool, run: Run
 ) -> list[str]:
@@ -270,26 +226,6 @@ def held_out(
     if seen:
         run.say(f"note: {len(seen)} patients left out: the folds that ckpt has were trained on them")
     return left
-
-
-def parts_of(
-    folder: Path, ids: Sequence[str], models: Mapping[int, Any], own: bool
-) -> tuple[dict[str, int], dict[str, set[int]]]:
-    """The fold that held each patient of the training cohort out, and the folds that used it otherwise.
-
-    Who was tested by several folds is given to one that is at hand; patients outside the cohort are not listed.
-    """
-    import pandas as pd
-
-    if not own:
-        return {}, {}
-    splits = pd.read_csv(folder / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
-    splits = splits[splits["patient_id"].isin(ids)]
-    tests = splits[splits["part"] == "test"]
-    tests = tests.assign(away=~tests["fold"].isin(list(models))).sort_values("away", kind="stable")
-    tested = {str(p): int(fold) for p, fold in tests.drop_duplicates("patient_id")[["patient_id", "fold"]].to_numpy()}
-    used = splits[splits["part"] != "test"].groupby("patient_id")["fold"]
-    return tested, {str(p): {int(f) for f in folds} for p, folds in used}
 
 
 def looked_at(manifest: Manifest, ids: Sequence[str], models: Mapping[int, Any], allow: bool) -> pd.DataFrame:

@@ -230,7 +230,8 @@ def measure(manifest: Manifest, run: Run) -> None:
 
     Without intervals, which are the business of `mtl evaluate`.
     """
-    from nsclc_mtl.commands.evaluate import evaluate_predictions, read_table
+    from nsclc_mtl.commands.judging import evaluate_predictions
+    from nsclc_mtl.commands.trained import read_table
     from nsclc_mtl.report.evaluation import metric_rows
 
     results = evaluate_predictions(read_table(run.path / "predictions.csv"), manifest.tasks, None, None, draws=0)

@@ -114,7 +114,7 @@ def scored(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame
 
 def main_metrics(predictions: pd.DataFrame, manifest: Manifest) -> dict[str, float]:
     """Task -> its main metric over the folds of a table of predictions; without those that cannot be computed."""
-    from nsclc_mtl.commands.evaluate import evaluate_predictions
+    from nsclc_mtl.commands.judging import evaluate_predictions
     from nsclc_mtl.report.evaluation import metric_rows
 
     results = evaluate_predictions(predictions, manifest.tasks, None, None, draws=0)

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from nsclc_mtl.commands.evaluate import evaluate_predictions
+from nsclc_mtl.commands.judging import evaluate_predictions
 from nsclc_mtl.records import TaskSpec
 
 TASKS = {

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nsclc_mtl.commands.evaluate import evaluate_predictions
+from nsclc_mtl.commands.judging import evaluate_predictions
 from nsclc_mtl.report.section import Evidence
 from nsclc_mtl.report.sections.audit import audit, sentences
 from tests.report.conftest import TASKS

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics.calibration import assess
 from nsclc_mtl.metrics.decision import net_benefit, net_benefit_at
 from nsclc_mtl.metrics.survival_calibration import assess_at, interpolated

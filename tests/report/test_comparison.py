@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from nsclc_mtl.baselines import likelihood_ratio
-from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics import delong, multiplicity
 from nsclc_mtl.metrics.classification import auc
 from nsclc_mtl.metrics.survival import c_index

@@ -13,7 +13,7 @@ from sksurv.metrics import concordance_index_censored, integrated_brier_score
 from sksurv.util import Surv
 
 from nsclc_mtl.baselines import fit_floors
-from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics import survival
 from nsclc_mtl.records import DataFault
 from nsclc_mtl.report.evaluation import metric_rows

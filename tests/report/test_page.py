@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from markupsafe import Markup
 
-from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report import curves, page
 from nsclc_mtl.report.evaluation import metric_rows

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from scipy.stats import chi2
 
-from nsclc_mtl.commands.evaluate import evaluate_predictions
+from nsclc_mtl.commands.judging import evaluate_predictions
 from nsclc_mtl.metrics.survival import kaplan_meier
 from nsclc_mtl.report import card, page, tripod
 from nsclc_mtl.report.facts import facts, limits

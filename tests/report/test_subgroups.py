@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nsclc_mtl.commands.evaluate import evaluate_predictions
+from nsclc_mtl.commands.judging import evaluate_predictions
 from nsclc_mtl.metrics.classification import auc
 from nsclc_mtl.records import Manifest, ModalitySpec, UsageFault
 from nsclc_mtl.report.section import Evidence

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from nsclc_mtl.commands.evaluate import evaluate_predictions, with_others
+from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.report import terminal
 
 from .conftest import TASKS

@@ -1,0 +1,96 @@
+"""A trained model on patients of another study, or on predictions that were locked before their outcomes existed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import Fault, Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nsclc_mtl.config import Run
+
+
+def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path, run: Run) -> None:
+    """Evaluates the run or bundle on another cohort: the mean of its folds, with everything fitted as training left it.
+
+    Of predictions that were locked (`predictions=`) only the outcomes are new. The floors are fitted on the training
+    cohort, where it can still be opened; a bundle (no `trained` settings) does not hold it.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from nsclc_mtl.commands import cutoffs, drift, locked
+    from nsclc_mtl.commands.floors import carry, fit_floors
+    from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
+    from nsclc_mtl.commands.predict import predict_cohort, save
+    from nsclc_mtl.commands.trained import read_table, tasks_of, trained_run
+    from nsclc_mtl.report.subgroup import asked_for
+
+    moved, told, tested = None, list[str](), dict[str, int]()
+    if settings["predictions"]:
+        config, _, folds = trained_run(settings)
+        later = locked.joined(settings, config, folder, run)
+        manifest, read, told = later.manifest, later.read, later.told
+        predictions, tasks = later.predictions, later.tasks
+    else:
+        made = predict_cohort({**settings, "patients": None}, run)
+        if made.trained_on:
+            run.say("note: they are left out: who was trained on says nothing about the model")
+            made.ids = [p for p in made.ids if p not in set(made.trained_on)]
+            made.table = made.table[made.table["patient_id"].isin(made.ids)]
+        save(made, run.path)
+        manifest, read, tested, folds = made.manifest, made.read, made.tested, [f"fold{k}" for k in made.models]
+        predictions = read_table(run.path / "predictions.csv")
+        tasks = tasks_of(folder / "cohort.json", manifest)
+        if not tested:
+            moved = drift.told(made.models, manifest, made.ids, run)
+    asked_for(manifest, settings["subgroups"])
+    count = predictions["patient_id"].nunique()
+    run.say(f"{manifest.name}: {count} patients that the model never saw, tasks {', '.join(tasks)}")
+    floors = None
+    if not trained:
+        if settings["floors"] != []:
+            run.say(
+                "note: no floors: they are fitted on training patients, whom a bundle does not hold (ckpt=RUN has them)"
+            )
+    else:
+        splits = read_table(folder / "splits.csv")
+        with threadpool_limits(1):
+            if tested:  # the training cohort by another name
+                floors = fit_floors(settings, read, manifest, splits, predictions, tasks)
+            elif settings["floors"] != []:
+                floors = carry(settings, trained, (read, manifest), splits, predictions, tasks, run)
+    if floors is not None:
+        floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
+    results = evaluate_predictions(
+        with_others(predictions, floors, oracle_rows(read, predictions, tasks)),
+        tasks,
+        manifest,
+        None,
+        draws=int(settings["bootstrap"]),
+        seed=int(settings["seed"]),
+    )
+    outside: dict[str, Any] = {"drift": moved}
+    if not trained or Path(settings["ckpt"]).resolve() != folder.resolve():  # else the run's own predictions have them
+        outside["cutoffs"] = cutoffs.of_model(folder, [int(name.removeprefix("fold")) for name in folds])
+    if trained and not tested:
+        outside["training"] = training_cohort(trained, splits, run)
+    write(results, predictions, manifest, None, settings, read, folder, run, outside=outside, told=told)
+    run.done += list(results)
+
+
+def training_cohort(trained: Mapping[str, Any], splits: pd.DataFrame, run: Run) -> Manifest | None:
+    """The cohort that the run was trained on, its patients of the folds alone; None, and a note, where it is gone."""
+    from dataclasses import replace
+
+    from nsclc_mtl.commands.cohort import open_cohort
+
+    try:
+        ours = open_cohort(trained)
+    except (Fault, OSError) as fault:
+        run.say(f"note: the training cohort is not at hand, so it does not stand beside: {fault}")
+        return None
+    return replace(ours, patients=ours.patients[ours.patients.index.isin(splits["patient_id"])])

@@ -1,0 +1,143 @@
+"""Predictions -> what is known of each model: metrics, the page with its figures and tables, the card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import Manifest, TaskSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nsclc_mtl.config import Run
+    from nsclc_mtl.report.evaluation import TaskResult
+
+
+def oracle_rows(
+    trained: Mapping[str, Any], predictions: pd.DataFrame, tasks: Mapping[str, TaskSpec]
+) -> pd.DataFrame | None:
+    """The phantom's ceilings as rows like predictions.csv (output `score`), None for any other cohort."""
+    import pandas as pd
+
+    from nsclc_mtl.commands.cohort import cohort_root
+
+    path = cohort_root(trained) / "truth" / "oracle.json"
+    if "level" not in trained["cohort"] or not path.is_file():
+        return None
+    scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
+    ours = predictions[predictions["part"] == "test"].drop_duplicates(["task", "fold", "patient_id"])
+    frames = []
+    for ceiling in ("latent", "attainable", "additive"):
+        for name in tasks:
+            score = scores.get(ceiling, {}).get(name)
+            if score is not None:
+                own = ours[ours["task"] == name]
+                value = own["patient_id"].map(score).astype(float)
+                frames.append(own.assign(model=f"oracle:{ceiling}", output="score", value=value))
+    return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def with_others(predictions: pd.DataFrame, *others: pd.DataFrame | None) -> pd.DataFrame:
+    """Predictions of the learner and of the others in one table, told apart by `model`; folds as text."""
+    import pandas as pd
+
+    frames = [predictions.assign(model="learner"), *(o for o in others if o is not None and len(o))]
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.assign(fold=whole["fold"].astype(str))
+
+
+def evaluate_predictions(
+    predictions: pd.DataFrame,
+    tasks: Mapping[str, TaskSpec],
+    manifest: Manifest | None,
+    splits: pd.DataFrame | None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, TaskResult]:
+    """Everything that is known of the models in a table of predictions (column `model`; absent: the learner's).
+
+    The manifest's labels and the splits give the censoring weights (training patients of each fold); without them
+    survival tasks have no Brier score and no AUC at a time.
+    """
+    from nsclc_mtl.report import evaluation
+
+    training: dict[str, dict[str, pd.DataFrame]] = {}
+    if manifest is not None and splits is not None:
+        for name, task in tasks.items():
+            if task.kind == "survival" and name in manifest.labels:
+                label = manifest.labels[name]
+                training[name] = {
+                    str(fold): label[label.index.isin(rows.loc[rows["part"] != "test", "patient_id"])]
+                    for fold, rows in splits.groupby("fold")
+                }
+    return evaluation.judge(predictions, tasks, training, draws, seed)
+
+
+def write(
+    results: Mapping[str, TaskResult],
+    predictions: pd.DataFrame,
+    manifest: Manifest,
+    splits: pd.DataFrame | None,
+    settings: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    folder: Path,
+    run: Run,
+    outside: Mapping[str, Any] | None = None,
+    told: Sequence[str] = (),
+) -> None:
+    """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal.
+
+    outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort). told: further notes for the
+    page. The evaluation is counted with the model (`evaluations.jsonl`).
+    """
+    from nsclc_mtl import __version__
+    from nsclc_mtl.commands import evaluations, reasons
+    from nsclc_mtl.report import card, evaluation, page, section, terminal
+    from nsclc_mtl.report.sections import SECTIONS
+
+    said = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
+    evidence = section.Evidence(
+        results, predictions, manifest, splits, settings, trained, folder,
+        trust=None if said is None else reasons.read(said), **(outside or {}),
+    )  # fmt: skip
+    patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
+    counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)
+    primary = f"floor:{settings['primary_floor']}"
+    story = page.Story(
+        title=f"{manifest.name}: one model for {', '.join(results)}",
+        meta=[*_meta(manifest, splits, trained, folder), ("Test set", str(counted))],
+        primary_floor=primary,
+        notes=[*told, *manifest.notes],
+        images=[(Path(image), Path(image).stem) for image in settings["images"] or ()],
+    )
+    made = page.render(evidence, story, SECTIONS)
+    rows = evaluation.metric_rows(results) + made.rows
+    (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    section.save(made.sections, made.figures, run.path)
+    (run.path / "report.html").write_text(made.html, encoding="utf-8")
+    (run.path / "card.md").write_text(card.render(evidence, __version__, settings["license"]), encoding="utf-8")
+    run.show(terminal.table(results, primary, boxed=run.console.is_terminal))
+    run.say(f"{folder.resolve().name}: {counted}")
+    run.say(f"report: {run.path / 'report.html'}")
+
+
+def _meta(
+    manifest: Manifest, splits: pd.DataFrame | None, trained: Mapping[str, Any], folder: Path
+) -> list[tuple[str, str]]:
+    """What the head of the page says of the run."""
+    from datetime import UTC, datetime
+
+    account = json.loads((folder / "run.json").read_text("utf-8")) if (folder / "run.json").is_file() else {}
+    return [
+        ("Cohort", manifest.name),
+        ("Run", folder.resolve().name),
+        ("Folds", str(splits["fold"].nunique()) if splits is not None else "external patients"),
+        ("Modalities", ", ".join(manifest.modalities)),
+        ("Seed", str(trained.get("seed", ""))),
+        ("Version", str((account.get("versions") or {}).get("nsclc-mtl", ""))),
+        ("Commit", str(account.get("git_commit") or "")[:10]),
+        ("Evaluated", f"{datetime.now(UTC):%d %B %Y}"),
+    ]
