@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VENDOR := nsclc_mtl/viewer/static/vendor
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # For example: make setup PIP_FLAGS=--no-cache-dir
 PIP_FLAGS ?=
@@ -11,7 +12,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types bench bench-slides bench-scans bench-train data wheel wheel-check ci tile extract train evaluate predict clean
+.PHONY: help setup viewer demo serve test test-all lint types bench bench-slides bench-scans bench-train data wheel wheel-check ci tile extract train evaluate predict clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,12 +23,28 @@ setup: $(VENV)/.installed  ## create .venv and install everything, pinned by con
 $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make setup PYTHON=python3.12" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[dev,hub,onnx,timm]' 'setuptools>=77' wheel
+	$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[dev,hub,onnx,timm,viewer]' 'setuptools>=77' wheel
 	PYTHONPATH=tools/old_configparser $(PIP) install $(PIP_FLAGS) -c constraints.txt --no-build-isolation 'pyradiomics==3.0.1'
+	@touch $@
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory viewer; else echo "npm is not here: mtl serve will have no slide and scan viewer; install Node.js and run make viewer"; fi
+
+viewer: $(VENDOR)/made  ## bring the slide and scan viewers of `mtl serve` (npm)
+
+# Pinned by package-lock.json; scripts of packages are not run. Only the built files stay beside the pages, and go into the wheel.
+$(VENDOR)/made: nsclc_mtl/viewer/package.json nsclc_mtl/viewer/package-lock.json
+	cd nsclc_mtl/viewer && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	mkdir -p $(VENDOR)
+	cp nsclc_mtl/viewer/node_modules/@niivue/niivue/dist/index.min.js $(VENDOR)/niivue.js
+	cp nsclc_mtl/viewer/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(VENDOR)/openseadragon.js
+	cp nsclc_mtl/viewer/node_modules/openseadragon/LICENSE.txt $(VENDOR)/openseadragon-license.txt
+	rm -rf nsclc_mtl/viewer/node_modules
 	@touch $@
 
 demo: setup  ## make the phantom cohort and run tile, extract, train, evaluate, predict on it
 	$(BIN)/mtl demo $(ARGS)
+
+serve: setup  ## show the newest run of `mtl predict` in the browser (the demo's, after make demo)
+	$(BIN)/mtl serve run=$$(ls -td runs/predict/*/ 2> /dev/null | head -1) $(ARGS)
 
 test: setup  ## run the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)

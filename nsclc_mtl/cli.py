@@ -64,8 +64,9 @@ def _execute(
     resume: bool,
     verbose: bool,
     flags: dict[str, Any] | None = None,
-    dry_run: bool = False,
+    no_run: str = "",
 ) -> None:
+    """Exits with the code of the verb. `no_run`: the part of its command that works without a run folder."""
     words = overrides or []
     if many:
         from .config.sweep import sweep
@@ -74,7 +75,7 @@ def _execute(
             name
             for name, given in (
                 ("--check", check),
-                ("--dry-run", dry_run),
+                ("--dry-run", bool(no_run)),
                 ("--resume", resume),
                 ("--verbose", verbose),
             )
@@ -91,7 +92,7 @@ def _execute(
         conf_dirs=conf or (),
         show=show,
         check_only=check,
-        dry_run=(lambda: _body(verb, "dry_run")) if dry_run else None,
+        no_run=(lambda: _body(verb, no_run)) if no_run else None,
         resume=resume,
         verbose=verbose,
     )
@@ -124,7 +125,7 @@ def _listing_verb(verb: str) -> Callable[..., None]:
         resume: Resume = False,
         verbose: Verbose = False,
     ) -> None:
-        _execute(verb, overrides, show, check, conf, many, resume, verbose, dry_run=dry_run)
+        _execute(verb, overrides, show, check, conf, many, resume, verbose, no_run="dry_run" if dry_run else "")
 
     return command
 
@@ -166,6 +167,18 @@ def demo(
     given = {"data_only": data_only or None, "out": None if out is None else str(out), "verify": verify or None}
     flags = {key: value for key, value in given.items() if value is not None}
     _execute("demo", overrides, show, check, conf, False, False, verbose, flags)
+
+
+@app.command(help="Show a run in the browser, beside its slides and scans: mtl serve run=RUN.")
+def serve(
+    overrides: Overrides = None,
+    show: Show = False,
+    check: Check = False,
+    conf: Conf = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the pages of a run."""
+    _execute("serve", overrides, show, check, conf, False, False, verbose, no_run="body")
 
 
 @app.command(

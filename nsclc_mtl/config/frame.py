@@ -44,14 +44,14 @@ def execute(
     conf_dirs: Sequence[Path] = (),
     show: bool = False,
     check_only: bool = False,
-    dry_run: Callable[[], Callable[[DictConfig], int]] | None = None,
+    no_run: Callable[[], Callable[[DictConfig], int]] | None = None,
     resume: bool = False,
     verbose: bool = False,
 ) -> int:
     """The exit code of `mtl VERB OVERRIDES`. `load` gives the body, and is called only when there is something to run.
 
     `flags` are options of the verb with a home in its configuration (`--data-only` of the demo): key -> value.
-    `dry_run` gives what lists the work instead of doing it; no run folder is made.
+    `no_run` gives what works without a run folder: what lists the work instead of doing it, or serves pages.
     """
     try:
         cfg = compose(verb, overrides, conf_dirs)
@@ -67,8 +67,8 @@ def execute(
             print(f"the configuration of `mtl {verb}` holds")
         if faults or check_only:
             return _tell(faults, 2 if faults else 0)
-        if dry_run:
-            return dry_run()(cfg)
+        if no_run:
+            return no_run()(cfg)
         run = Run.open(cfg, verb, ["mtl", verb, *overrides], resume)
         run.conf_dirs = [Path(folder).resolve() for folder in conf_dirs]
     except Fault as fault:

@@ -25,10 +25,13 @@ def parse(verb: str, overrides: Sequence[str]) -> list[Override]:
         elif verb == "tile" and places == 0:
             places = 1
             lines.append(f"slides.dir={quoted(word)}")
+        elif verb == "serve" and places == 0:
+            places = 1
+            lines.append(f"run={quoted(str(Path(word).expanduser()))}")
         elif verb == "compare":
             runs.append(quoted(str(Path(word).expanduser())))
         else:
-            few = "only `mtl tile DIR` and `mtl compare RUN RUN` take bare words"
+            few = "only `mtl tile DIR`, `mtl serve RUN` and `mtl compare RUN RUN` take bare words"
             hint = few if verb != "tile" else "`mtl tile` takes one folder"
             raise UsageFault(f"{word!r} is not an override: write key=value ({hint})")
     if runs:

@@ -1,0 +1,220 @@
+"""What a run left and where its cohort lies, as the board that the pages show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.records import DataFault, Fault, Manifest, UsageFault
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nsclc_mtl.viewer.board import Board, Said, ScanFile, SlideFile
+
+
+def board(settings: Mapping[str, Any]) -> Board:
+    """The board of the run that `settings["run"]` names. Raises UsageFault where it is no run with predictions."""
+    from nsclc_mtl.commands.cohort import open_cohort
+    from nsclc_mtl.commands.outputs import patient_folder
+    from nsclc_mtl.commands.predict import cohort_settings
+    from nsclc_mtl.commands.trained import tasks_of, trained_run
+    from nsclc_mtl.viewer.board import Board
+
+    run, training = folders(settings["run"])
+    trained, _, _ = trained_run({"ckpt": training})
+    told = _config(run)
+    given = settings["cohort"] if "modalities" in settings["cohort"] or settings["cohort"].get("root") else None
+    read = cohort_settings({"cohort": given or told.get("cohort") or {}, "paths": trained["paths"]}, trained)
+    manifest = open_cohort(read)
+    models = [said(run, training)]
+    if settings["against"]:
+        models.append(said(*folders(settings["against"])))
+    shown = [p for p in dict.fromkeys(models[0].predictions["patient_id"]) if p in manifest.patients.index]
+    strange = models[0].predictions["patient_id"].nunique() - len(shown)
+    if not shown:
+        raise DataFault(f"no patient of '{run.name}' is in cohort={manifest.name}: name the right one with cohort=NAME")
+    if strange:
+        manifest.notes.append(f"{strange} patients of the run are not in the cohort, and are not shown")
+    return Board(
+        cohort=manifest.name,
+        tasks=tasks_of(training / "cohort.json", manifest),
+        modalities=list(json.loads((training / "cohort.json").read_text("utf-8"))["modalities"]),
+        covariates=manifest.patients.loc[shown],
+        models=models,
+        slides=slides(manifest, read, run, set(shown)),
+        scans=scans(read, run, set(shown)),
+        folder=lambda patient: patient_folder(run, patient),
+        reviews=run / "reviews.jsonl",
+        report=evaluation(settings, training),
+    )
+
+
+def folders(word: Any) -> tuple[Path, Path]:
+    """The run folder with predictions that a word names, and the training behind it."""
+    run = Path(str(word))
+    if not run.is_dir():
+        raise UsageFault(f"run='{word}' does not exist: give the folder that `mtl predict` or `mtl train` printed")
+    if (run / "metrics.json").is_file() and not (run / "predictions.csv").is_file() and "ckpt" in _config(run):
+        run = Path(str(_config(run)["ckpt"]))  # an evaluation of a run's own patients
+    if not (run / "predictions.csv").is_file() or not (run / "cohort.json").is_file():
+        raise UsageFault(f"run='{word}' has no predictions: give the folder of a finished `mtl predict`")
+    if (run / "splits.csv").is_file():
+        return run, run
+    from nsclc_mtl.commands.trained import trained_run
+
+    return run, trained_run({"ckpt": _config(run).get("ckpt") or ""})[1]
+
+
+def said(run: Path, training: Path) -> Said:
+    """What a run says, and the tables beside it."""
+    import pandas as pd
+
+    from nsclc_mtl.commands import cutoffs
+    from nsclc_mtl.commands.trained import read_table
+    from nsclc_mtl.viewer.board import Said
+
+    predictions = read_table(run / "predictions.csv")
+    ids = set(predictions["patient_id"])
+    before = predictions if training == run else read_table(training / "predictions.csv")
+    audits = [pd.read_parquet(path) for path in sorted(training.glob("fold*/audit.parquet"))]
+    cautions = _table(run / "patients.csv")
+    trust = _table(run / "trust.csv")
+    return Said(
+        name=run.resolve().name,
+        predictions=predictions[predictions["part"] == "test"],
+        trust=trust if trust is not None else pd.DataFrame(columns=["patient_id", "fold", "task", "what", "value"]),
+        patients=None if cautions is None else cautions.set_index("patient_id"),
+        shapley=_of(_numbers(_table(training / "shapley.csv"), "value", "base", "score"), ids),
+        audit=_of(pd.concat(audits) if audits else None, ids),
+        weights=_of(_numbers(_table(run / "fusion_weights.csv"), "weight"), ids),
+        features=_numbers(_table(run / "features.csv"), "mean_abs", "mean", "n"),
+        reference=before[before["part"] == "test"],
+        cutoffs=cutoffs.of_training(before),
+        provenance=provenance(run, training),
+    )
+
+
+def provenance(run: Path, training: Path) -> list[tuple[str, str]]:
+    """What made the predictions: runs, hashes, versions."""
+    account = json.loads((run / "run.json").read_text("utf-8")) if (run / "run.json").is_file() else {}
+    before = json.loads((training / "run.json").read_text("utf-8")) if (training / "run.json").is_file() else {}
+    used = account.get("versions") or {}
+    rows = [
+        ("trained run", training.resolve().name),
+        ("this run", run.resolve().name),
+        ("configuration", str(before.get("config_hash") or "")[:16]),
+        ("commit", str(before.get("git_commit") or "")[:10]),
+        ("program", ", ".join(f"{name} {used[name]}" for name in ("nsclc-mtl", "torch") if name in used)),
+    ]
+    rows += [(Path(i["path"]).name, f"sha256 {i['sha256'][:16]}") for i in account.get("inputs") or ()]
+    return [(name, value) for name, value in rows if value]
+
+
+def slides(manifest: Manifest, read: Mapping[str, Any], run: Path, shown: set[str]) -> list[SlideFile]:
+    """The slides of these patients that are at hand."""
+    from nsclc_mtl.commands.cohort import cohort_root
+    from nsclc_mtl.commands.outputs import patient_folder
+    from nsclc_mtl.viewer.board import SlideFile
+
+    found: list[SlideFile] = []
+    if manifest.slides is None:
+        return found
+    root, out = cohort_root(read), Path(read["paths"]["out"])
+    for slide_id, row in manifest.slides.iterrows():
+        patient, path = str(row["patient_id"]), root / str(row["path"])
+        if patient not in shown or not path.is_file():
+            continue
+        folder = patient_folder(run, patient)
+        scores, tiles = folder / f"{slide_id}-tiles.csv", folder / f"{slide_id}-tiles.geojson"
+        contours = sorted((out / "tiles").glob(f"*/{slide_id}.geojson"))
+        mpp = row.get("mpp")
+        found.append(
+            SlideFile(
+                str(slide_id),
+                patient,
+                path,
+                float(str(mpp)) if mpp else None,
+                scores if scores.is_file() else None,
+                contours[0] if contours else None,
+                tiles if tiles.is_file() else None,
+            )
+        )
+    return found
+
+
+def scans(read: Mapping[str, Any], run: Path, shown: set[str]) -> list[ScanFile]:
+    """The scans of these patients that are at hand, with the maps that `mtl predict` drew over them."""
+    from nsclc_mtl.cohort import scan_files
+    from nsclc_mtl.cohort.folder import Absent
+    from nsclc_mtl.commands.cohort import cohort_root
+    from nsclc_mtl.commands.outputs import patient_folder
+    from nsclc_mtl.viewer.board import ScanFile
+
+    root = cohort_root(read)
+    try:
+        table = scan_files.table(root, read["cohort"], sorted(shown))
+    except (Absent, Fault):
+        return []
+    found = []
+    for row in table.to_dict("records"):
+        patient, image = str(row["patient_id"]), root / str(row["image"])
+        if patient not in shown or not image.exists():
+            continue
+        scan, mask = str(row["scan_id"]), str(row.get("mask") or "")
+        maps = {}
+        for path in sorted(patient_folder(run, patient).glob(f"{scan}-*.nii.gz")):
+            method, _, task = path.name.removesuffix(".nii.gz").removeprefix(f"{scan}-").partition("-")
+            if method in ("gradcam", "occlusion"):
+                maps[method, task] = path
+        drawn = root / mask
+        found.append(
+            ScanFile(scan, patient, str(row["modality"]), image, drawn if mask and drawn.exists() else None, maps)
+        )
+    return found
+
+
+def evaluation(settings: Mapping[str, Any], training: Path) -> Path | None:
+    """The evaluation to show: the one that is named, else the newest one of this training."""
+    if settings["evaluation"]:
+        folder = Path(str(settings["evaluation"]))
+        if not (folder / "metrics.json").is_file():
+            raise UsageFault(f"evaluation='{folder}' is no folder of `mtl evaluate`")
+        return folder
+    runs = sorted(Path(settings["paths"]["runs"]).glob("evaluate/*/metrics.json"), key=lambda p: p.stat().st_mtime)
+    ours = [p.parent for p in runs if _same(_config(p.parent).get("ckpt"), training)]
+    return ours[-1] if ours else None
+
+
+def _same(ckpt: Any, training: Path) -> bool:
+    path = Path(str(ckpt)).resolve()
+    return training.resolve() in (path, *path.parents)
+
+
+def _config(run: Path) -> dict[str, Any]:
+    import yaml
+
+    file = run / "config.yaml"
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    """A CSV of a run as text; None where there is none."""
+    import pandas as pd
+
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else None
+
+
+def _numbers(table: pd.DataFrame | None, *columns: str) -> pd.DataFrame | None:
+    import pandas as pd
+
+    if table is not None:
+        for column in columns:
+            table[column] = pd.to_numeric(table[column].replace("", None))
+    return table
+
+
+def _of(table: pd.DataFrame | None, ids: set[str]) -> pd.DataFrame | None:
+    return None if table is None else table[table["patient_id"].isin(ids)]

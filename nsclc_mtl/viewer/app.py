@@ -1,0 +1,60 @@
+"""The application: routes to the pages and to what they fetch, behind one guard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from nsclc_mtl import __version__
+from nsclc_mtl.records import DataFault, Fault
+from nsclc_mtl.viewer import cohort, guard, patient, reviews, scans, slides, worklist
+from nsclc_mtl.viewer.board import Board
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what one server holds and does. `conf/serve.yaml` says what each is."""
+
+    cache_mb: int = 256  # encoded tiles and volumes kept in memory
+    open_slides: int = 8  # slide files held open
+    readers: int = 4  # slide regions decoded at the same time
+    body_kb: int = 64  # largest request body
+
+
+def build(board: Board, guarded: guard.Guard, limits: Limits | None = None) -> FastAPI:
+    """The ASGI application that shows this board. Nothing is listening yet."""
+    limits = limits or Limits()
+    app = FastAPI(title="mtl serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    pages = Jinja2Templates(env=environment)
+    environment.globals.update(version=__version__, cohort=board.cohort, model=board.models[0].name)
+
+    for router in (
+        worklist.routes(board, pages),
+        patient.routes(board, pages),
+        slides.routes(board, limits),
+        scans.routes(board, limits),
+        reviews.routes(board),
+        cohort.routes(board, pages),
+    ):
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.add_exception_handler(Fault, _fault)
+    app.add_middleware(guard.Guarded, guard=guarded, largest=limits.body_kb * 1024)
+    return app
+
+
+async def _fault(request: Request, fault: Exception) -> JSONResponse | HTMLResponse:
+    """An expected fault as one sentence; ids are escaped by JSON, and a page never shows a path."""
+    status = 404 if isinstance(fault, DataFault) else 400
+    return JSONResponse({"fault": str(fault)}, status)
