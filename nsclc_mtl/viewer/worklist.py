@@ -9,11 +9,13 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
 from nsclc_mtl.viewer.board import Board
+from nsclc_mtl.viewer.told import Told, summary
 
 
 def routes(board: Board, pages: Jinja2Templates) -> APIRouter:
     """`/` and `/api/worklist`."""
     router = APIRouter()
+    told = Told(board.models[0], board.tasks)
 
     @router.get("/", response_class=HTMLResponse)
     def page(request: Request) -> HTMLResponse:
@@ -21,6 +23,7 @@ def routes(board: Board, pages: Jinja2Templates) -> APIRouter:
 
     @router.get("/api/worklist")
     def rows() -> dict[str, Any]:
-        return {"patients": [{"id": patient} for patient in board.ids], "tasks": list(board.tasks)}
+        tasks = [{"name": t.name, "kind": t.kind, "classes": list(t.classes)} for t in board.tasks.values()]
+        return {"patients": [summary(board, told, patient) for patient in board.ids], "tasks": tasks}
 
     return router

@@ -1,0 +1,126 @@
+"""Where a patient stands among those whom the model was tested on: position of a score, risk groups, their curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nsclc_mtl.metrics.risk_groups import groups_of
+from nsclc_mtl.metrics.survival import Curve, kaplan_meier
+from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.viewer.board import Said
+
+NAMES = {2: ("lower risk", "higher risk"), 3: ("low risk", "middle risk", "high risk")}
+
+
+class Reference:
+    """The test patients of the training run, by task and fold: scores of different folds share no scale."""
+
+    def __init__(self, said: Said, tasks: dict[str, TaskSpec]) -> None:
+        self.said, self.tasks = said, tasks
+        rows = said.reference if said.reference is not None else said.predictions.iloc[:0]
+        self._by = {(str(t), str(f)): own for (t, f), own in rows.groupby(["task", "fold"], sort=False)}
+        self._groups: dict[str, list[dict[str, Any]]] = {}
+
+    def position(self, task: dict[str, Any]) -> dict[str, Any] | None:
+        """{values, own, words}: the score among those of the same fold's test patients, ascending.
+
+        Of patients from elsewhere, whom all folds predict together, among those of all folds: `words` says which.
+        """
+        spec, fold = self.tasks[task["name"]], task["fold"]
+        same = self._by.get((spec.name, fold))
+        frames = [same] if same is not None else [own for (t, _), own in self._by.items() if t == spec.name]
+        if not frames:
+            return None
+        values = np.concatenate([_scores(spec, own) for own in frames])
+        own = _own(spec, task)
+        if own is None or not len(values):
+            return None
+        of = f"{len(values)} test patients of fold {fold}" if same is not None else f"{len(values)} test patients"
+        return {"values": np.sort(values).round(5).tolist(), "own": own, "words": f"{_what(spec)} among {of}"}
+
+    def groups(self, name: str) -> list[dict[str, Any]]:
+        """Kaplan-Meier curves of the test patients below and above the cut-off that each fold's training fixed:
+        [{name, n, events, days, survival, lower, upper, at_risk}]; empty where there are none."""
+        if name not in self._groups:
+            self._groups[name] = self._curves(name) if self.tasks[name].kind == "survival" else []
+        return self._groups[name]
+
+    def group(self, task: dict[str, Any]) -> str | None:
+        """The risk group of a patient: by the cut-off of the fold that predicts him, else by the mean of all folds'."""
+        cuts = self._cuts(task["name"])
+        if task["risk"] is None or not cuts:
+            return None
+        cut = cuts.get(task["fold"], sum(cuts.values()) / len(cuts))
+        return NAMES[2][int(groups_of([task["risk"]], [cut])[0])]
+
+    def _cuts(self, name: str) -> dict[str, float]:
+        each = self.said.cutoffs.get(name) or {}
+        return {str(f): float(level["median"]) for f, level in each.items() if isinstance(level, dict)}
+
+    def _curves(self, name: str) -> list[dict[str, Any]]:
+        cuts, parts = self._cuts(name), []
+        for (task, fold), own in self._by.items():
+            if task == name and fold in cuts:
+                rows = own[(own["output"] == "risk") & own["time_days"].notna() & own["event"].notna()]
+                parts.append(rows.assign(group=groups_of(rows["value"], [cuts[fold]])))
+        if not any(map(len, parts)):
+            return []
+        rows = pd.concat(parts)
+        out = []
+        for number, word in enumerate(NAMES[2]):
+            own = rows[rows["group"] == number]
+            if len(own):
+                curve = kaplan_meier(own["time_days"], own["event"])
+                ticks = np.arange(0, float(rows["time_days"].max()) + 1, 365.25)
+                out.append(
+                    {
+                        "name": word, "n": len(own), "events": int(own["event"].sum()), **_steps(curve),
+                        "at_risk": [{"days": float(t), "n": int((own["time_days"] >= t).sum())} for t in ticks],
+                    }
+                )  # fmt: skip
+        return out
+
+
+def _steps(curve: Curve) -> dict[str, list[float]]:
+    """Days, survival and its 95 % band (1 where it is not defined yet)."""
+    return {
+        "days": np.asarray(curve.time, float).tolist(),
+        "survival": np.asarray(curve.value, float).round(5).tolist(),
+        "lower": np.nan_to_num(np.asarray(curve.lo, float), nan=1.0).round(5).tolist(),
+        "upper": np.nan_to_num(np.asarray(curve.hi, float), nan=1.0).round(5).tolist(),
+    }
+
+
+def _scores(spec: TaskSpec, rows: pd.DataFrame) -> np.ndarray:
+    if spec.kind == "survival":
+        return rows.loc[rows["output"] == "risk", "value"].dropna().to_numpy(float)
+    if spec.kind == "regression":
+        return rows.loc[rows["output"] == "value", "value"].dropna().to_numpy(float)
+    wide = rows.pivot_table(index="patient_id", columns="output", values="value")
+    if any(f"p:{c}" not in wide for c in spec.classes):
+        return np.zeros(0)
+    p = wide[[f"p:{c}" for c in spec.classes]].dropna().to_numpy(float)
+    return np.asarray(p @ np.arange(len(spec.classes))) if spec.kind != "multiclass" else p.max(axis=1)
+
+
+def _own(spec: TaskSpec, task: dict[str, Any]) -> float | None:
+    if spec.kind in ("survival", "regression"):
+        found = task["risk" if spec.kind == "survival" else "value"]
+        return None if found is None else float(found)
+    p = [one["p"] for one in task["probabilities"]]
+    if any(v is None for v in p):
+        return None
+    return float(max(p)) if spec.kind == "multiclass" else float(sum(k * v for k, v in enumerate(p)))
+
+
+def _what(spec: TaskSpec) -> str:
+    if spec.kind == "survival":
+        return "risk (higher is worse)"
+    if spec.kind == "ordinal":
+        return f"expected class ({spec.classes[0]} = 0 to {spec.classes[-1]} = {len(spec.classes) - 1})"
+    if spec.kind == "binary":
+        return f"probability of {spec.classes[1]}"
+    return "probability of the predicted class" if spec.kind == "multiclass" else f"number {spec.unit}".strip()

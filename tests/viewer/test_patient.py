@@ -1,0 +1,70 @@
+"""What is said of a patient is what stands in the tables of the run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from starlette.testclient import TestClient
+
+from nsclc_mtl.viewer.board import Board
+from tests.viewer.board import DAYS, EVIL, MODALITIES, TASKS
+
+
+@pytest.mark.parametrize("patient", ["P0001", "P/3 ü", EVIL])
+def test_a_patient_has_every_task_as_the_run_said_it(client: TestClient, shown: Board, patient: str) -> None:
+    detail = client.get("/api/patient", params={"id": patient}).json()
+    assert detail["id"] == patient
+    assert [task["name"] for task in detail["tasks"]] == list(TASKS)
+    rows = shown.models[0].predictions
+    for task in detail["tasks"]:
+        own = rows[(rows["patient_id"] == patient) & (rows["task"] == task["name"])].set_index("output")["value"]
+        if task["kind"] == "survival":
+            assert task["curve"]["days"] == list(DAYS)
+            assert task["curve"]["survival"] == [own[f"surv:{d}"] for d in DAYS]
+            assert task["curve"]["lower"] is None  # one member: how far others would differ is not known
+        else:
+            assert {p["class"]: p["p"] for p in task["probabilities"]} == {c: own[f"p:{c}"] for c in task["classes"]}
+        assert {one["modality"] for one in task["without"]} == (
+            set() if task["kind"] == "multiclass" else set(MODALITIES)
+        )
+        assert [one["modality"] for one in task["contributions"]] == list(MODALITIES)
+
+
+def test_missing_modalities_and_reasons_come_from_the_run(client: TestClient, shown: Board) -> None:
+    detail = client.get("/api/patient", params={"id": "P0002"}).json()
+    assert detail["missing"] == ["ct_volume"]
+    assert detail["reasons"] == ["no ct_volume"]
+    absent = [c["modality"] for c in detail["tasks"][0]["contributions"] if not c["present"]]
+    assert absent == ["ct_volume"]
+
+
+def test_a_second_model_stands_beside(client: TestClient) -> None:
+    first, second = (client.get("/api/patient", params={"id": "P0001", "model": m}).json() for m in ("", "second"))
+    assert first["models"] == second["models"] == ["first", "second"]
+    assert second["model"] == "second"
+    assert first["tasks"][0]["probabilities"] != second["tasks"][0]["probabilities"]
+
+
+@pytest.mark.parametrize("query", [{"id": "nobody"}, {"id": "P0001", "model": "nothing"}, {"id": "../../etc/passwd"}])
+def test_who_is_not_shown_is_not_found(client: TestClient, query: dict[str, str]) -> None:
+    answer = client.get("/api/patient", params=query)
+    assert answer.status_code == 404
+    assert "fault" in answer.json()
+
+
+def test_the_worklist_has_a_row_a_patient_and_no_numbers_that_json_lacks(client: TestClient, shown: Board) -> None:
+    text = client.get("/api/worklist").text
+    rows = json.loads(text, parse_constant=lambda word: pytest.fail(word))["patients"]
+    assert [row["id"] for row in rows] == shown.ids
+    assert all(set(row["tasks"]) == set(TASKS) for row in rows)
+    assert [row["slides"] for row in rows] == [2, 0, 0, 1, 0]
+
+
+def test_risk_groups_are_cut_where_training_cut(client: TestClient, shown: Board) -> None:
+    survival = client.get("/api/patient", params={"id": "P0001"}).json()["tasks"][-1]
+    rows = shown.models[0].predictions
+    risk = rows[(rows["output"] == "risk") & rows["time_days"].notna()]
+    above = int((risk["value"] > 0.8).sum())
+    assert {g["name"]: g["n"] for g in survival["groups"]}.get("higher risk", 0) == above
+    assert survival["group"] == ("higher risk" if survival["risk"] > 0.8 else "lower risk")
