@@ -36,13 +36,14 @@ def board(settings: Mapping[str, Any]) -> Board:
     strange = models[0].predictions["patient_id"].nunique() - len(shown)
     if not shown:
         raise DataFault(f"no patient of '{run.name}' is in cohort={manifest.name}: name the right one with cohort=NAME")
+    outcomes = [column for spec in manifest.tasks.values() for column in spec.columns]  # shown with their tasks
     if strange:
         manifest.notes.append(f"{strange} patients of the run are not in the cohort, and are not shown")
     return Board(
         cohort=manifest.name,
         tasks=tasks_of(training / "cohort.json", manifest),
         modalities=list(json.loads((training / "cohort.json").read_text("utf-8"))["modalities"]),
-        covariates=manifest.patients.loc[shown],
+        covariates=manifest.patients.loc[shown].drop(columns=outcomes, errors="ignore"),
         models=models,
         slides=slides(manifest, read, run, set(shown)),
         scans=scans(read, run, set(shown)),

@@ -70,6 +70,7 @@ class Told:
             "name": name,
             "kind": spec.kind,
             "classes": list(spec.classes),
+            "score_words": score_words(spec),
             "endpoint": spec.endpoint,
             "unit": spec.unit,
             "said": facts.get("predicted") or _likeliest(spec, value),
@@ -89,34 +90,39 @@ class Told:
             "abstains": ("set" in facts and bool(spec.classes) and len(decided) != 1)
             or facts.get("flag:disagree") == "1",
             "reasons": list(own[own["what"] == "reason"]["value"]),
-            "known": known(spec, rows.iloc[0].to_dict()),
+            "known": known(spec, dict(zip(map(str, rows.columns), rows.iloc[0], strict=True))),
             "horizon_days": number(facts.get("horizon_days")),
             "lower_bound_days": number(facts.get("lower_bound_days")),
             "curve": _curve(value, facts),
             "fold": str(rows["fold"].iloc[0]),
         }
 
-    def without(self, patient: str, name: str) -> list[dict[str, Any]]:
-        """The score of a task with all modalities and without one: [{modality, before, after}], as the audit found it.
+    def shown(self, patient: str, name: str) -> list[dict[str, Any]]:
+        """The score of a task when only some modalities are shown, as the audit found it: [{modalities, score}].
 
-        Several scores (classes without an order) are left out: there is no one number that rises or falls.
+        The first one is what all modalities of the patient say. Where the audit did not show every combination, it is
+        followed by those that leave one out. Classes without an order have several scores, and nothing is told.
         """
-        rows = self._audit.get(patient)
-        if rows is None or (len(self.tasks[name].classes) > 2 and self.tasks[name].kind == "multiclass"):
+        rows, spec = self._audit.get(patient), self.tasks[name]
+        if rows is None or spec.kind == "multiclass":
             return []
-        rows = rows[rows["task"] == name]
-        whole = rows[(rows["modality"] == "") & (rows["mode"] == "")]
-        dropped = rows[(rows["mode"] == "dropped") & rows["touched"]]
-        if whole.empty and self._shapley.get(patient) is not None:
-            shap = self._shapley[patient]
-            score = shap.loc[shap["task"] == name, "score"]
-            before = number(score.iloc[0]) if len(score) else None
-        else:
-            before = number(whole["value"].mean()) if len(whole) else None
-        return [
-            {"modality": str(modality), "before": before, "after": number(own["value"].mean())}
-            for modality, own in dropped.groupby("modality", sort=False)
-        ]
+        rows = rows[(rows["task"] == name) & rows["mode"].isin(("", "drop", "coalition"))]
+        score = {
+            (str(m), str(how)): number(v)
+            for m, how, v in zip(rows["modality"], rows["mode"], rows["value"], strict=True)
+        }
+        have = [m for m in dict.fromkeys(rows["modality"]) if (m, "drop") in score and self._touched(rows, m)]
+        if ("", "") not in score:
+            return []
+        combined = {tuple(m.split("+")) if m else (): v for (m, how), v in score.items() if how == "coalition"}
+        told = {tuple(have): score["", ""]}
+        told |= {tuple(o for o in have if o != m): score[m, "drop"] for m in have}
+        told |= {tuple(o for o in have if o in names): v for names, v in combined.items() if set(names) <= set(have)}
+        return [{"modalities": list(names), "score": v} for names, v in told.items()]
+
+    def _touched(self, rows: pd.DataFrame, modality: str) -> bool:
+        own = rows[(rows["modality"] == modality) & (rows["mode"] == "drop")]
+        return bool(own["touched"].any())
 
     def contributions(self, patient: str, name: str, modalities: list[str], missing: list[str]) -> list[dict[str, Any]]:
         """Shapley value of each modality for a task, and whether the patient has it: [{modality, value, present}].
@@ -162,6 +168,16 @@ def summary(board: Board, told: Told, patient: str) -> dict[str, Any]:
         "slides": len(board.slides_of(patient)),
         "scans": len(board.scans_of(patient)),
     }
+
+
+def score_words(spec: TaskSpec) -> str:
+    """What the score of a task is, that the audit and the Shapley values speak of."""
+    if spec.kind == "binary":
+        return f"log odds of {spec.classes[1]}"
+    if spec.kind == "ordinal":
+        return f"expected class ({spec.classes[0]} = 0 to {spec.classes[-1]} = {len(spec.classes) - 1})"
+    words = {"survival": "risk score, higher is worse", "regression": "standard deviations of the training patients"}
+    return words.get(spec.kind, "log odds of the predicted class against the mean")
 
 
 def covariates(board: Board, patient: str) -> dict[str, str]:

@@ -55,6 +55,7 @@ def make(folder: Path, patients: int = len(PATIENTS), seed: int = 0, pictures: b
 def said(name: str, ids: list[str], rng: np.random.Generator) -> Said:
     """What a model says of these patients, in the forms of the tables of a run."""
     rows, trust, shapley, audit = [], [], [], []
+    missing = {patient: ["ct_volume"] if k % 2 else [] for k, patient in enumerate(ids)}
     for k, patient in enumerate(ids):
         for task in TASKS.values():
             known = bool(rng.random() < 0.8)
@@ -83,8 +84,11 @@ def said(name: str, ids: list[str], rng: np.random.Generator) -> Said:
             for modality in MODALITIES:
                 value, base = float(rng.normal(0, 0.3)), 1.0
                 shapley.append((patient, task.name, str(k % 2), "", modality, value, base, base + value))
-                audit.append((patient, k % 2, 1.0 + value, True, "", task.name, modality, "dropped", 0))
-    missing = {patient: ["ct_volume"] if k % 2 else [] for k, patient in enumerate(ids)}
+                audit.append(
+                    (patient, k % 2, 1.0 - value, modality not in missing[patient], "", task.name, modality, "drop", 0)
+                )
+            audit.append((patient, k % 2, 1.0, False, "", task.name, "", "", 0))
+            audit.append((patient, k % 2, 0.25, True, "", task.name, "wsi+rna", "coalition", 0))
     patients = pd.DataFrame(
         {
             "modalities": [" ".join(m for m in MODALITIES if m not in missing[p]) for p in ids],

@@ -25,7 +25,6 @@ def test_a_patient_has_every_task_as_the_run_said_it(client: TestClient, shown: 
             assert task["curve"]["lower"] is None  # one member: how far others would differ is not known
         else:
             assert {p["class"]: p["p"] for p in task["probabilities"]} == {c: own[f"p:{c}"] for c in task["classes"]}
-        assert {one["modality"] for one in task["without"]} == (
             set() if task["kind"] == "multiclass" else set(MODALITIES)
         )
         assert [one["modality"] for one in task["contributions"]] == list(MODALITIES)
@@ -68,3 +67,22 @@ def test_risk_groups_are_cut_where_training_cut(client: TestClient, shown: Board
     above = int((risk["value"] > 0.8).sum())
     assert {g["name"]: g["n"] for g in survival["groups"]}.get("higher risk", 0) == above
     assert survival["group"] == ("higher risk" if survival["risk"] > 0.8 else "lower risk")
+
+
+def test_what_if_shows_the_scores_that_the_audit_found(client: TestClient) -> None:
+    """All modalities first, each left out once, and the coalitions; absent modalities are in none of them."""
+    detail = client.get("/api/patient", params={"id": "P0002"}).json()
+    have = [m for m in MODALITIES if m != "ct_volume"]
+    for task in detail["tasks"]:
+        shown = {tuple(one["modalities"]): one["score"] for one in task["shown"]}
+        if task["kind"] == "multiclass":
+            assert not shown
+            continue
+        assert task["shown"][0] == {"modalities": have, "score": 1.0}
+        assert all("ct_volume" not in names for names in shown)
+        # the coalition stands for what leaving the third one out would say
+        assert shown["wsi", "rna"] == 0.25
+        for one in task["contributions"]:
+            left = tuple(m for m in have if m != one["modality"])
+            if one["present"] and left != ("wsi", "rna"):
+                assert shown[left] == pytest.approx(1.0 - one["value"])
