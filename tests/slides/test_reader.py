@@ -54,6 +54,14 @@ def test_reading_at_another_scale_averages_areas(toy_slide: Maker, size: int, ou
     np.testing.assert_allclose(found[..., 1].mean(1), (70 + middle) / 1024 * 255 - 0.5, atol=2.0)
 
 
+def test_an_area_is_the_square_without_the_rest(toy_slide: Maker) -> None:
+    with open_slide(toy_slide()) as slide:
+        assert (slide.read_area(256, 128, 512, 512, 128, 128) == slide.read(256, 128, 512, 128)).all()
+        wide = slide.read_area(0, 0, 1280, 512, 320, 128)
+        assert wide.shape == (128, 320, 3)
+        assert np.abs(wide[:, :128].astype(float) - slide.read(0, 0, 512, 128)).mean() < 1
+
+
 def test_the_thumbnail_covers_the_slide_at_the_wished_scale(toy_slide: Maker) -> None:
     path = toy_slide()
     with open_slide(path) as slide:

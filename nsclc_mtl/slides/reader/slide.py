@@ -64,6 +64,14 @@ class Slide:
         out[...] = found
         return out
 
+    def read_area(self, x: int, y: int, width: int, height: int, out_width: int, out_height: int) -> np.ndarray:
+        """uint8 [out_height, out_width, 3]: a rectangle in level-0 pixels, resampled from the nearest level.
+
+        White and faults as in `read`.
+        """
+        level = self._level(min(width / out_width, height / out_height))
+        return self._area(level, float(x), float(y), float(width), float(height), out_width, out_height)
+
     def read_um(self, x: int, y: int, size_um: float, mpp: float, tolerance: float = 0.01) -> np.ndarray:
         """uint8 [px, px, 3]: the square of `size_um` at level-0 pixel (x, y), at `mpp` um/px (px = size_um / mpp)."""
         return self.read(x, y, max(1, round(size_um / self.mpp)), max(1, round(size_um / mpp)), tolerance)
