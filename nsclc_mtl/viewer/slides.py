@@ -16,14 +16,18 @@ from fastapi import APIRouter, Response
 
 from nsclc_mtl.records import DataFault
 from nsclc_mtl.slides.reader import Slide, open_slide
+from nsclc_mtl.slides.reader.resample import resample
 from nsclc_mtl.viewer.board import Board, SlideFile
 
 if TYPE_CHECKING:
     from nsclc_mtl.viewer.app import Limits
 
-TILE_PX = 512
-QUALITY = 85  # of JPEG: nuclei keep their edges, a tile takes about 40 kB
+TILE_PX = 256
+OVERVIEW_PX = 2048  # edge of the picture, kept with an open slide, from which coarse levels are cut: at most 16 MB
+THUMBNAIL_PX = 320
+QUALITY = 85  # of JPEG: nuclei keep their edges, a tile takes about 15 kB
 MOST_PX = 1024  # edge of a crop
+CROP_SHRINK = 16  # level-0 pixels a pixel of a crop, at most: what is read is bounded
 POINTS = ("attention", "influence:")  # the columns of a table of scores that are maps begin so
 
 
@@ -35,7 +39,8 @@ def routes(board: Board, limits: Limits) -> APIRouter:
 
     @router.get("")
     def info(n: int) -> dict[str, Any]:
-        with open_ones.reading(n) as slide:
+        with open_ones.reading(n) as opened:
+            slide = opened.slide
             width, height = slide.dimensions
             return {
                 "id": board.slides[n].slide_id, "patient": board.slides[n].patient_id, "width": width, "height": height,
@@ -56,10 +61,12 @@ def routes(board: Board, limits: Limits) -> APIRouter:
     @router.get("/crop.jpg")
     def crop(n: int, x: int, y: int, size: int, px: int = 256) -> Response:
         def made() -> bytes:
-            with open_ones.reading(n) as slide:
-                if not (16 <= px <= MOST_PX and 1 <= size <= max(slide.dimensions)):
-                    raise DataFault(f"a crop is 16 to {MOST_PX} px of a square within the slide")
-                return encoded(slide.read(x, y, size, px))
+            with open_ones.reading(n) as opened:
+                if not (16 <= px <= MOST_PX and 1 <= size <= min(max(opened.slide.dimensions), px * CROP_SHRINK)):
+                    raise DataFault(
+                        f"a crop is 16 to {MOST_PX} px of a square that is at most {CROP_SHRINK} times as wide"
+                    )
+                return encoded(opened.slide.read(x, y, size, px))
 
         return Response(tiles.get((n, "crop", x, y, size, px), made), media_type="image/jpeg")
 
@@ -113,13 +120,47 @@ def encoded(pixels: np.ndarray) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=QUALITY))
 
 
+class Opened:
+    """An open slide, and pictures of the whole of it, made when it is first looked at from afar."""
+
+    def __init__(self, slide: Slide) -> None:
+        self.slide, self._lock = slide, threading.Lock()
+        self._wholes: list[np.ndarray] = []
+
+    def overviews(self) -> list[np.ndarray]:
+        """uint8 [h, w, 3] each: the slide with no edge longer than OVERVIEW_PX, and halves of it down to a tile."""
+        with self._lock:
+            if not self._wholes:
+                shrink = max(max(self.slide.dimensions) / OVERVIEW_PX, 1.0)
+                wholes = [self.slide.thumbnail(shrink * self.slide.mpp)]
+                while max(wholes[-1].shape) > TILE_PX:
+                    height, width = wholes[-1].shape[:2]
+                    box = (0.0, 0.0, float(width), float(height))
+                    wholes.append(resample(wholes[-1], box, -(-width // 2), -(-height // 2)))
+                self._wholes = wholes
+            return self._wholes
+
+    def area(self, left: int, top: int, across: int, down: int, shrink: int) -> np.ndarray:
+        """uint8 [down, across, 3] at (left, top), all in pixels of the level that is `shrink` times coarser than 0."""
+        wide, high = self.slide.dimensions
+        if max(wide, high) / shrink <= OVERVIEW_PX:
+            fine = [one for one in self.overviews() if one.shape[1] >= 0.99 * wide / shrink]
+            whole = fine[-1] if fine else self.overviews()[0]
+            per_x, per_y = whole.shape[1] / wide * shrink, whole.shape[0] / high * shrink
+            right, bottom = min((left + across) * per_x, whole.shape[1]), min((top + down) * per_y, whole.shape[0])
+            return resample(whole, (left * per_x, top * per_y, right, bottom), across, down)
+        if across == down:  # pixels of a level that has this very scale are taken as they are
+            return self.slide.read(left * shrink, top * shrink, across * shrink, across)
+        return self.slide.read_area(left * shrink, top * shrink, across * shrink, down * shrink, across, down)
+
+
 class OpenSlides:
     """Slide files, opened when they are asked for; the ones asked for longest ago are closed beyond `most`."""
 
     def __init__(self, files: list[SlideFile], most: int, readers: int) -> None:
         self.files, self.most = files, max(1, most)
         self._readers = threading.BoundedSemaphore(max(1, readers))
-        self._open: OrderedDict[int, Slide] = OrderedDict()
+        self._open: OrderedDict[int, Opened] = OrderedDict()
         self._busy: dict[int, int] = {}
         self._lock = threading.Lock()
 
@@ -130,13 +171,13 @@ class OpenSlides:
         return self.files[n]
 
     @contextmanager
-    def reading(self, n: int) -> Iterator[Slide]:
+    def reading(self, n: int) -> Iterator[Opened]:
         """The open slide, not to be closed within. Raises DataFault where there is none or it cannot be read."""
         file = self.file(n)
         with self._readers:
             with self._lock:
                 if n not in self._open:
-                    self._open[n] = open_slide(file.path, file.mpp)
+                    self._open[n] = Opened(open_slide(file.path, file.mpp))
                 self._open.move_to_end(n)
                 self._busy[n] = self._busy.get(n, 0) + 1
             try:
@@ -146,7 +187,7 @@ class OpenSlides:
                     self._busy[n] -= 1
                     idle = [k for k in self._open if not self._busy.get(k)]
                     for k in idle[: max(0, len(self._open) - self.most)]:
-                        self._open.pop(k).close()
+                        self._open.pop(k).slide.close()
 
 
 class Cache:
@@ -173,8 +214,8 @@ class Cache:
 
 
 def _tile(open_ones: OpenSlides, n: int, level: int, x: int, y: int) -> bytes:
-    with open_ones.reading(n) as slide:
-        width, height = slide.dimensions
+    with open_ones.reading(n) as opened:
+        width, height = opened.slide.dimensions
         last = levels(width, height) - 1
         if not 0 <= level <= last:
             raise DataFault(f"slide {n} has no level {level}")
@@ -183,16 +224,15 @@ def _tile(open_ones: OpenSlides, n: int, level: int, x: int, y: int) -> bytes:
         left, top = x * TILE_PX, y * TILE_PX
         if not (0 <= left < wide and 0 <= top < high):
             raise DataFault(f"level {level} of slide {n} has no tile {x}, {y}")
-        across, down = min(TILE_PX, wide - left), min(TILE_PX, high - top)
-        if across == down == TILE_PX:  # pixels of a level that has this very scale are taken as they are
-            return encoded(slide.read(left * shrink, top * shrink, TILE_PX * shrink, TILE_PX))
-        area = (left * shrink, top * shrink, across * shrink, down * shrink)
-        return encoded(slide.read_area(*area, across, down))
+        return encoded(opened.area(left, top, min(TILE_PX, wide - left), min(TILE_PX, high - top), shrink))
 
 
 def _thumbnail(open_ones: OpenSlides, n: int) -> bytes:
-    with open_ones.reading(n) as slide:
-        return encoded(slide.thumbnail(max(slide.dimensions) * slide.mpp / 320))
+    with open_ones.reading(n) as opened:
+        whole = opened.overviews()[0]
+        share = min(1.0, THUMBNAIL_PX / max(whole.shape))
+        across, down = (max(1, round(whole.shape[k] * share)) for k in (1, 0))
+        return encoded(resample(whole, (0.0, 0.0, float(whole.shape[1]), float(whole.shape[0])), across, down))
 
 
 def _geojson(path: Any, fault: str) -> dict[str, Any]:
