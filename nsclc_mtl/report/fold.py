@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from nsclc_mtl.metrics.classification import expected_class
 from nsclc_mtl.metrics.measure import Measure
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.metrics.survival import Curve
+from nsclc_mtl.metrics.survival import Curve, censoring_curve
 from nsclc_mtl.records import TaskSpec
 
 LEARNER = "learner"
@@ -31,6 +31,16 @@ class Fold:
     said: dict[str, pd.DataFrame] = field(default_factory=dict)
     censoring: Curve | None = None  # G of the training patients, survival only
     survival: Curve | None = None  # Kaplan-Meier of the training patients
+    unweighed: str = "no training outcomes for the censoring weights"  # why, where `censoring` is None
+
+
+def own_censoring(fold: Fold) -> Fold:
+    """The fold with G as it is among the very patients who are judged, all else alike.
+
+    For patients from elsewhere, whose censoring may be unlike that of the training: what they are judged by was fixed
+    beforehand, and this tells what it rests on.
+    """
+    return replace(fold, censoring=censoring_curve(fold.label, fold.event))
 
 
 MeasureOf = Callable[[Fold, pd.DataFrame], Measure | Score]
