@@ -1,8 +1,8 @@
 """Censoring weights of patients whom no fold has seen: the follow-up of the training patients, kept with every fold.
 
-A fold keeps a life table of each survival task (`fitted.json`, `follow_up`): how many of the patients who do not test it
-had the event, and how many were censored, on each day. A bundle carries it. No id, no feature and no exact time of day
-is kept, and the table gives what a published Kaplan-Meier curve with all its steps gives.
+A fold keeps a life table of each survival task (`fitted.json`, `follow_up`): how many of the patients who do not test
+it had the event, and how many were censored, on each whole day. A bundle carries it. No id and no feature is kept: the
+table gives what a published Kaplan-Meier curve gives that shows all its steps.
 """
 
 from __future__ import annotations
