@@ -38,9 +38,8 @@ def censoring(evidence: Evidence) -> list[Section]:
 def _section(evidence: Evidence, result: TaskResult) -> Section:
     [fold] = result.folds
     mine, name = own_censoring(fold), slug(result.task.name)
-    rows, tau = _both(
-        result, mine, int(evidence.settings.get("bootstrap") or 0), int(evidence.settings.get("seed") or 0)
-    )
+    draws, seed = (int(evidence.settings.get(word) or 0) for word in ("bootstrap", "seed"))
+    rows, tau = _both(result, mine, draws, seed)
     weights = _weights(fold, mine)
     told = [
         {k: v for k, v in r.items() if k not in ("training", "own", "gap")}
@@ -132,9 +131,7 @@ def _figure(name: str, fold: Fold, mine: Fold, tau: float) -> Figure:
         axes.set(xlabel="months", ylabel="G: not censored by then", ylim=(0, 1.02))
         axes.set_xlim(left=0)
         axes.legend(loc="best", frameon=False, handlelength=3)
-        shown = curves.svg(
-            drawn, f"{fold.fold}: censoring, {name}", f"Probability not to be censored: {'; '.join(told)}."
-        )
+        shown = curves.svg(drawn, f"{name}: censoring", f"Probability not to be censored: {'; '.join(told)}.")
     caption = (
         "Probability not to be censored by a time (reverse Kaplan-Meier), of the training patients and of those who "
         f"are judged. Dashed: end of Uno’s C, {tau:.0f} days."
