@@ -69,15 +69,16 @@ def _section(evidence: Evidence, result: TaskResult) -> Section:
 
 def _both(result: TaskResult, mine: Fold, draws: int, seed: int) -> tuple[list[dict[str, Any]], float]:
     """metric, model, training, own, gap (Intervals; own minus training, paired) of every metric with weights; and the
-    end of Uno's C in days, the same for both unless these patients leave earlier.
+    end of Uno's C in days: that of the training for both, else by the same rule from these patients.
 
     The resamples are those of `evaluation.judge`, so that the gap is within each.
     """
     task, people = result.task, [mine.patients]
-    ends = [t for t in (last_day(result.folds), last_day([mine])) if math.isfinite(t)]
+    end = last_day(result.folds)
+    tau = end if math.isfinite(end) else last_day([mine])
     weights = resamples_of(people, draws, np.random.default_rng([seed, *task.name.encode()]))
     rows = []
-    for metric, measure_of in measures(task, [mine], min(ends)).items():
+    for metric, measure_of in measures(task, [mine], tau).items():
         if metric in _FREE or metric not in result.metrics:
             continue
         for model, before in result.metrics[metric].items():
@@ -93,7 +94,7 @@ def _both(result: TaskResult, mine: Fold, draws: int, seed: int) -> tuple[list[d
                     "gap": paired_difference(own, before),
                 }
             )
-    return rows, min(ends)
+    return rows, tau
 
 
 def _weights(fold: Fold, mine: Fold) -> list[dict[str, Any]]:
