@@ -33,6 +33,7 @@ class Fold:
     censoring: Curve | None = None  # G of the training patients, survival only
     survival: Curve | None = None  # Kaplan-Meier of the training patients
     unweighed: str = "no training outcomes for the censoring weights"  # why, where `censoring` is None
+    until: float | None = None  # day before which curves are judged, where not `censoring` says it: see `curves_until`
 
 
 def own_censoring(fold: Fold) -> Fold:
@@ -41,7 +42,18 @@ def own_censoring(fold: Fold) -> Fold:
     For patients from elsewhere, whose censoring may be unlike that of the training: what they are judged by was fixed
     beforehand, and this tells what it rests on.
     """
-    return replace(fold, censoring=censoring_curve(fold.label, fold.event))
+    until = None if fold.censoring is None else curves_until(fold)
+    return replace(fold, censoring=censoring_curve(fold.label, fold.event), until=until)
+
+
+def curves_until(fold: Fold) -> float:
+    """The day before which survival curves are judged: within the follow-up of the training and the test patients."""
+    if fold.until is not None:
+        return fold.until
+    if fold.censoring is None:
+        return np.inf
+    followed = fold.censoring.time[fold.censoring.value > 0].max(initial=0.0)
+    return float(min(followed, fold.label.max()))
 
 
 MeasureOf = Callable[[Fold, pd.DataFrame], Measure | Score]

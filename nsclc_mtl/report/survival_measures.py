@@ -12,7 +12,7 @@ from nsclc_mtl.metrics.measure import Measure, average, gain
 from nsclc_mtl.metrics.pairs import curves_in_order, survivors_in_order, two_in_order
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.report.fold import HORIZONS_DAYS, LEARNER, Fold, MeasureOf, curve_days, score_of
+from nsclc_mtl.report.fold import HORIZONS_DAYS, LEARNER, Fold, MeasureOf, curve_days, curves_until, score_of
 
 _HEAVIEST = 0.1  # Uno's C ends where G of the training patients falls below it: no pair weighs more than a hundred
 _NEAR = 0.01  # a curve is read at a horizon from a day that is not farther from it than this share
@@ -113,7 +113,7 @@ def _ibs(fold: Fold, said: pd.DataFrame) -> Measure | Score:
     """Over the days at which the learner writes its curve in this fold, as far as training follow-up reaches."""
     if fold.censoring is None:
         return Score.missing(fold.unweighed)
-    grid = _grid(fold, fold.censoring)
+    grid = _grid(fold)
     curves = _curves(said, grid)
     if isinstance(curves, Score):
         return curves
@@ -125,7 +125,7 @@ def _ipa(fold: Fold, said: pd.DataFrame) -> Measure | Score:
     """1 - integrated Brier score / that of the training patients' Kaplan-Meier curve."""
     if fold.censoring is None or fold.survival is None:
         return Score.missing(fold.unweighed)
-    grid = _grid(fold, fold.censoring)
+    grid = _grid(fold)
     curves = _curves(said, grid)
     if isinstance(curves, Score):
         return curves
@@ -140,10 +140,10 @@ def _ipa(fold: Fold, said: pd.DataFrame) -> Measure | Score:
     return gain(terms, reference)
 
 
-def _grid(fold: Fold, censoring: survival.Curve) -> np.ndarray:
+def _grid(fold: Fold) -> np.ndarray:
     """Days of the learner's curve within the follow-up of training and test patients."""
     days = curve_days(fold.said[LEARNER])
-    return days[days < min(censoring.time[censoring.value > 0].max(initial=0.0), fold.label.max())]
+    return days[days < curves_until(fold)]
 
 
 def _curves(said: pd.DataFrame, days: np.ndarray) -> np.ndarray | Score:
