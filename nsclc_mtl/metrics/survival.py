@@ -187,8 +187,8 @@ def log_rank(time: ArrayLike, event: ArrayLike, group: ArrayLike) -> tuple[Score
 def graf_weights(time: np.ndarray, event: np.ndarray, when: float, censoring: Curve) -> np.ndarray | Score:
     """What each patient weighs in the Brier score at `when` [n]; or why it cannot be had.
 
-    1/G(T-) for events until then, 1/G(t) for those seen alive after, 0 for those censored before. Where G is that of
-    these very patients, and no event and censoring share a time, the weights add up to n.
+    1/G(T-) for events until then, 1/G(t) for those seen alive after, 0 for those censored before. By G of these very
+    patients the weights add up to n, as long as G(t) > 0.
     """
     dead = (time <= when) & (event == 1)
     alive = time > when

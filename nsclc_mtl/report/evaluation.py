@@ -93,7 +93,8 @@ def judge(
             per_model = {}
             for model in models:
                 measures = [tried(measure_of, f, f.said[model]) for f in folds]
-                if metric == PRIMARY[task.kind] or any(not isinstance(m, Score) for m in measures):
+                told = any(not isinstance(m, Score) or m.reason == unweighed for m in measures)
+                if metric == PRIMARY[task.kind] or told:
                     per_model[model] = bootstrap(measures, weights, repeated(people))
             if LEARNER in per_model:
                 result.metrics[metric] = per_model

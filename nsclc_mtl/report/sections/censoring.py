@@ -79,10 +79,13 @@ def _both(result: TaskResult, mine: Fold, draws: int, seed: int) -> tuple[list[d
     weights = resamples_of(people, draws, np.random.default_rng([seed, *task.name.encode()]))
     rows = []
     for metric, measure_of in measures(task, [mine], tau).items():
-        if metric in _FREE or metric not in result.metrics:
-            continue
-        for model, before in result.metrics[metric].items():
-            own = bootstrap([tried(measure_of, mine, mine.said[model])], weights, repeated(people))
+        for model in result.metrics[result.primary] if metric not in _FREE else ():
+            before, own = (
+                bootstrap([tried(measure_of, f, f.said[model])], weights, repeated(people))
+                for f in (*result.folds, mine)
+            )
+            if not before.value.known and not own.value.known:
+                continue
             rows.append(
                 {
                     "metric": metric,
