@@ -109,7 +109,8 @@ def _of_fold(fold: Path) -> Mapping[str, Any]:
             state = json.loads((fold / "fitted.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise IntegrityFault(f"'{fold.name}/fitted.json' is missing or damaged; train again") from error
-    told = state.get("fitted", {}).get("follow_up") if isinstance(state, dict) else None
+    fitted = state.get("fitted") if isinstance(state, dict) else None
+    told = fitted.get("follow_up") if isinstance(fitted, dict) else None
     return told if isinstance(told, dict) else {}
 
 

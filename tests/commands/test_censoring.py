@@ -232,3 +232,13 @@ def test_where_patients_leave_sooner_than_in_the_training_own_censoring_is_right
     weight = graf_weights(*seen, day, trained)
     assert isinstance(weight, np.ndarray)
     assert weight.mean() == pytest.approx(0.67, abs=0.01)
+
+
+def test_patients_without_an_event_have_a_section_and_no_numbers(run: Path, predictions: pd.DataFrame) -> None:
+    found = judged(run, predictions.assign(event=0.0))
+    [made] = section(Evidence({"os": found}, predictions, settings={"bootstrap": 20, "seed": 0}))
+    assert not {r["metric"] for r in made.rows} & {"own_censoring:uno_c", "own_censoring:auc_1y"}
+    early = predictions.assign(event=0.0, time_days=5.0)
+    [made] = section(Evidence({"os": judged(run, early)}, early, settings={"bootstrap": 20, "seed": 0}))
+    assert made.tables == {}
+    assert "No metric with weights can be computed here" in made.html

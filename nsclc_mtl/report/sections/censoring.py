@@ -58,7 +58,7 @@ def _section(evidence: Evidence, result: TaskResult) -> Section:
         n=len(fold.label),
         censored=int((fold.event == 0).sum()),
     )
-    tables = {f"{name}-censoring": pd.DataFrame(told)}
+    tables = {f"{name}-censoring": pd.DataFrame(told)} if told else {}
     if weights:
         tables[f"{name}-censoring-weights"] = pd.DataFrame(weights)
     title = "Censoring here and in the training"
