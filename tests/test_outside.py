@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from nsclc_mtl.cli import app
 from nsclc_mtl.commands import bundled, evaluations
+from nsclc_mtl.commands.sealed import seal
 from nsclc_mtl.commands.trained import read_table
 from nsclc_mtl.phantom.cohort import make
 from nsclc_mtl.records import IntegrityFault
@@ -74,6 +75,12 @@ def test_a_bundle_predicts_and_evaluates_like_its_run(way: Way, capsys: pytest.C
         rows = json.loads((way.folder("evaluate", name) / "metrics.json").read_text())
         models[name] = [r for r in rows if r["model"] == "learner" and not r["metric"].startswith("difference:")]
     assert models["run"] == models["packed"]
+    told = {r["metric"]: r["value"] for r in models["run"] if r["task"] == "survival" and r["fold"] == "all"}
+    weighed = {"uno_c", "auc_1y", "brier_1y", "ibs", "ipa"}  # G of the training patients is in both
+    for metric in weighed | {f"own_censoring:{m}" for m in (*weighed, "bound_coverage")} | {"bound_coverage"}:
+        assert told[metric] is not None, metric
+    page = (way.folder("evaluate", "packed") / "report.html").read_text()
+    assert "Censoring here and in the training" in page
     # one fold of it is that fold
     for name, ckpt in (("run1", way.folder() / "fold1"), ("packed1", packed / "fold1")):
         assert way.predict(name, *other(way), ckpt=ckpt) == 0
@@ -104,11 +111,49 @@ def test_a_bundle_holds_no_patient(way: Way) -> None:
         state = json.loads((fold / "fitted.json").read_text())["fitted"]
         assert lists(state["tasks"]) < 20
         assert lists(state["reference"]["clinical"]) < 20
+        # of their follow-up, counts by whole days
+        assert set(state["follow_up"]) == {"survival"}
+        assert set(state["follow_up"]["survival"]) == {"days", "events", "censored"}
         assert (fold / "fitted.json").read_bytes() == (way.folder() / fold.name / "fitted.json").read_bytes()
     assert {p.name for p in packed.iterdir()} == {
         "model.json", "cohort.json", "card.md", "manifest.sha256", "fold0", "fold1",
     }  # fmt: skip
     assert "Research use only" in (packed / "card.md").read_text()
+
+
+def test_a_bundle_without_follow_up_says_what_is_missing(
+    way: Way, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "b"
+    assert way.run("bundle", "bare", f"ckpt={way.folder()}", f"out={out}", "follow_up=false") == 0
+    for fold in out.glob("fold*"):
+        state = json.loads((fold / "fitted.json").read_text())["fitted"]
+        assert state == json.loads((way.folder() / fold.name / "fitted.json").read_text())["fitted"] | {"follow_up": {}}
+    assert judge(way, "bare", out, *other(way)) == 0
+    assert "the bundle holds no follow-up of its training patients" in capsys.readouterr().out
+    rows = json.loads((way.folder("evaluate", "bare") / "metrics.json").read_text())
+    of = {r["metric"]: r for r in rows if (r["task"], r["fold"], r["model"]) == ("survival", "all", "learner")}
+    for metric in ("uno_c", "ibs", "bound_coverage"):
+        assert of[metric]["value"] is None
+        assert "give the run folder as ckpt=" in of[metric]["reason"]
+        assert of[f"own_censoring:{metric}"]["value"] is not None
+
+
+@pytest.mark.slow
+def test_a_run_of_before_has_its_weights_from_the_training_cohort(way: Way, tmp_path: Path) -> None:
+    """The same numbers, counted anew."""
+    old = Path(shutil.copytree(way.folder(), tmp_path / "old"))
+    for fold in old.glob("fold*"):
+        state = json.loads((fold / "fitted.json").read_text())
+        del state["fitted"]["follow_up"]
+        (fold / "fitted.json").write_text(json.dumps(state))
+        seal(fold)
+    found = {}
+    for name, ckpt in (("kept", way.folder()), ("counted", old)):
+        assert judge(way, name, ckpt, *other(way), "floors=[]") == 0
+        rows = json.loads((way.folder("evaluate", name) / "metrics.json").read_text())
+        found[name] = [r for r in rows if r["task"] == "survival"]
+    assert found["kept"] == found["counted"]
 
 
 def test_its_own_patients_are_refused(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,6 +377,12 @@ def test_locked_predictions_meet_their_outcomes(
     )
     # the bundle is the same model
     assert judge(way, "packed-later", way.folder("bundle", "b") / "bundle", *words) == 0
+    # whose censoring weights lie with both
+    again = json.loads((way.folder("evaluate", "packed-later") / "metrics.json").read_text())
+    for found in (rows, again):
+        of = {r["metric"]: r["value"] for r in found if (r["task"], r["fold"]) == ("survival", "all")}
+        assert of["ibs"] is not None
+        assert of["own_censoring:ibs"] is not None
 
 
 def test_a_lock_that_was_broken_is_refused(

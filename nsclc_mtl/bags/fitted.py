@@ -37,24 +37,28 @@ class Fitted:
     outside: dict[str, Any] = field(default_factory=dict)  # what tells patients who are unlike those of the training
     sites: list[str] = field(default_factory=list)  # of the training patients, in the order of their numbers
     reference: dict[str, dict[str, Any]] = field(default_factory=dict)  # what their inputs were like: see `described`
+    # survival task -> life table of the patients who do not test the fold, for the censoring weights of others
+    follow_up: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         tables = {name: encoder.state() for name, encoder in self.tables.items()}
         plain = {
             name: getattr(self, name)
-            for name in ("bags", "volumes", "tasks", "patterns", "trust", "outside", "robust", "sites", "reference")
-        }
+            for name in (
+                "bags", "volumes", "tasks", "patterns", "trust", "outside", "robust", "sites", "reference", "follow_up",
+            )
+        }  # fmt: skip
         combat = {name: made.state() for name, made in self.combat.items()}
         series = {name: scale.state() for name, scale in self.series.items()}
         return {"tables": tables, "combat": combat, "series": series, **plain}
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Fitted:
-        """What `state()` came from; folds of before may lack `trust`, `outside`, `robust`, `combat` and `reference`."""
+        """What `state()` came from; folds of before may lack what came later, from `trust` on."""
         tables = {name: TableEncoder.load(s) for name, s in state["tables"].items()}
         kinds = {"bags": dict, "volumes": dict, "tasks": dict, "patterns": list}
-        own = ("trust", "outside", "robust", "reference")
+        own = ("trust", "outside", "robust", "reference", "follow_up")
         later: dict[str, Any] = {name: dict(state.get(name) or {}) for name in own}
         later["combat"] = {name: Combat.load(s) for name, s in (state.get("combat") or {}).items()}
         later["sites"] = list(state.get("sites") or [])

@@ -77,6 +77,10 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
         members, fitted, specs, _ = assemble.load_fold(trained, source / name)  # unbroken, and it can be rebuilt
         (folder / name).mkdir()
         shutil.copyfile(source / name / "fitted.json", folder / name / "fitted.json")
+        if not settings["follow_up"]:
+            state = json.loads((folder / name / "fitted.json").read_text(encoding="utf-8"))
+            state["fitted"]["follow_up"] = {}
+            (folder / name / "fitted.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
         digests = {}
         for number, member in enumerate(members):
             # tensors that share memory are refused by the format, hence copies
@@ -88,6 +92,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
         described[name.removeprefix("fold")] = {
             "weights": digests, "dims": fitted.dims(), "settings": shared(own, ())
         }  # fmt: skip
+        follow_up = bool(fitted.follow_up) and bool(settings["follow_up"])
     cohort = json.loads((source / "cohort.json").read_text("utf-8"))
     content = {
         "schema": bundled.SCHEMA,
@@ -106,7 +111,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
     }
     _json(folder / bundled.MODEL, content)
     _json(folder / bundled.COHORT, {**cohort, "notes": []})  # notes may speak of single patients
-    (folder / bundled.CARD).write_text(card(content, cohort, source), encoding="utf-8")
+    (folder / bundled.CARD).write_text(card(content, cohort, source, follow_up), encoding="utf-8")
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     (folder / bundled.MANIFEST).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in files))
     run.read(source / "cohort.json")
@@ -136,7 +141,7 @@ def _patients_tables(trained: Mapping[str, Any], source: Path) -> list[str]:
     return sorted({i["sha256"] for i in told if Path(i["path"]).name == name})
 
 
-def card(content: Mapping[str, Any], cohort: Mapping[str, Any], source: Path) -> str:
+def card(content: Mapping[str, Any], cohort: Mapping[str, Any], source: Path, follow_up: bool) -> str:
     """`card.md`: what the model was trained on and how it did on patients that its folds held out."""
     from nsclc_mtl.report.page import metric_word
 
@@ -164,8 +169,13 @@ def card(content: Mapping[str, Any], cohort: Mapping[str, Any], source: Path) ->
             for r in rows
             if r["fold"] == "all" and r.get("model", "learner") == "learner" and r["value"] is not None
         ), "",
-        "Holds weights (safetensors) and JSON, no patient's data: fitted scalers, categories and summaries (deciles)",
+        "Holds weights (safetensors) and JSON, no row of a patient: fitted scalers, categories and summaries (deciles)",
         "of the training patients, the names of the training sites, and the SHA-256 of their table of patients.",
+        *(
+            ["Counts by day of who had the event or was last seen, as a Kaplan-Meier curve shows them, without ids."]
+            if follow_up
+            else []
+        ),
         "Check it with `sha256sum -c manifest.sha256`.", "",
     ]  # fmt: skip
     return "\n".join(lines)

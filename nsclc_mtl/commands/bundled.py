@@ -86,6 +86,11 @@ def settings_of(fold: Path) -> dict[str, Any]:
     return {**content["config"], **(own.get("settings") or {})}
 
 
+def fitted(fold: Path) -> Any:
+    """What a fold's `fitted.json` holds. Raises IntegrityFault where it is not the file that was written."""
+    return json.loads(_read(fold.parent, f"{fold.name}/{FITTED}", _listed(fold.parent)))
+
+
 def weights(path: Path) -> dict[str, Tensor]:
     """The weights in `fold<k>/model<m>.safetensors` of a bundle. Raises IntegrityFault where it is not that file."""
     from safetensors.torch import load

@@ -18,11 +18,12 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     """Evaluates the run or bundle on another cohort: the mean of its folds, with everything fitted as training left it.
 
     Of predictions that were locked (`predictions=`) only the outcomes are new. The floors are fitted on the training
-    cohort, where it can still be opened; a bundle (no `trained` settings) does not hold it.
+    cohort, where it can still be opened; a bundle (no `trained` settings) does not hold it. Censoring is weighed as it
+    was among the training patients: see `censoring.FollowUp`.
     """
     from threadpoolctl import threadpool_limits
 
-    from nsclc_mtl.commands import cutoffs, drift, locked
+    from nsclc_mtl.commands import censoring, cutoffs, drift, locked
     from nsclc_mtl.commands.floors import carry, fit_floors
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
     from nsclc_mtl.commands.predict import predict_cohort, save
@@ -50,7 +51,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     asked_for(manifest, settings["subgroups"])
     count = predictions["patient_id"].nunique()
     run.say(f"{manifest.name}: {count} patients that the model never saw, tasks {', '.join(tasks)}")
-    floors = None
+    floors, splits, ours = None, None, None
     if not trained:
         if settings["floors"] != []:
             run.say(
@@ -58,6 +59,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
             )
     else:
         splits = read_table(folder / "splits.csv")
+        ours = manifest if tested else training_cohort(trained, splits, run)
         with threadpool_limits(1):
             if tested:  # the training cohort by another name
                 floors = fit_floors(settings, read, manifest, splits, predictions, tasks)
@@ -65,6 +67,9 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
                 floors = carry(settings, trained, (read, manifest), splits, predictions, tasks, run)
     if floors is not None:
         floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
+    follow_up = censoring.of_training(folder, folds, tasks, ours, splits)
+    if follow_up.reason:
+        run.say(f"note: no Uno's C, AUC at a time and Brier score of survival: {follow_up.reason}")
     results = evaluate_predictions(
         with_others(predictions, floors, oracle_rows(read, predictions, tasks)),
         tasks,
@@ -72,12 +77,13 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         None,
         draws=int(settings["bootstrap"]),
         seed=int(settings["seed"]),
+        follow_up=follow_up,
     )
     outside: dict[str, Any] = {"drift": moved}
     if not trained or Path(settings["ckpt"]).resolve() != folder.resolve():  # else the run's own predictions have them
         outside["cutoffs"] = cutoffs.of_model(folder, [int(name.removeprefix("fold")) for name in folds])
-    if trained and not tested:
-        outside["training"] = training_cohort(trained, splits, run)
+    if not tested:
+        outside["training"] = ours
     write(results, predictions, manifest, None, settings, read, folder, run, outside=outside, told=told)
     run.done += list(results)
 

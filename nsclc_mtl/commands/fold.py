@@ -55,7 +55,7 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
     import pandas as pd
 
     from nsclc_mtl.bags import described
-    from nsclc_mtl.commands import assemble, checkpoint, reasons, resume, sealed, weights
+    from nsclc_mtl.commands import assemble, censoring, checkpoint, reasons, resume, sealed, weights
     from nsclc_mtl.commands.cohort import open_cohort
 
     fold, manifest = int(rows["fold"].iloc[0]), open_cohort(settings)
@@ -65,6 +65,7 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
         members, data = train_members(settings, manifest, rows, progress, share)
     fit_trust(settings, members, manifest, data, bool(own))
     data.fitted.reference = described.reference(manifest, data.parts["train"], data.fitted, data.cache)
+    data.fitted.follow_up = censoring.kept(manifest, list(rows.loc[rows["part"] != "test", "patient_id"]))
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
     if own:
         assemble.save_own(folder, own)

@@ -12,6 +12,7 @@ from nsclc_mtl.records import Manifest, TaskSpec
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nsclc_mtl.commands.censoring import FollowUp
     from nsclc_mtl.config import Run
     from nsclc_mtl.report.evaluation import TaskResult
 
@@ -56,15 +57,17 @@ def evaluate_predictions(
     splits: pd.DataFrame | None,
     draws: int = 1000,
     seed: int = 0,
+    follow_up: FollowUp | None = None,
 ) -> dict[str, TaskResult]:
     """Everything that is known of the models in a table of predictions (column `model`; absent: the learner's).
 
-    The manifest's labels and the splits give the censoring weights (training patients of each fold); without them
-    survival tasks have no Brier score and no AUC at a time.
+    The manifest's labels and the splits give the censoring weights (training patients of each fold), or, of patients
+    from elsewhere, what the folds keep (`follow_up`); without either survival tasks have no Uno's C, no AUC at a time
+    and no Brier score.
     """
     from nsclc_mtl.report import evaluation
 
-    training: dict[str, dict[str, pd.DataFrame]] = {}
+    training: dict[str, dict[str, pd.DataFrame]] = follow_up.outcomes() if follow_up else {}
     if manifest is not None and splits is not None:
         for name, task in tasks.items():
             if task.kind == "survival" and name in manifest.labels:
@@ -73,7 +76,7 @@ def evaluate_predictions(
                     str(fold): label[label.index.isin(rows.loc[rows["part"] != "test", "patient_id"])]
                     for fold, rows in splits.groupby("fold")
                 }
-    return evaluation.judge(predictions, tasks, training, draws, seed)
+    return evaluation.judge(predictions, tasks, training, draws, seed, follow_up.reason if follow_up else "")
 
 
 def write(

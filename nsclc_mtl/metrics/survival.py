@@ -184,13 +184,11 @@ def log_rank(time: ArrayLike, event: ArrayLike, group: ArrayLike) -> tuple[Score
     return Score(float(chi)), len(names) - 1
 
 
-def brier_terms(
-    survival: np.ndarray, time: np.ndarray, event: np.ndarray, when: float, censoring: Curve
-) -> np.ndarray | Score:
-    """What each patient adds to the Brier score at `when` [n]; or why it cannot be had.
+def graf_weights(time: np.ndarray, event: np.ndarray, when: float, censoring: Curve) -> np.ndarray | Score:
+    """What each patient weighs in the Brier score at `when` [n]; or why it cannot be had.
 
-    Graf's weights (Statistics in Medicine, 1999): 1/G(T-) for events until then, 1/G(t) for those seen alive after,
-    0 for those censored before: unknown, not negative. survival: [n] predicted S(when).
+    1/G(T-) for events until then, 1/G(t) for those seen alive after, 0 for those censored before. By G of these very
+    patients the weights add up to n, as long as G(t) > 0.
     """
     dead = (time <= when) & (event == 1)
     alive = time > when
@@ -199,8 +197,19 @@ def brier_terms(
         return Score.missing(f"no training patient is followed up to {when:g}")
     if (alive.any() and g_now <= 0) or (g_dead[dead] <= 0).any():
         return Score.missing(f"censoring weights are infinite at {when:g}")
-    weight = np.where(dead, 1 / np.where(g_dead > 0, g_dead, 1), np.where(alive, 1 / (g_now or 1), 0.0))
-    return np.asarray(weight * (survival - alive) ** 2)
+    return np.where(dead, 1 / np.where(g_dead > 0, g_dead, 1), np.where(alive, 1 / (g_now or 1), 0.0))
+
+
+def brier_terms(
+    survival: np.ndarray, time: np.ndarray, event: np.ndarray, when: float, censoring: Curve
+) -> np.ndarray | Score:
+    """What each patient adds to the Brier score at `when` [n]; or why it cannot be had.
+
+    Graf's weights (Statistics in Medicine, 1999): 1/G(T-) for events until then, 1/G(t) for those seen alive after,
+    0 for those censored before: unknown, not negative. survival: [n] predicted S(when).
+    """
+    weight = graf_weights(time, event, when, censoring)
+    return weight if isinstance(weight, Score) else np.asarray(weight * (survival - (time > when)) ** 2)
 
 
 def brier(survival: ArrayLike, time: ArrayLike, event: ArrayLike, when: float, censoring: Curve) -> Score:
@@ -275,6 +284,8 @@ def auc_at(risk: ArrayLike, time: ArrayLike, event: ArrayLike, when: float, cens
     dead, alive = (t <= when) & (e == 1), t > when
     if not dead.any() or not alive.any():
         return Score.missing(f"{int(dead.sum())} events until {when:g} and {int(alive.sum())} patients beyond")
+    if len(censoring.time) == 0 or when > censoring.time[-1]:  # G of the last day is not that of later ones
+        return Score.missing(f"no training patient is followed up to {when:g}")
     g = censoring.before(t[dead])
     if (g <= 0).any():
         return Score.missing(f"censoring weights are infinite at {when:g}")

@@ -63,13 +63,14 @@ def judge(
     training: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
     draws: int = 1000,
     seed: int = 0,
+    unweighed: str = "",
 ) -> dict[str, TaskResult]:
     """Every metric of every model. {task: result}.
 
     predictions: rows of predictions.csv with a column `model` (absent: all are the learner's); the part test is judged,
     training patients fix the threshold of a binary task. training: {survival task: {fold: frame with event and
     time_days of its non-test patients}}; without it there are no censoring weights, hence no Uno's C, no AUC at a time
-    and no Brier score of survival.
+    and no Brier score of survival, for the reason `unweighed`.
     """
     rows = predictions[predictions["part"] == "test"]
     if "model" not in rows:
@@ -81,6 +82,8 @@ def judge(
             continue
         before = predictions[(predictions["task"] == name) & predictions["part"].isin(_FITTED)]
         folds = folds_of(own, task, (training or {}).get(name, {}), before)
+        for fold in folds if unweighed else ():
+            fold.unweighed = unweighed
         result = TaskResult(task, folds)
         rng = np.random.default_rng([seed, *name.encode()])
         people = [f.patients for f in folds]
@@ -90,7 +93,8 @@ def judge(
             per_model = {}
             for model in models:
                 measures = [tried(measure_of, f, f.said[model]) for f in folds]
-                if metric == PRIMARY[task.kind] or any(not isinstance(m, Score) for m in measures):
+                told = any(not isinstance(m, Score) or m.reason == unweighed for m in measures)
+                if metric == PRIMARY[task.kind] or told:
                     per_model[model] = bootstrap(measures, weights, repeated(people))
             if LEARNER in per_model:
                 result.metrics[metric] = per_model

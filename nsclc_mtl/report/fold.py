@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,11 @@ import pandas as pd
 from nsclc_mtl.metrics.classification import expected_class
 from nsclc_mtl.metrics.measure import Measure
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.metrics.survival import Curve
+from nsclc_mtl.metrics.survival import Curve, censoring_curve
 from nsclc_mtl.records import TaskSpec
 
 LEARNER = "learner"
+OWN = "own_censoring:"  # before the name of a metric that is weighed by the evaluated patients' own censoring
 HORIZONS_DAYS = {"1y": 365.25, "3y": 1095.75, "5y": 1826.25}
 
 
@@ -31,6 +32,28 @@ class Fold:
     said: dict[str, pd.DataFrame] = field(default_factory=dict)
     censoring: Curve | None = None  # G of the training patients, survival only
     survival: Curve | None = None  # Kaplan-Meier of the training patients
+    unweighed: str = "no training outcomes for the censoring weights"  # why, where `censoring` is None
+    until: float | None = None  # day before which curves are judged, where not `censoring` says it: see `curves_until`
+
+
+def own_censoring(fold: Fold) -> Fold:
+    """The fold with G as it is among the very patients who are judged, all else alike.
+
+    For patients from elsewhere, whose censoring may be unlike that of the training: what they are judged by was fixed
+    beforehand, and this tells what it rests on.
+    """
+    until = None if fold.censoring is None else curves_until(fold)
+    return replace(fold, censoring=censoring_curve(fold.label, fold.event), until=until)
+
+
+def curves_until(fold: Fold) -> float:
+    """The day before which survival curves are judged: within the follow-up of the training and the test patients."""
+    if fold.until is not None:
+        return fold.until
+    if fold.censoring is None:
+        return np.inf
+    followed = fold.censoring.time[fold.censoring.value > 0].max(initial=0.0)
+    return float(min(followed, fold.label.max()))
 
 
 MeasureOf = Callable[[Fold, pd.DataFrame], Measure | Score]

@@ -18,6 +18,7 @@ from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves, tripod
 from nsclc_mtl.report.evaluation import TaskResult, shares
+from nsclc_mtl.report.fold import OWN
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
 from nsclc_mtl.report.templates import template
@@ -117,6 +118,8 @@ def metric_word(metric: str) -> str:
     """The metric as a reader says it."""
     if metric in METRIC_WORDS:
         return METRIC_WORDS[metric]
+    if metric.startswith(OWN):
+        return f"{metric_word(metric.removeprefix(OWN))}, own censoring"
     if metric.startswith("auc_above_"):
         return f"AUC, above {metric.removeprefix('auc_above_')}"
     name, _, horizon = metric.partition("_")

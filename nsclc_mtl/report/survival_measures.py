@@ -12,16 +12,15 @@ from nsclc_mtl.metrics.measure import Measure, average, gain
 from nsclc_mtl.metrics.pairs import curves_in_order, survivors_in_order, two_in_order
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.report.fold import HORIZONS_DAYS, LEARNER, Fold, MeasureOf, curve_days, score_of
+from nsclc_mtl.report.fold import HORIZONS_DAYS, LEARNER, Fold, MeasureOf, curve_days, curves_until, score_of
 
 _HEAVIEST = 0.1  # Uno's C ends where G of the training patients falls below it: no pair weighs more than a hundred
 _NEAR = 0.01  # a curve is read at a horizon from a day that is not farther from it than this share
-_UNWEIGHED = Score.missing("no training outcomes for the censoring weights")
 
 
-def measures(task: TaskSpec, folds: Sequence[Fold]) -> dict[str, MeasureOf]:
-    """The metrics of a survival task, the primary one first."""
-    each: dict[str, MeasureOf] = {"c_index": _c_index, "uno_c": _uno_c(last_day(folds))}
+def measures(task: TaskSpec, folds: Sequence[Fold], tau: float | None = None) -> dict[str, MeasureOf]:
+    """The metrics of a survival task, the primary one first. tau: end of Uno's C in days; None: `last_day`."""
+    each: dict[str, MeasureOf] = {"c_index": _c_index, "uno_c": _uno_c(last_day(folds) if tau is None else tau)}
     curves = {"antolini_c": _antolini_c, "ibs": _ibs, "ipa": _ipa}
     each |= dict.fromkeys(curves, _other_causes) if task.causes else curves
     longest = max((f.label.max() for f in folds if len(f.label)), default=0.0)
@@ -52,7 +51,7 @@ def _c_index(fold: Fold, said: pd.DataFrame) -> Measure | Score:
 def _uno_c(tau: float) -> MeasureOf:
     def measure_of(fold: Fold, said: pd.DataFrame) -> Measure | Score:
         if fold.censoring is None:
-            return _UNWEIGHED
+            return Score.missing(fold.unweighed)
         risk = score_of(TaskSpec("", "survival"), said)
         plain = survival.uno_c(risk, fold.label, fold.event, fold.censoring, tau)
         weight = survival.uno_weights(fold.label, fold.event, fold.censoring, tau)
@@ -66,7 +65,7 @@ def _uno_c(tau: float) -> MeasureOf:
 def _auc_at(days: float) -> MeasureOf:
     def measure_of(fold: Fold, said: pd.DataFrame) -> Measure | Score:
         if fold.censoring is None:
-            return _UNWEIGHED
+            return Score.missing(fold.unweighed)
         risk = score_of(TaskSpec("", "survival"), said)
         if np.isnan(risk).any():
             return Score.missing(f"{int(np.isnan(risk).sum())} of {len(risk)} patients have no risk")
@@ -96,7 +95,7 @@ def _brier_at(days: float) -> MeasureOf:
 
     def measure_of(fold: Fold, said: pd.DataFrame) -> Measure | Score:
         if fold.censoring is None:
-            return _UNWEIGHED
+            return Score.missing(fold.unweighed)
         near = [d for d in curve_days(fold.said[LEARNER]) if abs(d - days) <= _NEAR * days]
         if not near:
             return Score.missing(f"the learner writes no survival near {days:g} days")
@@ -113,8 +112,8 @@ def _brier_at(days: float) -> MeasureOf:
 def _ibs(fold: Fold, said: pd.DataFrame) -> Measure | Score:
     """Over the days at which the learner writes its curve in this fold, as far as training follow-up reaches."""
     if fold.censoring is None:
-        return _UNWEIGHED
-    grid = _grid(fold, fold.censoring)
+        return Score.missing(fold.unweighed)
+    grid = _grid(fold)
     curves = _curves(said, grid)
     if isinstance(curves, Score):
         return curves
@@ -125,8 +124,8 @@ def _ibs(fold: Fold, said: pd.DataFrame) -> Measure | Score:
 def _ipa(fold: Fold, said: pd.DataFrame) -> Measure | Score:
     """1 - integrated Brier score / that of the training patients' Kaplan-Meier curve."""
     if fold.censoring is None or fold.survival is None:
-        return _UNWEIGHED
-    grid = _grid(fold, fold.censoring)
+        return Score.missing(fold.unweighed)
+    grid = _grid(fold)
     curves = _curves(said, grid)
     if isinstance(curves, Score):
         return curves
@@ -141,10 +140,10 @@ def _ipa(fold: Fold, said: pd.DataFrame) -> Measure | Score:
     return gain(terms, reference)
 
 
-def _grid(fold: Fold, censoring: survival.Curve) -> np.ndarray:
+def _grid(fold: Fold) -> np.ndarray:
     """Days of the learner's curve within the follow-up of training and test patients."""
     days = curve_days(fold.said[LEARNER])
-    return days[days < min(censoring.time[censoring.value > 0].max(initial=0.0), fold.label.max())]
+    return days[days < curves_until(fold)]
 
 
 def _curves(said: pd.DataFrame, days: np.ndarray) -> np.ndarray | Score:

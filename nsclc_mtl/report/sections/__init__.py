@@ -6,6 +6,7 @@ from nsclc_mtl.report.section import Maker
 from nsclc_mtl.report.sections.abstention import abstention
 from nsclc_mtl.report.sections.audit import audit
 from nsclc_mtl.report.sections.calibration import calibration
+from nsclc_mtl.report.sections.censoring import censoring
 from nsclc_mtl.report.sections.cohort import cohort
 from nsclc_mtl.report.sections.comparison import comparison
 from nsclc_mtl.report.sections.decision import decision
@@ -18,7 +19,7 @@ from nsclc_mtl.report.sections.subgroups import subgroups
 from nsclc_mtl.report.sections.trust import trust
 
 SECTIONS: tuple[Maker, ...] = (
-    cohort, drift, risk, calibration, decision, comparison, subgroups, audit, abstention, optimism, trust, maps,
-    intended,
+    cohort, drift, risk, calibration, decision, censoring, comparison, subgroups, audit, abstention, optimism, trust,
+    maps, intended,
 )  # fmt: skip
 """In the order in which they stand on the page."""

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure as Canvas
 
 from nsclc_mtl.metrics.comparison import Measure, average, bootstrap, repeated, resamples_of
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.metrics.survival import censoring_curve
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult
+from nsclc_mtl.report.fold import OWN, own_censoring
 from nsclc_mtl.report.measures import LEARNER, Fold
 from nsclc_mtl.report.page import FILTERS
 from nsclc_mtl.report.section import Evidence, Figure, Section
@@ -63,7 +63,7 @@ def _overall(evidence: Evidence, rows: pd.DataFrame) -> Section:
     )
     tables = {name: t for name, t in (("trust-sets", sets), ("trust-flags", flags)) if len(t)}
     if bounds:
-        tables["trust-bounds"] = pd.DataFrame(bounds).drop(columns="interval")
+        tables["trust-bounds"] = pd.DataFrame(bounds).drop(columns=["interval", "own_interval"])
     return Section(
         "trust", "How far a prediction may be relied on", Markup(html), "", figures, tables, _metrics(whole, bounds)
     )
@@ -129,39 +129,51 @@ def _hits(task: TaskSpec, fold: Fold, told: pd.Series, rows: pd.DataFrame) -> np
 
 def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any] | None:
     """Coverage of the lower survival bounds by inverse probability of censoring, with a bootstrap interval; None where
-    there are no bounds."""
+    there are no bounds.
+
+    `covered` is by G of the training patients, as all metrics are; `own_covered`, of patients from elsewhere or where
+    there is no such G, by that of the very patients who are judged (NaN else).
+    """
     task = result.task
     if task.kind != "survival":
         return None
-    measures: list[Measure | Score] = []
+    measures: dict[str, list[Measure | Score]] = {"": [], "own_": []}
     bounds, n_cal, promised = [], [], math.nan
     for fold in result.folds:
         bound = numbers(rows, task.name, "lower_bound_days", fold.fold, fold.patients)
         if np.isnan(bound).all():
-            measures.append(Score.missing("no bounds"))
+            for each in measures.values():
+                each.append(Score.missing("no bounds"))
             continue
         bounds.append(bound)
         n_cal.append(int(fact(rows, task.name, "n_calibration", fold.fold) or 0))
         promised = 1 - float(fact(rows, task.name, "miss", fold.fold) or "nan")
-        if task.causes:
-            measures.append(Score.missing("competing causes: the bound is of any event, the outcome of the first"))
-        else:
-            # patients of another study are censored as they are there
-            g = fold.censoring or censoring_curve(fold.label, fold.event)
-            terms = covered(bound, fold.label, fold.event, g)
-            measures.append(terms if isinstance(terms, Score) else average(terms))
+        for word, each in measures.items():
+            if task.causes:
+                each.append(Score.missing("competing causes: the bound is of any event, the outcome of the first"))
+            elif word and fold.fold != "-1" and fold.censoring is not None:
+                each.append(Score.missing("the training patients and these are of one cohort"))
+            else:
+                each.append(_covered(bound, own_censoring(fold) if word else fold))
     if not bounds:
         return None
     people = [f.patients for f in result.folds]
     weights = resamples_of(people, draws, np.random.default_rng([seed, 7919]))
-    at = bootstrap(measures, weights, repeated(people)).interval()
+    at, own = (bootstrap(each, weights, repeated(people)).interval() for each in measures.values())
     every = np.concatenate(bounds)
     return {
         "task": task.name, "n": len(every), "covered": at.value, "lo": at.lo, "hi": at.hi, "reason": at.reason,
         "promised": promised, "n_calibration": min(n_cal), "n_calibration_most": max(n_cal),
         "median_days": float(np.nanmedian(every)), "interval": at,
-        "weights": "training" if all(f.censoring for f in result.folds) else "evaluated",
+        "own_covered": own.value, "own_lo": own.lo, "own_hi": own.hi, "own_interval": own,
     }  # fmt: skip
+
+
+def _covered(bound: np.ndarray, fold: Fold) -> Measure | Score:
+    if fold.censoring is None:
+        return Score.missing(fold.unweighed)
+    terms = covered(bound, fold.label, fold.event, fold.censoring)
+    return terms if isinstance(terms, Score) else average(terms)
 
 
 def _sites(evidence: Evidence) -> pd.Series | None:
@@ -230,5 +242,9 @@ def _metrics(sets: Sequence[dict[Any, Any]], bounds: Sequence[dict[str, Any]]) -
     nan = math.nan
     made = [row(s["task"], "set_coverage", s["n"], s["covered"], nan, nan) for s in sets]
     made += [row(s["task"], "set_size", s["n"], s["size"], nan, nan) for s in sets if math.isfinite(s["size"])]
-    made += [row(b["task"], "bound_coverage", b["n"], b["covered"], b["lo"], b["hi"], b["reason"]) for b in bounds]
+    for b in bounds:
+        made.append(row(b["task"], "bound_coverage", b["n"], b["covered"], b["lo"], b["hi"], b["reason"]))
+        if math.isfinite(b["own_covered"]):
+            own = (b["own_covered"], b["own_lo"], b["own_hi"])
+            made.append(row(b["task"], OWN + "bound_coverage", b["n"], *own))
     return made
