@@ -39,7 +39,9 @@ class Way:
         return self.run("train", name, f"cohort.root={self.data}", *SMALL, *words)
 
     def predict(self, name: str, *words: str, ckpt: Path | None = None) -> int:
-        return self.run("predict", name, f"ckpt={ckpt or self.folder()}", "explain.patients=0", *words)
+        """Without explanations, which tests ask for that look at them."""
+        plain = ["explain.patients=0", "explain.features=0"]
+        return self.run("predict", name, f"ckpt={ckpt or self.folder()}", *plain, *words)
 
     def folder(self, verb: str = "train", name: str = "whole") -> Path:
         return self.root / "runs" / verb / name
