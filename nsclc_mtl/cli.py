@@ -117,10 +117,10 @@ def _verb(verb: str) -> Callable[..., None]:
         verbose: Verbose = False,
     ) -> None:
         words = [*(overrides or []), "lock=true"] if lock else overrides
-        _execute(verb, words, show, check, conf, many, resume, verbose, dry_run=dry_run)
+        _execute(verb, words, show, check, conf, many, resume, verbose, no_run="dry_run" if dry_run else "")
 
     # Typer offers what the signature names
-    whole = inspect.signature(command)
+    whole = inspect.signature(command, eval_str=True)
     offered = [option for name, option in whole.parameters.items() if verb in OWN.get(name, (verb,))]
     command.__signature__ = whole.replace(parameters=offered)  # type: ignore[attr-defined]
     return command
