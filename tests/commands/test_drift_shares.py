@@ -81,7 +81,7 @@ def test_the_page_tells_shares_and_keeps_them_as_rows() -> None:
     mean = over_folds(away).set_index("part")
     assert rows["outside:rna"]["value"] == pytest.approx(away.query("part == 'rna'")["outside"].mean())
     assert rows["drift_stability:rna"]["value"] == pytest.approx(0.5)
-    assert rows["drift_moved:rna"]["value"] == pytest.approx(0.5)
+    assert rows["drift_stability_chance:rna"]["value"] == pytest.approx(0.24)
     assert mean.loc["rna", "folds"] == 2
     assert f"{100 * mean.loc['rna', 'outside']:.0f} %" in section.html
     assert "by convention" in section.html

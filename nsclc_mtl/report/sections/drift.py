@@ -70,7 +70,10 @@ def _metrics(found: pd.DataFrame, away: pd.DataFrame | None) -> list[dict[str, A
 
     rows = []
     for r in found.to_dict("records"):
-        rows += [row(f"drift_{word}:{r['modality']}", r["n"], r[word]) for word in ("typical", "stability", "moved")]
+        rows += [
+            row(f"drift_{word}:{r['modality']}", r["n"], r[word])
+            for word in ("typical", "stability", "stability_chance")
+        ]
     for r in [] if away is None else away.to_dict("records"):
         rows.append(row(f"outside:{r['part']}", r["n"], r["outside"], r["lo"], r["hi"]))
     return rows
@@ -106,7 +109,6 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                 "strange": float(own["strange"].max()),
                 "stability": float(stable["stability"].median()) if len(stable) else math.nan,
                 "stability_chance": float(stable["stability_chance"].median()) if len(stable) else math.nan,
-                "moved": float((stable["stability"] >= MOVED).mean()) if len(stable) else math.nan,
             }
         )
     return pd.DataFrame(rows)
