@@ -30,7 +30,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     from nsclc_mtl.commands.trained import read_table, tasks_of, trained_run
     from nsclc_mtl.report.subgroup import asked_for
 
-    moved, told, tested = None, list[str](), dict[str, int]()
+    moved, away, told, tested = None, None, list[str](), dict[str, int]()
     if settings["predictions"]:
         config, _, folds = trained_run(settings)
         later = locked.joined(settings, config, folder, run)
@@ -47,7 +47,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         predictions = read_table(run.path / "predictions.csv")
         tasks = tasks_of(folder / "cohort.json", manifest)
         if not tested:
-            moved = drift.told(made.models, manifest, made.ids, run)
+            moved, away = drift.told(made.models, manifest, made.ids, made.far, run)
     asked_for(manifest, settings["subgroups"])
     count = predictions["patient_id"].nunique()
     run.say(f"{manifest.name}: {count} patients that the model never saw, tasks {', '.join(tasks)}")
@@ -79,7 +79,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         seed=int(settings["seed"]),
         follow_up=follow_up,
     )
-    outside: dict[str, Any] = {"drift": moved}
+    outside: dict[str, Any] = {"drift": moved, "outside": away}
     if not trained or Path(settings["ckpt"]).resolve() != folder.resolve():  # else the run's own predictions have them
         outside["cutoffs"] = cutoffs.of_model(folder, [int(name.removeprefix("fold")) for name in folds])
     if not tested:

@@ -42,6 +42,7 @@ METRIC_WORDS = {
     "quadratic_kappa": "quadratic weighted kappa",
     "sensitivity": "sensitivity at the training threshold",
     "specificity": "specificity at the training threshold",
+    "balanced_accuracy_at_threshold": "balanced accuracy at the training threshold",
     "calibration_slope": "calibration slope",
     "share": "share of the attainable margin",
     "fusion_share": "fusion share",

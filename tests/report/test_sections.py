@@ -14,7 +14,7 @@ import yaml
 from scipy.stats import chi2
 
 from nsclc_mtl.commands.judging import evaluate_predictions
-from nsclc_mtl.metrics.survival import kaplan_meier
+from nsclc_mtl.metrics.survival import kaplan_meier, log_rank
 from nsclc_mtl.report import card, page, tripod
 from nsclc_mtl.report.facts import facts, limits
 from nsclc_mtl.report.section import Evidence
@@ -66,8 +66,12 @@ def test_groups_are_cut_on_the_training_patients_of_the_fold(evidence: Evidence,
     rows = {row["metric"]: row for row in section.rows}
     assert rows["hazard_ratio:high_risk"]["value"] == pytest.approx(table["hazard_ratio"].iloc[-1])
     assert f"{table['hazard_ratio'].iloc[-1]:.2f}" in section.html
-    assert "log_rank_p" not in rows
+    assert not [name for name in rows if name.endswith("_p")]
     assert "without P" in section.html
+    assert not re.search(r"\bP (=|&lt;)", section.html)
+    within, _ = log_rank(test["time_days"], test["event"], group, test["fold"].astype(float))
+    assert rows["log_rank_within_folds"]["value"] == pytest.approx(float(within))
+    assert f"{within:.2f} compared within the folds alone" in section.html
 
 
 def test_an_independent_test_set_has_a_p_value_and_the_mean_cut_off(evidence: Evidence, outside: Evidence) -> None:
