@@ -299,7 +299,7 @@ def proportional_odds(x: np.ndarray, label: np.ndarray) -> float:
     cuts = np.log(shares / (1 - shares))
     best = np.r_[cuts[0], np.log(np.diff(cuts)), np.zeros(x.shape[1])]
     for _ in range(3):  # each begins anew where the last ended
-        best = minimize(minus, best, method="BFGS", options={"gtol": 1e-9}).x
+        best = minimize(minus, best, method="BFGS", jac="3-point", options={"gtol": 1e-10}).x
     return -minus(best)
 
 

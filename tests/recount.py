@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from scipy.stats import chi2
-from tests import plain_metrics as plain
+import plain_metrics as plain
 
 NAN = float("nan")
 HORIZONS = {"1y": 365.25, "3y": 1095.75, "5y": 1826.25}
@@ -220,7 +220,7 @@ class Recount:
             return value
 
         def above(k: int) -> Any:
-            return of_proba(lambda y, p, f: plain.in_order((y > k) * 1.0, 1 - p[:, : k + 1].sum(axis=1)))
+            return of_proba(lambda y, p, f: plain.in_order((y > k) * 1.0, p[:, k + 1 :].sum(axis=1)))
 
         if about["kind"] == "survival":
             return self._of_survival(parts)
@@ -469,7 +469,7 @@ class Recount:
                 each = [f.proba(m, about["classes"]) for f in parts]
                 if all(p is not None and not np.isnan(p).any() for p in each):
                     p = np.concatenate([p for p in each if p is not None])
-                    said[m] = np.clip(1 - p[:, : k + 1].sum(axis=1) if above else p[:, 1], 0, 1)
+                    said[m] = np.clip(p[:, k + 1 :].sum(axis=1) if above else p[:, 1], 0, 1)
             yield (f"_above_{c}" if above else ""), (label > k if above else label == 1), None, said
 
     def curves_at(self, parts: Sequence[Part], model: str, when: np.ndarray, reach: float) -> np.ndarray:

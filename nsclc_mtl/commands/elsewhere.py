@@ -26,7 +26,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     from nsclc_mtl.commands.floors import carry, fit_floors
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
     from nsclc_mtl.commands.predict import predict_cohort, save
-    from nsclc_mtl.commands.trained import read_table, tasks_of, trained_run
+    from nsclc_mtl.commands.trained import as_written, read_table, tasks_of, trained_run
     from nsclc_mtl.report.subgroup import asked_for
 
     moved, told, tested = None, list[str](), dict[str, int]()
@@ -64,7 +64,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
             elif settings["floors"] != []:
                 floors = carry(settings, trained, (read, manifest), splits, predictions, tasks, run)
     if floors is not None:
-        floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
+        floors = as_written(floors, run.path / "floors.csv")
     results = evaluate_predictions(
         with_others(predictions, floors, oracle_rows(read, predictions, tasks)),
         tasks,
