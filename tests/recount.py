@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plain_metrics as plain
 import yaml
 from scipy.stats import chi2
-import plain_metrics as plain
 
 NAN = float("nan")
 HORIZONS = {"1y": 365.25, "3y": 1095.75, "5y": 1826.25}
@@ -399,7 +399,9 @@ class Recount:
                 weights = [drawn[:, [everyone.index(p) for p in f.patients]] for f in both]
                 again = True
             else:
-                weights = [rng.multinomial(n, np.full(n, 1 / n), size=self.draws) for n in map(len, (f.patients for f in both))]  # fmt: skip
+                weights = [
+                    rng.multinomial(n, np.full(n, 1 / n), size=self.draws) for n in map(len, (f.patients for f in both))
+                ]
                 again = False
             here, there = (
                 self.bootstrap(some, w, lambda f, who: measure(f, "learner", who), again)
@@ -464,7 +466,10 @@ class Recount:
     def targets(self, task: str) -> Iterator[tuple[str, np.ndarray, float | None, dict[str, np.ndarray]]]:
         """(suffix, happened, day, model -> probability) of the test patients of all folds."""
         parts, about = self.parts[task], self.tasks[task]
-        models = ["learner", *([self.primary_floor] if self.primary_floor in self.judged[task][self.primary(task)] else [])]  # fmt: skip
+        models = [
+            "learner",
+            *([self.primary_floor] if self.primary_floor in self.judged[task][self.primary(task)] else []),
+        ]
         label, event = (np.concatenate([getattr(f, w) for f in parts]) for w in ("label", "event"))
         if about["kind"] == "survival":
             for word, day in HORIZONS.items():
@@ -557,14 +562,16 @@ class Recount:
                         gap = interval(each["learner"][0] - value, each["learner"][1] - draws)
                         self.put(task, f"difference:{metric}", gap, n, model)
 
-    # ---------------------------------------------------------------------------------------------- groups, trust, floors
+    # ------------------------------------------------------------------------------------------- groups, trust, floors
 
     def _risk_groups(self, task: str) -> None:
         rows = self.predictions
         own = rows[(rows["task"] == task) & (rows["output"] == "risk") & (rows["model"] == "learner")]
         own = own[own["part"] == "train"]
         parts = self.parts[task]
-        high = np.concatenate([f.said["learner"]["risk"] > own.loc[own["fold"] == f.fold, "value"].median() for f in parts])  # fmt: skip
+        high = np.concatenate(
+            [f.said["learner"]["risk"] > own.loc[own["fold"] == f.fold, "value"].median() for f in parts]
+        )
         time, event = (np.concatenate([getattr(f, w) for f in parts]) for w in ("label", "event"))
         whole = (len(time), int(event.sum()))
         members = {name: who for name, who in (("low_risk", ~high), ("high_risk", high)) if who.any()}
@@ -573,7 +580,12 @@ class Recount:
         means = {name: plain.restricted_mean(time[who], event[who], horizon) for name, who in members.items()}
         for name, (area, variance) in means.items():
             who, half = members[name], 1.959963984540054 * math.sqrt(variance)
-            self.put(task, f"restricted_mean_days:{name}", (area, area - half, area + half), (int(who.sum()), int(event[who].sum())))  # fmt: skip
+            self.put(
+                task,
+                f"restricted_mean_days:{name}",
+                (area, area - half, area + half),
+                (int(who.sum()), int(event[who].sum())),
+            )
         if len(members) < 2:
             return
         fit = plain.cox(high[:, None] * 1.0, time, event)
@@ -663,7 +675,9 @@ class Recount:
         c = {word: np.concatenate(v) for word, v in columns.items()}
         if self.tasks[task]["kind"] == "survival":
             both = np.c_[c["stage"], c["ours"]]
-            small, large = (float(plain.cox(x, c["label"], c["event"], c["fold"])["value"]) for x in (both[:, :1], both))  # fmt: skip
+            small, large = (
+                float(plain.cox(x, c["label"], c["event"], c["fold"])["value"]) for x in (both[:, :1], both)
+            )
         else:
             factor = np.stack([c["fold"] == k for k in sorted(set(c["fold"]))[1:]], axis=1) * 1.0
             base = np.c_[c["stage"], factor]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import plain_metrics as plain
 import pytest
+from recount import recounted
+from report_tables import strangers
 from sklearn.metrics import roc_auc_score
 from sksurv.metrics import concordance_index_censored
+from test_way import Way
 
 from nsclc_mtl.phantom.cohort import make
 
-import plain_metrics as plain
-from recount import recounted
-from test_way import Way
 
 @pytest.mark.slow
 def test_a_whole_evaluation_is_recounted(tmp_path: Path) -> None:
@@ -26,7 +27,17 @@ def test_a_whole_evaluation_is_recounted(tmp_path: Path) -> None:
     asked = ("bootstrap=60", "floors=[stage, clinical, rna, all tables]")
     assert way.run("evaluate", "e", f"ckpt={way.folder()}", *asked) == 0
     told = recounted(way.data, way.folder(), way.folder("evaluate", "e"))
-    assert {key[1] for key in told.again} > {"p_holm:c_index", "set_coverage", "bound_coverage", "hazard_ratio:high_risk"}
+    assert {key[1] for key in told.again} > {
+        "p_holm:c_index",
+        "set_coverage",
+        "bound_coverage",
+        "hazard_ratio:high_risk",
+    }
+    assert not strangers(way.folder("evaluate", "e"), way.folder())
+    page = way.folder("evaluate", "e") / "report.html"
+    wrong = page.read_text().replace("(0.", "(0.9", 1).replace("to 0.", "to 0.00", 1)
+    page.write_text(wrong)
+    assert strangers(way.folder("evaluate", "e"), way.folder())
 
 
 def test_plain_concordances_are_those_of_other_libraries() -> None:
@@ -34,4 +45,6 @@ def test_plain_concordances_are_those_of_other_libraries() -> None:
     label, score = rng.integers(0, 2, 40) * 1.0, rng.integers(0, 9, 40) * 1.0
     assert plain.in_order(label, score) == pytest.approx(roc_auc_score(label, score))
     time = rng.integers(1, 20, 40) * 1.0
-    assert plain.concordance(score, time, label) == pytest.approx(concordance_index_censored(label == 1, time, score)[0])
+    assert plain.concordance(score, time, label) == pytest.approx(
+        concordance_index_censored(label == 1, time, score)[0]
+    )
