@@ -315,7 +315,7 @@ class Recount:
                 out[f"auc_{word}"] = lambda f, m, w, d=days: plain.dynamic_auc(
                     risk(f, m)[w], f.label[w], f.event[w], g[f.fold][w], d
                 )
-                day = np.array([math.floor(days)])  # where the curves are saved
+                day = np.array([min(parts[0].days(), key=lambda saved, d=days: abs(saved - d))])
                 out[f"brier_{word}"] = lambda f, m, w, d=day, k=word: mean(k, f, m, d, w)
         return out
 

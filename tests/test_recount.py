@@ -22,9 +22,9 @@ def test_a_whole_evaluation_is_recounted(tmp_path: Path) -> None:
     way = Way(tmp_path)
     way.data = make(way.root / "more", level="features", n=150, seed=1)
     words = ["cohort.n=150", "cohort.seed=1", "folds.n=3", "folds.validation=0.1", "folds.calibration=0.3"]
-    words += ["trust.miss=0.3", "optim.min_steps=40", "trainer.max_epochs=10"]
+    words += ["trust.miss=0.3"]
     assert way.train("whole", *words) == 0
-    asked = ("bootstrap=60", "floors=[stage, clinical, rna, all tables]")
+    asked = ("bootstrap=30", "floors=[stage, clinical, all tables]")
     assert way.run("evaluate", "e", f"ckpt={way.folder()}", *asked) == 0
     told = recounted(way.data, way.folder(), way.folder("evaluate", "e"))
     assert {key[1] for key in told.again} > {
