@@ -27,7 +27,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     from nsclc_mtl.commands.floors import carry, fit_floors
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
     from nsclc_mtl.commands.predict import predict_cohort, save
-    from nsclc_mtl.commands.trained import read_table, tasks_of, trained_run
+    from nsclc_mtl.commands.trained import as_written, read_table, tasks_of, trained_run
     from nsclc_mtl.report.subgroup import asked_for
 
     moved, away, told, tested = None, None, list[str](), dict[str, int]()
@@ -66,7 +66,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
             elif settings["floors"] != []:
                 floors = carry(settings, trained, (read, manifest), splits, predictions, tasks, run)
     if floors is not None:
-        floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
+        floors = as_written(floors, run.path / "floors.csv")
     follow_up = censoring.of_training(folder, folds, tasks, ours, splits)
     if follow_up.reason:
         run.say(f"note: no Uno's C, AUC at a time and Brier score of survival: {follow_up.reason}")

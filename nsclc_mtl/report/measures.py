@@ -103,7 +103,7 @@ def _cut(task: TaskSpec, k: int) -> MeasureOf:
         proba = proba_of(task, said)
         if proba is None:
             return Score.missing("no probabilities")
-        return _ordered((fold.label > k).astype(float), 1 - proba[:, : k + 1].sum(axis=1))
+        return _ordered((fold.label > k).astype(float), proba[:, k + 1 :].sum(axis=1))
 
     return measure_of
 

@@ -247,7 +247,7 @@ def _one_cut(task: TaskSpec, fold: Fold, k: int) -> tuple[np.ndarray, np.ndarray
     if proba is None:
         return fold.label * 0, fold.label * np.nan
     if task.kind == "ordinal":
-        return (fold.label > k).astype(float), 1 - proba[:, : k + 1].sum(axis=1)
+        return (fold.label > k).astype(float), proba[:, k + 1 :].sum(axis=1)
     return (fold.label == k).astype(float), proba[:, k]
 
 
