@@ -149,6 +149,16 @@ def test_codes_are_categories_where_they_are_declared_so(evidence: Evidence, toy
     assert nodes[["level", "all"]].to_numpy().tolist() == [["", "3456 (1234 to 5678)"], ["missing", "30"]]
 
 
+def test_a_code_that_is_there_or_not_is_counted(evidence: Evidence, toy: dict[str, Any]) -> None:
+    manifest = toy["manifest"]
+    made = manifest.tables["clinical"].assign(c021=np.resize([0.0, 1.0, np.nan], 90))
+    told = dataclasses.replace(manifest, tables={**manifest.tables, "clinical": made})
+    [section] = cohort(dataclasses.replace(evidence, manifest=told))
+    rows = section.tables["cohort"].set_index(["variable", "level"])["all"]
+    assert rows[("c021 = 1", "")] == "30 (50 %)"
+    assert rows[("c021 = 1", "missing")] == "30"
+
+
 def test_only_the_studied_count(evidence: Evidence, toy: dict[str, Any]) -> None:
     left = set(toy["manifest"].patients.index[:30])
     splits = toy["splits"][~toy["splits"]["patient_id"].isin(left)]
@@ -207,6 +217,9 @@ def test_every_anchor_of_the_checklist_is_on_the_page_and_gaps_are_seen(evidence
     )  # and in the lead
     with_groups = tripod.filled(facts(evidence), ["subgroups-survival"])
     assert next(row for row in with_groups if row["item"] == "14")["state"] == "filled"
+    alone = dataclasses.replace(facts(evidence), sites=1)
+    by_site = {row["item"]: row["state"] for row in tripod.filled(alone, ["subgroups-survival"])}
+    assert by_site["12d"] == by_site["23b"] == tripod.UNFILLED  # one site: subgroups there are, but not by site
 
 
 def test_the_card_has_front_matter_and_the_numbers_of_the_run(evidence: Evidence, outside: Evidence) -> None:
