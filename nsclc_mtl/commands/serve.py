@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import UsageFault
+from nsclc_mtl.records import Fault, UsageFault
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,7 +47,14 @@ def body(cfg: DictConfig) -> int:
             raise UsageFault(f"{missing.name} is not installed: pip install 'nsclc-mtl[viewer]'") from missing
         from nsclc_mtl.commands.served import board
 
-        shown = board(settings)
+        try:
+            shown = board(settings)
+        except Fault:
+            raise
+        except Exception as wrong:  # its message may quote a patient's data
+            raise Fault(
+                f"unexpected {type(wrong).__name__} in run='{settings['run']}': --verbose tells where"
+            ) from wrong
         port, tls = listening.getsockname()[1], settings["tls"]
         guard = Guard.local(port, names(settings, port), secure=bool(tls["cert"]), token=token)
         app = build(shown, guard, Limits(**settings["limits"]))
