@@ -37,6 +37,8 @@ $(VENDOR)/made: nsclc_mtl/viewer/package.json nsclc_mtl/viewer/package-lock.json
 	cp nsclc_mtl/viewer/node_modules/@niivue/niivue/dist/index.min.js $(VENDOR)/niivue.js
 	cp nsclc_mtl/viewer/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(VENDOR)/openseadragon.js
 	cp nsclc_mtl/viewer/node_modules/openseadragon/LICENSE.txt $(VENDOR)/openseadragon-license.txt
+	cd nsclc_mtl/viewer/node_modules && for file in $$(ls */[Ll][Ii][Cc][Ee][Nn]* @*/*/[Ll][Ii][Cc][Ee][Nn]* | grep -v '^openseadragon/\|^@rollup/'); do \
+		echo "== $$(dirname $$file)"; cat "$$file"; echo; done > ../static/vendor/niivue-licenses.txt
 	rm -rf nsclc_mtl/viewer/node_modules
 	@touch $@
 

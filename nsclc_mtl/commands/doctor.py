@@ -44,7 +44,8 @@ def doctor() -> int:
 def look() -> list[Finding]:
     """Every finding, in the order in which a cohort needs things."""
     looks: tuple[Callable[[], Finding], ...] = (
-        python, torch, accelerator, bfloat16, torchvision, openslide, monai, pyradiomics, pycox, viewer, cores, memory, disk,
+        python, torch, accelerator, bfloat16, torchvision, openslide, monai, pyradiomics, pycox, viewer,
+        cores, memory, disk,
     )  # fmt: skip
     return [_safely(one) for one in looks]
 

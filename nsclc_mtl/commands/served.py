@@ -29,7 +29,8 @@ def board(settings: Mapping[str, Any]) -> Board:
     trained, _, _ = trained_run({"ckpt": training})
     told = _config(run)
     given = settings["cohort"] if "modalities" in settings["cohort"] or settings["cohort"].get("root") else None
-    read = cohort_settings({"cohort": given or told.get("cohort") or {}, "paths": trained["paths"]}, trained)
+    paths = told.get("paths") or trained.get("paths") or settings["paths"]
+    read = cohort_settings({"cohort": given or told.get("cohort") or {}, "paths": paths}, trained)
     manifest = open_cohort(read)
     models = [said(run, training)]
     if settings["against"]:
@@ -70,7 +71,7 @@ def folders(word: Any) -> tuple[Path, Path]:
 
 
 def _training(run: Path) -> Path:
-    """The training (or bundle) that a run names; where `runs/` has moved, the folder of that name in the same `runs/`."""
+    """The training (or bundle) that a run names; where `runs/` has moved, the one of that name beside the run."""
     from nsclc_mtl.commands.trained import trained_run
 
     named = Path(str(_config(run).get("ckpt") or ""))

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.exceptions import HTTPException
 
 from nsclc_mtl import __version__
-from nsclc_mtl.records import DataFault, Fault
-from nsclc_mtl.viewer import cohort, guard, patient, reviews, scans, slides, worklist
+from nsclc_mtl.viewer import cohort, faults, guard, patient, reviews, scans, slides, worklist
 from nsclc_mtl.viewer.board import Board
 
 HERE = Path(__file__).parent
@@ -54,39 +49,7 @@ def build(board: Board, guarded: guard.Guard, limits: Limits | None = None) -> F
     ):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    app.add_exception_handler(Fault, _fault)
-    app.add_exception_handler(RequestValidationError, _unread)
-    app.add_exception_handler(HTTPException, _absent)
+    faults.install(app, pages)
     bounds = guard.Bounds(limits.body_kb * 1024, limits.body_s, limits.requests)
     app.add_middleware(guard.Guarded, guard=guarded, bounds=bounds)
     return app
-
-
-def without_folders(sentence: str) -> str:
-    """A sentence with the names of files, not where they lie on the server.
-
-    >>> without_folders("'/home/a b/S1.svs' is no slide (see /tmp/x/log.txt)")
-    "'S1.svs' is no slide (see log.txt)"
-    """
-    quoted = re.sub(r"'(?:[A-Za-z]:)?[/\\][^'\n]*[/\\]([^'/\\]*)'", r"'\1'", sentence)
-    return re.sub(r"(?<![^\s'\"(=:,])(?:[A-Za-z]:)?[/\\](?:[^\s'\"/\\]+[/\\])+", "", quoted)
-
-
-async def _fault(request: Request, fault: Exception) -> JSONResponse:
-    """An expected fault as one sentence; ids are escaped by JSON, and a page never shows a path."""
-    status = 404 if isinstance(fault, DataFault) else 400
-    return JSONResponse({"fault": without_folders(str(fault))}, status)
-
-
-async def _unread(request: Request, fault: Exception) -> JSONResponse:
-    """Which parts of a request are missing or of a wrong type; what was sent is not repeated."""
-    assert isinstance(fault, RequestValidationError)
-    wrong = [f"{'.'.join(str(part) for part in one['loc'][1:]) or 'body'}: {one['msg']}" for one in fault.errors()]
-    return JSONResponse({"fault": "; ".join(wrong)[:1000]}, 422)
-
-
-async def _absent(request: Request, fault: Exception) -> JSONResponse:
-    """What Starlette refuses: no such page, another method, a body that is no JSON."""
-    assert isinstance(fault, HTTPException)
-    told = {404: "there is no such page", 405: "this method is not answered"}.get(fault.status_code, str(fault.detail))
-    return JSONResponse({"fault": told}, fault.status_code, fault.headers)

@@ -127,8 +127,10 @@ class Guarded:
         except Exception as wrong:
             _note(scope, wrong)
             if not begun:
-                told = {"fault": "a fault of the program: what went wrong is on the terminal of `mtl serve`"}
-                await JSONResponse(told, 500)(scope, receive, answer)
+                told = "something went wrong here; the terminal of `mtl serve` says where"
+                page = "text/html" in Headers(scope=scope).get("accept", "")
+                said = PlainTextResponse(told, 500) if page else JSONResponse({"fault": told}, 500)
+                await said(scope, receive, answer)
         finally:
             self._now -= 1
 
@@ -142,7 +144,7 @@ class Guarded:
         if any(origin.lower().removesuffix(SCHEME_PORT[scheme]) != own for origin in headers.getlist("origin")):
             return PlainTextResponse("requests from other pages are not answered", 403)
         elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-        # links to us may stand anywhere; pictures, scripts, frames and forms of other pages (of other ports too) may not
+        # links to us may stand anywhere; pictures, scripts, frames and forms of other pages, also of other ports, not
         clicked = method == "GET" and headers.get("sec-fetch-mode", "navigate") == "navigate"
         clicked = clicked and headers.get("sec-fetch-dest", "document") == "document"
         if elsewhere and not clicked:

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from nsclc_mtl.records import DataFault
 from nsclc_mtl.viewer import app as application
+from nsclc_mtl.viewer import faults
 from nsclc_mtl.viewer.board import Board
 from nsclc_mtl.viewer.guard import HEADERS, Bounds, Guard, Guarded
 
@@ -316,4 +317,4 @@ def test_faults_name_files_without_their_folders(client: TestClient, monkeypatch
     ["a/b is no ratio", "no patient 'P/3 ü' is shown here", "0.5 um/px", "either/or 1/2", "write task=grade, not x/y"],
 )
 def test_what_is_no_path_stays(sentence: str) -> None:
-    assert application.without_folders(sentence) == sentence
+    assert faults.without_paths(sentence) == sentence

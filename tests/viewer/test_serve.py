@@ -41,8 +41,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
+    end = now + datetime.timedelta(days=1)
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now.replace(year=now.year + 1))
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, end)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
         .add_extension(x509.BasicConstraints(True, None), True)
         .sign(key, hashes.SHA256())
@@ -60,6 +61,11 @@ def test_the_configuration_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute("serve", ["run=none"], lambda: None, check_only=True) == 0
     assert execute("serve", ["run=none", "limits.bodykb=1"], lambda: None) == 2
     assert "body_kb" in capsys.readouterr().err
+
+
+def opened(given: dict[str, Any]) -> None:
+    serve.lasting(given["token_file"])
+    serve.checked(given).close()
 
 
 @pytest.mark.parametrize(
@@ -80,10 +86,9 @@ def test_the_configuration_holds(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_what_is_not_opened(words: list[str], told: str) -> None:
+    given = settings(*words)
     with pytest.raises(UsageFault) as fault:
-        given = settings(*words)
-        serve.lasting(given["token_file"])
-        serve.checked(given).close()
+        opened(given)
     assert told in str(fault.value)
     assert fault.value.exit_code == 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from starlette.testclient import TestClient
 from test_way import Way
 
 from nsclc_mtl.commands import served
+from nsclc_mtl.phantom.cohort import make
 from nsclc_mtl.records import DataFault, Fault, UsageFault
 from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board
@@ -27,8 +27,8 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
     """Two folds, an evaluation of them, predictions for the same forty patients, and a bundle."""
     made = Way(tmp_path_factory.mktemp("served"))
     assert made.train("whole") == 0
-    assert made.run("evaluate", "judged", f"ckpt={made.folder()}", "floors=[clinical]", "bootstrap=20") == 0
-    assert made.run("predict", "told", f"ckpt={made.folder()}", "explain.patients=2", "explain.features=0") == 0
+    assert made.run("evaluate", "judged", f"ckpt={made.folder()}", "floors=[]", "bootstrap=20") == 0
+    assert made.predict("told") == 0
     assert made.run("bundle", "packed", f"ckpt={made.folder()}") == 0
     return made
 
@@ -103,11 +103,13 @@ def test_runs_that_moved(way: Way, tmp_path: Path) -> None:
     assert (run, training) == (told, tmp_path / "runs" / "train" / "whole")
 
 
-def test_predictions_of_a_bundle(way: Way) -> None:
+def test_predictions_of_a_bundle(way: Way, tmp_path: Path) -> None:
     packed = next((way.root / "runs" / "bundle").glob("**/manifest.sha256")).parent
-    assert way.predict("strange", f"cohort.root={way.data}", ckpt=packed) == 0
-    board = served.board(settings(way, way.folder("predict", "strange")))
-    assert len(board.ids) == 40
+    others = make(tmp_path / "others", level="features", n=12, seed=5)
+    assert way.predict("strange", f"cohort.root={others}", ckpt=packed) == 0
+    board = served.board(settings(way, way.folder("predict", "strange"), cohort={"root": str(others)}))
+    assert len(board.ids) == 12
+    assert board.models[0].reference is None
     assert board.models[0].audit is None
     assert [task["name"] for task in shown(board)["tasks"]] == list(board.tasks)
 
@@ -151,12 +153,10 @@ def test_faults_are_one_sentence(way: Way, tmp_path: Path) -> None:
         assert "\n" not in str(told.value), name
 
 
-def test_slides_and_scans_that_are_gone_leave_the_rest(tmp_path: Path) -> None:
-    """A cohort at the level of images whose pictures were taken away."""
-    from nsclc_mtl.phantom.cohort import make
-
-    assert import_module("nsclc_mtl.commands.served")
-    data = make(tmp_path / "data", level="features", n=40, seed=1)
+def test_slides_and_scans_that_are_gone_leave_the_rest(way: Way, tmp_path: Path) -> None:
+    """The tables are there, the folders of pictures are not."""
+    data = tmp_path / "data"
+    shutil.copytree(way.data, data)
     for folder in (p for p in data.iterdir() if p.is_dir() and p.name != "truth"):
         shutil.rmtree(folder)
     read = {"cohort": {"root": str(data)}, "paths": {"out": str(tmp_path / "out")}}
