@@ -106,6 +106,8 @@ class Guarded:
                     headers.setdefault("cache-control", "no-cache")
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if _arrived(scope):
+                    headers.append("set-cookie", f"{AGAIN}=; Max-Age=0; Path=/")
             await send(message)
 
         self._now += 1
@@ -143,7 +145,7 @@ class Guarded:
         own = f"{scheme}://{headers['host'].lower()}"
         if any(origin.lower().removesuffix(SCHEME_PORT[scheme]) != own for origin in headers.getlist("origin")):
             return PlainTextResponse("requests from other pages are not answered", 403)
-        elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        elsewhere = _elsewhere(headers)
         # links to us may stand anywhere; pictures, scripts, frames and forms of other pages, also of other ports, not
         clicked = method == "GET" and headers.get("sec-fetch-mode", "navigate") == "navigate"
         clicked = clicked and headers.get("sec-fetch-dest", "document") == "document"
@@ -168,7 +170,7 @@ class Guarded:
                 self.guard.cookie, self.guard.token, httponly=True, samesite="strict", secure=scheme == "https"
             )
             return onward
-        cookies = cookie_parser("; ".join(headers.getlist("cookie")))
+        cookies = _cookies(headers)
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
         if any(self._is_token(said) for said in (bearer, cookies.get(self.guard.cookie, ""))):
             return None
@@ -197,11 +199,26 @@ class Guarded:
         return secrets.compare_digest(said.encode("utf-8", "replace"), self.guard.token.encode())
 
 
+def _elsewhere(headers: Headers) -> bool:
+    """Whether the browser says that another page asks."""
+    return headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+
+
+def _cookies(headers: Headers) -> dict[str, str]:
+    return cookie_parser("; ".join(headers.getlist("cookie")))
+
+
+def _arrived(scope: Scope) -> bool:
+    """Whether the page of `_bounce` has led here, so that its mark may go."""
+    headers = Headers(scope=scope)
+    return AGAIN in _cookies(headers) and not _elsewhere(headers)
+
+
 def _bounce(scope: Scope, scheme: str) -> HTMLResponse:
     """A page that asks for its own address once more.
 
     Whoever follows a link from a mail or a chat brings no SameSite=Strict cookie; a page of ours that goes on does. A
-    cookie that lives for seconds keeps it from going round where that does not help.
+    cookie that lives for seconds keeps it from going round where that does not help; it goes when a page is reached.
     """
     path = (
         "/"
