@@ -39,7 +39,7 @@ def main() -> None:
     for seed in seeds(asked.seeds):
         every.append(found(seed, asked.n, asked.work, ["folds.n=3", *asked.changes]))
         for way, said in every[-1].items():
-            print(f"seed {seed}, {way}: " + ", ".join(f"{t} {v:.3f}" for t, v in said.items()), flush=True)
+            print(f"seed {seed}, {way}: " + ", ".join(f"{t} {v:.4f}" for t, v in said.items()), flush=True)
     print(f"{len(every)} cohorts of {asked.n} patients, 3 folds; ordinal AUC, C-index of survival")
     for way in ("bf16", "single, other start"):
         for task in (*TASKS, "mean of the tasks"):
