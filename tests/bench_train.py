@@ -336,6 +336,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--encoders", default=",".join(ENCODERS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     words = parser.parse_args()
@@ -347,6 +348,10 @@ def main() -> None:
     console.print(f"{model}, torch {torch.__version__}, one thread; load of the machine {os.getloadavg()[0]:.1f}")
     if unknown := set(parts) - set(PARTS):
         raise SystemExit(f"no part {sorted(unknown)}: {', '.join(PARTS)}")
+    if unknown := set(wanted := words.encoders.split(",")) - set(ENCODERS):
+        raise SystemExit(f"no encoder {sorted(unknown)}: {', '.join(ENCODERS)}")
+    for name in set(ENCODERS) - set(wanted):
+        del ENCODERS[name]
     if "products" in parts:
         against_products(words.rounds, console)
     if "packed" in parts:
