@@ -89,7 +89,7 @@ class ABMIL(nn.Module):
         drop, layer = cast(nn.Dropout, self.tile[0]), cast(nn.Linear, self.tile[1])
         made = first_layer(features, self.scale, layer, drop.p, drop.training)
         made = made if self.place is None or at is None else made + self.place.said_of(at)
-        for follows in self.tile[2:]:
+        for follows in list(self.tile)[2:]:
             made = follows(made)
         return made
 

@@ -12,7 +12,8 @@ the 100 epochs of attention MIL (Ilse, Tomczak and Welling, ICML 2018, appendix)
 learning rate 5e-4 and weight decay 5e-3, one bag a step; with `--batch` bags in a step the learning rate grows with the
 square root of their number (Malladi et al., NeurIPS 2022). Warm-up, cosine and clipping are those of `mtl train`.
 The network is smaller than the published one (256-128-64): one tile layer, as shipped. Every encoder is trained alike,
-and the last epoch counts. `shipped` became the default because it is what users get; two glances had come before: at
+and the last epoch counts. `--encoders published` is the published network, trained as published (see `published`).
+`shipped` became the default because it is what users get; two glances had come before: at
 the test bags of the first repeat (few epochs of either, neither ahead in both numbers), and at `published --inner`.
 
 Intervals are Student t over the 5 repeats, which share their bags: they tell the spread over splits and seeds, not over
