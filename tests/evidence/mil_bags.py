@@ -8,13 +8,13 @@ instances. Encoders, fusion and head are those of `mtl train encoder=NAME`, trai
 features are standardised on the instances of the training bags.
 
 Training settings are not searched for. `--optim shipped` is `conf/optim/adamw.yaml` as it stands (32 bags a step), for
-the 100 epochs of attention MIL (Ilse, Tomczak and Welling, ICML 2018, appendix). `--optim published` is their Adam with
-learning rate 5e-4 and weight decay 5e-3, one bag a step; with `--batch` bags in a step the learning rate grows with the
+the 100 epochs of attention MIL (Ilse, Tomczak and Welling, ICML 2018, appendix). `--optim published` is Adam with
+their learning rate 5e-4 and weight decay 5e-3, one bag a step; with `--batch` bags in a step the learning rate grows with the
 square root of their number (Malladi et al., NeurIPS 2022). Warm-up, cosine and clipping are those of `mtl train`.
 The network is smaller than the published one (256-128-64): one tile layer, as shipped. Every encoder is trained alike,
-and the last epoch counts. `--encoders published` is the published network, trained as published (see `published`).
-`shipped` became the default because it is what users get; two glances had come before: at
-the test bags of the first repeat (few epochs of either, neither ahead in both numbers), and at `published --inner`.
+and the last epoch counts. `--encoders published` is the published network with SGD (see `published`). `--optim shipped`
+became the default because it is what users get; two glances had come before: at the test bags of the first repeat (few
+epochs of either, neither ahead in both numbers), and at `--optim published --inner`.
 
 Intervals are Student t over the 5 repeats, which share their bags: they tell the spread over splits and seeds, not over
 other bags. Differences to the floor are paired by fold.
@@ -122,11 +122,11 @@ def trained(
 def published(
     bags: Sequence[np.ndarray], y: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, epochs: int
 ) -> list[np.ndarray]:
-    """Probabilities of every fold's test bags by the published network and recipe.
+    """Probabilities of every fold's test bags by the published network, trained with SGD.
 
     `ABMIL` with an embedding of one number is that network: the number is the log odds. Instance layers 256-128-64 with
     ReLU and dropout .5, gate 64, Glorot's start, SGD with momentum .9 and the published learning rate and decay, one
-    bag a step, no schedule. The paper stops at the lowest validation error; here the last epoch counts. The networks of
+    bag a step, no schedule. Nothing is held out for stopping: the last epoch counts. The networks of
     all folds, whose weights are stacked, take their steps at once; a fold with fewer bags is ahead in its epochs.
     """
     import torch
