@@ -9,8 +9,9 @@ features are standardised on the instances of the training bags.
 
 Training settings are not searched for. `--optim shipped` is `conf/optim/adamw.yaml` as it stands (32 bags a step), for
 the 100 epochs of attention MIL (Ilse, Tomczak and Welling, ICML 2018, appendix). `--optim published` is Adam with
-their learning rate 5e-4 and weight decay 5e-3, one bag a step; with `--batch` bags in a step the learning rate grows with the
-square root of their number (Malladi et al., NeurIPS 2022). Warm-up, cosine and clipping are those of `mtl train`.
+their learning rate 5e-4 and weight decay 5e-3, one bag a step; with `--batch` bags in a step the learning rate grows
+with the square root of their number (Malladi et al., NeurIPS 2022). Warm-up, cosine and clipping are those of
+`mtl train`.
 The network is smaller than the published one (256-128-64): one tile layer, as shipped. Every encoder is trained alike,
 and the last epoch counts. `--encoders published` is the published network with SGD (see `published`). `--optim shipped`
 became the default because it is what users get; two glances had come before: at the test bags of the first repeat (few
