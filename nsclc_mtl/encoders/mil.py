@@ -136,7 +136,9 @@ class MeanPool(nn.Module):
             return Embedding(
                 self.out(weighted_sum(attention, self.scale(bag.features), bag.offsets)), attention=attention
             )
-        pooled = torch.zeros(len(sizes), bag.features.shape[1], device=owner.device)
+        width = torch.promote_types(self.out[1].weight.dtype, torch.float32)
+        pooled = torch.zeros(len(sizes), bag.features.shape[1], device=owner.device, dtype=width)
         for rows, wide in wide_blocks(bag.features, self.scale):
-            pooled.index_add_(0, owner[rows], wide)
-        return Embedding(self.out(pooled / sizes.clamp(min=1)[:, None]), attention=attention)
+            pooled.index_add_(0, owner[rows], wide.to(width))
+        mean = (pooled / sizes.clamp(min=1)[:, None]).to(self.out[1].weight.dtype)
+        return Embedding(self.out(mean), attention=attention)

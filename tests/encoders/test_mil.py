@@ -83,6 +83,16 @@ def test_half_precision_on_the_way(kind: type[nn.Module]) -> None:
     assert float(told.attention.detach().float().sum()) == pytest.approx(2, abs=0.01)
 
 
+@pytest.mark.parametrize("kind", [ABMIL, MeanPool])
+def test_double_precision_on_the_way(kind: type[nn.Module]) -> None:
+    """`precision=64-true` makes the weights wide and leaves the stored tiles as they are."""
+    encode, packed = encoder(kind), bag([3, 2])
+    plain = encode(packed).vector
+    told = encode.double()(Bag(packed.features.half(), packed.offsets)).vector
+    assert told.dtype == torch.float64
+    torch.testing.assert_close(told.float(), plain, atol=0.01, rtol=0.01)
+
+
 def test_tokens_are_the_hidden_tiles_of_every_patient() -> None:
     torch.manual_seed(1)
     made, given = ABMIL(DIM, 4, hidden=7, tokens=True).eval(), bag([3, 0, 2])
