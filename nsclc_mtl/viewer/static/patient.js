@@ -7,7 +7,7 @@ import * as scan from "./scan.js";
 import * as slide from "./slide.js";
 import { state } from "./state.js";
 import * as tasks from "./tasks.js";
-import { listed, modality } from "./words.js";
+import { listed, modality, spoken } from "./words.js";
 
 const place = (id) => document.getElementById(id);
 const id = place("patient").dataset.id;
@@ -36,10 +36,11 @@ function head(detail) {
 }
 
 function banner(detail) {
+  const names = [...detail.present, ...detail.missing];
   const absent = detail.missing.length ? `Predicted without ${listed(detail.missing.map(modality))}, which this patient lacks` : null;
   const others = detail.reasons.filter((reason) => !detail.missing.includes(reason.replace(/^no /, "")));
   const undecided = detail.tasks.filter((task) => task.abstains).map((task) => task.name);
-  const reasons = [...others.map(sentence), absent, undecided.length ? `The model does not decide on ${listed(undecided)}` : null].filter(Boolean);
+  const reasons = [...others.map((reason) => sentence(spoken(reason, names))), absent, undecided.length ? `The model does not decide on ${listed(undecided)}` : null].filter(Boolean);
   if (!reasons.length) return place("banner").replaceChildren();
   place("banner").replaceChildren(h("div", { class: detail.abstains ? "banner strong" : "banner", role: "note" },
     h("strong", {}, detail.abstains ? "Do not rely on the model here." : "Read with caution."),
@@ -82,7 +83,7 @@ function evidence(detail) {
   place("rests").replaceChildren(
     h("h2", {}, "What the prediction of ", h("em", {}, task.name), " rests on"),
     h("section", { class: "card" }, h("h3", {}, "Modalities"), bars),
-    h("section", { class: "card" }, h("h3", {}, "Strongest features"), features(task, detail)),
+    h("section", { class: "card" }, h("h3", {}, "Strongest features"), ...features(task, detail)),
     ...[modalities.weights(task)].filter(Boolean).map((one) => h("section", { class: "card" }, one)));
 }
 

@@ -2,7 +2,7 @@
 
 import { h } from "./api.js";
 import { figure } from "./survival.js";
-import { days, listed, percent, short } from "./words.js";
+import { days, listed, percent, short, spoken } from "./words.js";
 
 /** The cards into `element`; choosing one sets the task of every map on the page. */
 export function mount(element, detail, state) {
@@ -14,6 +14,7 @@ export function mount(element, detail, state) {
     one.querySelector(".name").setAttribute("aria-pressed", String(chosen));
   });
   mark();
+  element.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
   return mark;
 }
 
@@ -33,7 +34,7 @@ function card(task, detail, state) {
     greyed && h("p", { class: "abstains" }, abstention(task, detail)),
     h("div", { class: "two" }, task.kind === "survival" ? years(task) : probabilities(task), position(task)),
     h("p", { class: "set" }, remaining(task)),
-    task.reasons.length > 0 && h("ul", { class: "reasons" }, task.reasons.map((reason) => h("li", {}, plain(reason, task)))),
+    task.reasons.length > 0 && h("ul", { class: "reasons" }, task.reasons.map((reason) => h("li", {}, spoken(plain(reason, task), [...detail.present, ...detail.missing])))),
     task.kind === "survival" && figure(task));
   return one;
 }
@@ -109,7 +110,7 @@ function position(task) {
   const scale = classes ? [0, classes.length - 1] : task.kind === "binary" || task.kind === "multiclass" ? [0, 1] : [Math.min(values[0], own), Math.max(values.at(-1), own)];
   const x = (value) => 6 + 228 * ((value - scale[0]) / (scale[1] - scale[0] || 1));
   const below = values.filter((value) => value < own).length;
-  const sentence = `higher${task.kind === "survival" ? " risk" : ""} than ${below} of ${values.length} test patients`;
+  const sentence = `above ${below} of ${values.length} test patients`;
   const marks = classes ?? (task.kind === "survival" ? ["lower risk", "higher risk"] : task.kind === "regression" ? scale.map(short) : ["0 %", "100 %"]);
   return h("div", { class: "position", title: `${words}: each grey line is one` },
     h("svg", { viewBox: "0 0 240 26", role: "img", "aria-label": sentence },

@@ -9,11 +9,15 @@ export const modality = (name) => name.split("_").map((part) => SPOKEN[part] ?? 
 export const listed = (names, word = "and") =>
   names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} ${word} ${names.at(-1)}`;
 
+/** A text of the run with its names of modalities in plain words. */
+export const spoken = (text, names) =>
+  names.reduce((told, name) => told.split(new RegExp(`\\b${name.replace(/\W/g, "\\$&")}\\b`)).join(modality(name)), text);
+
 /** A probability in per cent, never as a certainty: "66 %", "< 1 %", "> 99 %", "–" where there is none. */
 export const percent = (p) => {
   if (p === null || p === undefined) return "–";
-  if (p > 0 && p < 0.01) return "< 1 %";
-  return p < 1 && p > 0.99 ? "> 99 %" : `${Math.round(p * 100)} %`;
+  if (p < 0.01) return "< 1 %";
+  return p > 0.99 ? "> 99 %" : `${Math.round(p * 100)} %`;
 };
 
 /** A number with a true minus sign and three significant digits at most; texts stay as they are. */
