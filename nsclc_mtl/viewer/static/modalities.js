@@ -60,10 +60,18 @@ function sentence(task, all, kept) {
   const name = scoreName(task), full = task.shown[0].score;
   const left = all.filter((one) => !kept.includes(one)).map(modality);
   const score = scoreOf(task, kept);
-  if (!left.length) return [h("span", { class: "hint" }, "Untick a modality to leave it out. "), `With all: ${name} `, h("strong", {}, decimal(full)), `${among(task, full)}.`];
+  if (!left.length) return [h("span", { class: "hint" }, "Untick a modality to leave it out. "), `With all: ${name} `, h("strong", {}, decimal(full)), `${said(task, full)}.`];
   const without = kept.length ? `Without ${listed(left)}` : "Without any modality";
   if (score === undefined || score === null) return [`${without}: this combination was not computed.`];
-  return [`${without}: ${name} ${decimal(full)}${among(task, full)} → `, h("strong", {}, decimal(score)), `${among(task, score)}: ${moved(task, full, score)}.`];
+  return [`${without}: ${name} ${decimal(full)}${said(task, full)} → `, h("strong", {}, decimal(score)), `${said(task, score)}: ${moved(task, full, score)}.`];
+}
+
+// what a score means: the classes it lies between, or the probability where that is the one on the card (not calibrated since)
+function said(task, score) {
+  if (task.kind !== "binary") return among(task, score);
+  const chance = (logit) => 1 / (1 + Math.exp(-logit));
+  const shown = task.probabilities[1]?.p ?? -1;
+  return Math.abs(chance(task.shown[0].score) - shown) < 0.005 ? ` (${percent(chance(score))})` : "";
 }
 
 function moved(task, full, score) {

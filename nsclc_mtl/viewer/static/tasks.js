@@ -7,7 +7,7 @@ import { days, listed, percent, short, spoken } from "./words.js";
 /** The cards into `element`; choosing one sets the task of every map on the page. */
 export function mount(element, detail, state) {
   const cards = detail.tasks.map((task) => [task.name, card(task, detail, state)]);
-  element.replaceChildren(...cards.map(([, one]) => one));
+  element.replaceChildren(...(cards.length ? cards.map(([, one]) => one) : [h("p", {}, "Nothing is predicted for this patient.")]));
   const mark = () => cards.forEach(([name, one]) => {
     const chosen = name === state.task;
     one.classList.toggle("chosen", chosen);
@@ -28,7 +28,7 @@ function card(task, detail, state) {
   const one = h("article", { class: greyed ? "task greyed" : "task", "data-task": task.name, "data-kind": task.kind, click: choose },
     h("header", {},
       h("span", { class: "first" },
-        h("button", { class: "name", type: "button", "aria-pressed": "false", title: "show this task on the maps and below" }, task.name),
+        h("h2", {}, h("button", { class: "name", type: "button", "aria-pressed": "false", title: "show this task on the maps and below" }, task.name)),
         h("strong", { class: "said" }, said(task)),
         h("span", { class: "sure", title: task.spread === null ? "probability" : "probability ± standard deviation of the members, percentage points" }, sureness(task))),
       outcome(task)),
@@ -60,7 +60,9 @@ function outcome(task) {
   if (task.known === null) return h("span", { class: "outcome soft" }, "outcome unknown");
   const button = h("button", { class: "outcome", type: "button", click: (event) => {
     event.stopPropagation();
-    button.replaceWith(h("strong", { class: "outcome shown", tabindex: "-1" }, `outcome: ${task.known}`));
+    const told = h("strong", { class: "outcome shown", tabindex: "-1" }, `outcome: ${task.known}`);
+    button.replaceWith(told);
+    told.focus(); // whoever came by keyboard goes on from here
   } }, "show outcome");
   return button;
 }
@@ -93,7 +95,7 @@ function probabilities(task) {
   return h("div", { class: "bars" },
     task.probabilities.map((one) => bar(one.class, one.p, null, null, one.class === task.said)),
     task.n_calibration === null
-      ? h("p", { class: "note", title: "No patients were kept aside to calibrate them (folds.calibration)" }, "not calibrated, no prediction set")
+      ? h("p", { class: "note", title: "No patients were kept aside to calibrate them (folds.calibration)" }, task.set ? "not calibrated" : "not calibrated, no prediction set")
       : h("p", { class: "note" }, `calibrated on ${Math.round(task.n_calibration)} patients`));
 }
 
@@ -112,7 +114,7 @@ function position(task) {
   const scale = classes ? [0, classes.length - 1] : task.kind === "binary" || task.kind === "multiclass" ? [0, 1] : [Math.min(values[0], own), Math.max(values.at(-1), own)];
   const x = (value) => 6 + 228 * ((value - scale[0]) / (scale[1] - scale[0] || 1));
   const below = values.filter((value) => value < own).length;
-  const sentence = `above ${below} of ${values.length} test patients`;
+  const sentence = `${task.kind === "multiclass" ? "surer than" : "above"} ${below} of ${values.length} test patients`;
   const marks = classes ?? (task.kind === "survival" ? ["lower risk", "higher risk"] : task.kind === "regression" ? scale.map(short) : ["0 %", "100 %"]);
   return h("div", { class: "position", title: `${words}: each grey line is one` },
     h("svg", { viewBox: "0 0 240 26", role: "img", "aria-label": sentence },
