@@ -66,9 +66,8 @@ class Told:
         own = own[own["task"] == name]
         facts = self._of_fold.get((str(rows["fold"].iloc[0]), name), {}) | _words(own)
         likely = facts.get("set", "")
-        has_set = bool(spec.classes) and (
-            "set" in facts or "set_size" in facts
-        )  # of an empty one only its size is told
+        # of an empty set only the size has a value
+        has_set = bool(spec.classes) and ("set" in facts or "set_size" in facts)
         decided = [word for word in likely.split("|") if word] if spec.classes else []
         return {
             "name": name,
