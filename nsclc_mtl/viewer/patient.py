@@ -67,6 +67,7 @@ class Details:
                 "groups": reference.groups(name),
                 "group": reference.group(task),
                 "contributions": told.contributions(patient, name, self.board.modalities, whole["missing"]),
+                "base": told.base(patient, name),
                 "shown": told.shown(patient, name),
                 "weights": told.weights(patient, name),
                 "features": _strongest(features, name),

@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 
 from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.trust.survival_calibration import cumulative_hazard
 from nsclc_mtl.viewer.board import Board, Said
 
 # flags of trust.csv that speak against every task of a patient
 AGAINST_ALL = ("flag:outside", "flag:site")
+YEARS = (1, 3, 5)  # of survival, told as numbers, where the curve reaches them
 UNTRAINED = "never trained"  # of the reason for a combination of modalities that no training patient had
 
 
@@ -47,8 +49,7 @@ class Told:
             "present": None if row is None else str(row["modalities"]).split(),
             "missing": missing,
             "reasons": caution,
-            "abstains": any(flags.get(flag) == "1" for flag in AGAINST_ALL)
-            or any("never trained" in r for r in caution),
+            "abstains": any(flags.get(flag) == "1" for flag in AGAINST_ALL) or any(UNTRAINED in r for r in caution),
         }
 
     def task(self, patient: str, name: str) -> dict[str, Any] | None:
@@ -93,7 +94,8 @@ class Told:
             "known": known(spec, dict(zip(map(str, rows.columns), rows.iloc[0], strict=True))),
             "horizon_days": number(facts.get("horizon_days")),
             "lower_bound_days": number(facts.get("lower_bound_days")),
-            "curve": _curve(value, facts),
+            "curve": (curve := _curve(value, facts)),
+            "years": _at_years(curve),
             "fold": str(rows["fold"].iloc[0]),
         }
 
@@ -139,6 +141,16 @@ class Told:
         if not value:
             return []
         return [{"modality": m, "value": value.get(m), "present": m not in missing} for m in modalities]
+
+    def base(self, patient: str, name: str) -> float | None:
+        """What the model says of a task without any modality: the contributions start from there."""
+        rows = self._shapley.get(patient)
+        rows = rows[rows["task"] == name] if rows is not None else None
+        if rows is None or rows.empty:
+            return None
+        if rows["output"].nunique() > 1:
+            rows = rows[rows["output"] == (self.task(patient, name) or {}).get("said")]
+        return number(rows["base"].iloc[0]) if len(rows) else None
 
     def weights(self, patient: str, name: str) -> list[dict[str, Any]]:
         """Weights that the fusion gave its parts for a task, means over the members: [{part, weight}]."""
@@ -249,3 +261,19 @@ def _curve(value: Mapping[str, float | None], facts: Mapping[str, str]) -> dict[
         "lower": [low for low, _ in band] if known_sd else None,
         "upper": [high for _, high in band] if known_sd else None,
     }
+
+
+def _at_years(curve: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Survival at 1, 3 and 5 years as far as the curve goes: [{years, survival, lower, upper}].
+
+    Between the days at which the curve is written the hazard is constant.
+    """
+    if curve is None:
+        return []
+
+    def at(line: list[float] | None, day: float) -> float | None:
+        return None if line is None else math.exp(-float(cumulative_hazard([line], curve["days"], [day])[0]))
+
+    lines = ("survival", "lower", "upper")
+    within = [year for year in YEARS if 365 * year <= curve["days"][-1]]
+    return [{"years": year} | {line: at(curve[line], 365 * year) for line in lines} for year in within]
