@@ -73,7 +73,9 @@ def by_task(board: Board, a: dict[str, Any], b: dict[str, Any]) -> list[dict[str
         if name in left and name in right:
             told.append({"name": name, "words": differences(left[name], right[name], names, _pair(a, b))})
         elif name in left or name in right:
-            told.append({"name": name, "words": [f"Only {names[0] if name in left else names[1]} has this prediction."]})
+            told.append(
+                {"name": name, "words": [f"Only {names[0] if name in left else names[1]} has this prediction."]}
+            )
     return told
 
 
@@ -128,7 +130,8 @@ def _survival(a: dict[str, Any], b: dict[str, Any], names: tuple[str, str], pair
         else:
             said.append(f"{names[0]} is in the {a['group']} group, {names[1]} in the {b['group']} group.")
     left, right = (
-        dict(zip(task["curve"]["days"], task["curve"]["survival"], strict=True)) if task["curve"] else {} for task in (a, b)
+        dict(zip(task["curve"]["days"], task["curve"]["survival"], strict=True)) if task["curve"] else {}
+        for task in (a, b)
     )
     shared = [day for day in left if day in right and day > 0]
     if shared:

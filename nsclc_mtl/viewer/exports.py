@@ -76,7 +76,10 @@ def listed(board: Board, patient: str, model: str) -> list[dict[str, str | None]
     rows = [one("Predictions and confidence (CSV)", True, "predictions.csv", id=patient, model=model)]
     if board.model(model) is not board.models[0]:
         return rows
-    for name, file in (("Patient's page (one HTML file)", "page.html"), ("Features and attributions (CSV)", "features.csv")):
+    for name, file in (
+        ("Patient's page (one HTML file)", "page.html"),
+        ("Features and attributions (CSV)", "features.csv"),
+    ):
         rows.append(one(name, _of_patient(board, patient, file) is not None, file, id=patient))
     for n, slide in board.slides_of(patient).items():
         rows.append(one(f"Tiles of {slide.slide_id} (CSV)", slide.scores is not None, "tiles.csv", slide=n))
@@ -128,7 +131,9 @@ def plain_name(word: str) -> str:
     ('P0001', 'etc-f7f9121f')
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", word)[:LONGEST].strip("._-")
-    return plain if plain == word else f"{plain or 'id'}-{hashlib.sha256(word.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return (
+        plain if plain == word else f"{plain or 'id'}-{hashlib.sha256(word.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    )
 
 
 def attached(content: str | bytes, name: str, kind: str) -> Response:
