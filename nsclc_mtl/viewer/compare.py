@@ -57,6 +57,8 @@ def overall(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     for name, absent in lacking:
         if absent:
             said.append(f"Only {name} was predicted without {_and([m for m in order if m in absent])}.")
+    if a["model"] == b["model"] and _folds(a) != _folds(b):
+        said.append("They are predicted by models of different folds, so their risk scores share no scale.")
     if a["abstains"] != b["abstains"]:
         said.append(f"The model should not be relied on for {one if a['abstains'] else other}.")
     elif a["abstains"]:
@@ -179,6 +181,10 @@ def _share(position: dict[str, Any] | None) -> float | None:
     if not position or not position["values"]:
         return None
     return sum(v < position["own"] for v in position["values"]) / len(position["values"])
+
+
+def _folds(side: dict[str, Any]) -> dict[str, str]:
+    return {task["name"]: task["fold"] for task in side["tasks"]}
 
 
 def _strongest(task: dict[str, Any]) -> str | None:

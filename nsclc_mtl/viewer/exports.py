@@ -1,4 +1,4 @@
-"""What a reader may take away of a patient: one-file page, tables and tiles for QuPath, under names that any disk takes."""
+"""What a reader may take away of a patient: one-file page, tables, tiles for QuPath; under names that any disk takes."""
 
 from __future__ import annotations
 

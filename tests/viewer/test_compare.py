@@ -63,12 +63,14 @@ def test_a_difference_is_told_in_words(kind: str, a: dict[str, Any], b: dict[str
 
 
 def test_what_one_side_lacks_is_said_of_that_side() -> None:
-    side = {"id": "P1", "model": "m", "missing": [], "present": ["wsi", "rna"], "abstains": False}
+    side = {"id": "P1", "model": "m", "missing": [], "present": ["wsi", "rna"], "abstains": False, "tasks": []}
     other = side | {"id": "P2", "missing": ["rna"], "present": ["wsi"], "abstains": True}
     assert overall(side, other) == [
         "Only P2 was predicted without rna.",
         "The model should not be relied on for P2.",
     ]
+    folds = [side | {"id": f"P{k}", "tasks": [{"name": "os", "fold": str(k)}]} for k in range(2)]
+    assert "share no scale" in overall(*folds)[0]
     assert "cannot be laid to either" in overall(side, other | {"model": "n"})[0]
     assert overall(side, side) == ["Both sides show the same patient under the same model."]
 

@@ -93,7 +93,7 @@ function slides(a, b) {
   if (!a.slides.length && !b.slides.length) return null;
   const of = (detail, letter) => h("div", { class: `half side-${letter}` }, detail.slides.length
     ? detail.slides.map((slide) => h("a", { class: "slide", href: page(detail, { pane: "slides", slide: slide.n }) },
-      h("img", { src: `/api/slides/${slide.n}/thumbnail.jpg`, alt: `slide ${slide.id}`, loading: "lazy" }), h("span", {}, slide.id)))
+      h("img", { src: `/api/slides/${slide.n}/thumbnail.jpg`, alt: `slide ${slide.id}` }), h("span", {}, slide.id)))
     : h("p", { class: "soft" }, "no slide"));
   return h("article", { class: "task" }, h("h2", {}, "Slides"), h("div", { class: "halves" }, of(a, "a"), of(b, "b")));
 }

@@ -21,7 +21,13 @@ export function probabilities(both) {
   return h("div", { class: "bars", role: "group", "aria-label": "probabilities" }, classes.map((name) => [
     h("span", { class: "label" }, name),
     h("span", { class: "pair" }, both.map((task, k) => bar(share(task, name), k, task?.said === name))),
-  ]).flat(), h("p", { class: "note" }, both.every((task) => !task || task.n_calibration !== null) ? "calibrated probability" : "probability, not calibrated for both"));
+  ]).flat(), h("p", { class: "note" }, calibrated(both)));
+}
+
+function calibrated(both) {
+  const well = both.map((task) => task !== null && task.n_calibration !== null);
+  if (well[0] === well[1]) return well[0] ? "calibrated probability" : "not calibrated";
+  return `calibrated for ${well[0] ? "A" : "B"} alone`;
 }
 
 const bar = (p, k, strong) => h("span", { class: strong ? "row strong" : "row" },
@@ -42,14 +48,18 @@ export function curves(both) {
     h("text", { x: L - 5, y: y(s) + 3.5, "text-anchor": "end" }, `${100 * s} %`)]).flat();
   const years = Array.from({ length: Math.floor(until / YEAR / every) + 1 }, (_, k) => k * every)
     .map((year) => h("text", { x: x(year * YEAR), y: B + 14, "text-anchor": "middle" }, String(year)));
+  const value = (task, day) => task.curve.survival[task.curve.days.indexOf(day)] ?? null;
+  // the letters stand where the curves are farthest apart
+  const apart = (day) => (both.every((task) => task?.curve && value(task, day) !== null) ? Math.abs(value(both[0], day) - value(both[1], day)) : 0);
   const drawn = both.map((task, k) => {
     if (!task?.curve) return [];
     const { days, survival, lower, upper } = task.curve;
-    const last = smooth(days, survival).at(-1);
+    const at = days.reduce((best, day) => (apart(day) > apart(best) ? day : best), days[Math.floor((days.length - 1) / 2)]);
+    const here = value(task, at), there = both[1 - k]?.curve ? value(both[1 - k], at) : null;
     return [
       lower && h("polygon", { points: points([...smooth(days, upper), ...smooth(days, lower).reverse()]), fill: COLOURS[k], "fill-opacity": 0.14 }),
       h("polyline", { points: points(smooth(days, survival)), fill: "none", stroke: COLOURS[k], "stroke-width": 2.2, "stroke-dasharray": DASHES[k], class: `curve ${SIDES[k]}` }),
-      h("text", { x: Math.min(x(last[0]) + 3, R + 2), y: y(last[1]) + (k ? 12 : -4), fill: COLOURS[k], "font-weight": 700 }, "AB"[k]),
+      h("text", { x: x(at), y: y(here) + (there !== null && (here < there || (here === there && k)) ? 14 : -6), fill: COLOURS[k], "font-weight": 700, "text-anchor": "middle" }, "AB"[k]),
     ];
   }).flat();
   const told = both.map((task, k) => task?.curve && `${"AB"[k]}: ${percent(task.curve.survival.at(-1))} at ${(task.curve.days.at(-1) / YEAR).toFixed(1)} years`).filter(Boolean);

@@ -33,7 +33,7 @@ function head(detail) {
   place("who").replaceChildren(
     h("h1", {}, detail.id), ...facts, ...[models].filter(Boolean),
     h("span", { class: "steps" },
-      h("a", { href: `/compare?${new URLSearchParams({ a: detail.id })}` }, "Compare"), link(),
+      h("a", { href: `/compare?${new URLSearchParams({ a: detail.id })}` }, "Compare"), h("a", { href: "#notes" }, "Your reading"), link(),
       h("button", { type: "button", class: "print", click: () => print() }, "Print"),
       step(detail.before, "Previous", "k or Alt+↑"), h("span", { class: "soft" }, `${detail.index + 1} of ${detail.of}`), step(detail.after, "Next", "j or Alt+↓")));
 }
