@@ -215,11 +215,12 @@ def _of_set(made: _Rows, spec: TaskSpec, words: pd.Series) -> None:
         for what, end in (("interval_low", 0), ("interval_high", 2)):
             made.add(ids, task, what, words.str.split().str[end])
     else:
-        size = words.str.count(r"\|") + 1
+        size = words.str.count(r"\|") + (words != "")
         made.add(ids, task, "set_size", size)
         made.add(ids, task, "flag:several", (size > 1).astype(int))
         told = [f"{task}: {' or '.join(w.split('|'))}, the set does not decide" for w in words]
         made.reason(ids, task, size > 1, told)
+        made.reason(ids, task, size == 0, [f"{task}: the folds agree on no class"] * len(words))
 
 
 def _patients(made: _Rows, seen: Sequence[Seen], manifest: Manifest, ids: Any) -> None:

@@ -66,6 +66,9 @@ class Told:
         own = own[own["task"] == name]
         facts = self._of_fold.get((str(rows["fold"].iloc[0]), name), {}) | _words(own)
         likely = facts.get("set", "")
+        has_set = bool(spec.classes) and (
+            "set" in facts or "set_size" in facts
+        )  # of an empty one only its size is told
         decided = [word for word in likely.split("|") if word] if spec.classes else []
         return {
             "name": name,
@@ -82,14 +85,13 @@ class Told:
             "interval": [number(facts.get("interval_low")), number(facts.get("interval_high"))]
             if "interval_low" in facts
             else None,
-            "set": decided if spec.classes and "set" in facts else None,
+            "set": decided if has_set else None,
             "set_level": _level(facts.get("miss")),
             "n_calibration": number(facts.get("n_calibration")),
             "members": number(facts.get("members")),
             "spread": number(facts.get("spread")),
             "votes": number(facts.get("votes")),
-            "abstains": ("set" in facts and bool(spec.classes) and len(decided) != 1)
-            or facts.get("flag:disagree") == "1",
+            "abstains": (has_set and len(decided) != 1) or facts.get("flag:disagree") == "1",
             "reasons": list(own[own["what"] == "reason"]["value"]),
             "known": known(spec, dict(zip(map(str, rows.columns), rows.iloc[0], strict=True))),
             "horizon_days": number(facts.get("horizon_days")),

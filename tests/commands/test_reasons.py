@@ -130,6 +130,15 @@ def test_sets_bounds_and_intervals_are_in_the_table() -> None:
     assert value(table, "", "grade", "n_calibration:class:G2") == "8"
 
 
+def test_folds_that_each_say_another_class_leave_an_empty_set_and_a_reason() -> None:
+    trust = {"grade": {"threshold": 0.2, "miss": 0.1, "n": 30}}
+    each = [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.05, 0.05, 0.9]]
+    table = reasons.rows([seen([outputs([p] * 3)], **trust) for p in each], manifest(), -1)
+    assert value(table, "a", "grade", "set") == ""
+    assert value(table, "a", "grade", "set_size") == "0"
+    assert "grade: the folds agree on no class" in why(table, "a")
+
+
 def test_thresholds_by_site_serve_their_own_patients_and_small_sites_as_all() -> None:
     rng = np.random.default_rng(0)
     ids = [f"p{i}" for i in range(60)]

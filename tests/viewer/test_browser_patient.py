@@ -61,9 +61,10 @@ def test_leaving_a_modality_out_shows_the_audits_score_and_nothing_for_what_it_d
     audit = shown.models[0].audit
     assert audit is not None
     row = audit[(audit["patient_id"] == "P0001") & (audit["task"] == "grade") & (audit["modality"] == "clinical")]
-    assert f"Without clinical: expected class 1.00 → {row['value'].iloc[0]:.2f}" in answer.inner_text()
+    assert f"Without clinical: expected class 1.00 (G2) → {row['value'].iloc[0]:.2f}" in answer.inner_text()
     page.locator(".modalities input[value=ct_volume]").uncheck()
-    assert "Without CT volume and clinical: expected class 1.00 → 0.25 (towards G1" in answer.inner_text()
+    told = "Without CT volume and clinical: expected class 1.00 (G2) → 0.25 (G1 to G2): towards G1"
+    assert told in answer.inner_text()
     page.locator(".modalities input[value=rna]").uncheck()
     assert "this combination was not computed" in answer.inner_text()
     page.locator(".reset").click()

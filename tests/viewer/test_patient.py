@@ -109,3 +109,17 @@ def test_survival_at_whole_years_stands_on_the_curve_with_the_band_of_the_member
 
 def test_contributions_start_from_what_is_said_without_any_modality(client: TestClient) -> None:
     assert {task["base"] for task in client.get("/api/patient", params={"id": "P0001"}).json()["tasks"]} == {1.0}
+
+
+def test_a_model_abstains_where_its_set_leaves_several_classes_or_none(shown: Board) -> None:
+    said = shown.models[0]
+    trust = said.trust[said.trust["what"] != "set"]
+    rows = [("P0001", "0", "grade", "set", ""), ("P0001", "0", "grade", "set_size", "0")]
+    rows += [("P0001", "0", "response", "set", "non-responder|responder"), ("P0001", "0", "subtype", "set", "other")]
+    told = pd.concat([trust, pd.DataFrame(rows, columns=trust.columns)])
+    tasks = {t["name"]: t for t in Details(replace(shown, models=[replace(said, trust=told)])).of("P0001")["tasks"]}
+    assert {n: (t["set"], t["abstains"]) for n, t in tasks.items() if n != "survival"} == {
+        "grade": ([], True),
+        "response": (["non-responder", "responder"], True),
+        "subtype": (["other"], False),
+    }

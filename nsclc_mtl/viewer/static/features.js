@@ -8,7 +8,7 @@ import { decimal, ends, modality, scoreName, short } from "./words.js";
 export function features(task, detail) {
   if (!task.features.length) {
     const first = detail.models[0];
-    const why = detail.model === first ? "`mtl predict` explained no features of this patient (explain.patients)" : `features are explained by ${first} only`;
+    const why = detail.model === first ? "mtl predict explained no features of this patient (explain.patients)" : `features are explained by ${first} only`;
     return [h("p", { class: "soft" }, `None to show: ${why}.`)];
   }
   const most = Math.max(1e-9, ...task.features.map((one) => Math.abs(one.attribution ?? 0)));

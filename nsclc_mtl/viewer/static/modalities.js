@@ -1,7 +1,7 @@
 // What each modality adds to a task, and what would be said without it: only combinations that the audit has shown the model.
 
 import { h } from "./api.js";
-import { decimal, ends, listed, modality, percent, scoreName } from "./words.js";
+import { among, decimal, ends, listed, modality, percent, scoreName } from "./words.js";
 
 /** The card of a task's modalities into `element`. */
 export function mount(element, task) {
@@ -60,17 +60,25 @@ function sentence(task, all, kept) {
   const name = scoreName(task), full = task.shown[0].score;
   const left = all.filter((one) => !kept.includes(one)).map(modality);
   const score = scoreOf(task, kept);
-  if (!left.length) return [`Untick a modality to leave it out. With all: ${name} `, h("strong", {}, decimal(full)), "."];
+  if (!left.length) return [h("span", { class: "hint" }, "Untick a modality to leave it out. "), `With all: ${name} `, h("strong", {}, decimal(full)), `${said(task, full)}.`];
   const without = kept.length ? `Without ${listed(left)}` : "Without any modality";
   if (score === undefined || score === null) return [`${without}: this combination was not computed.`];
-  return [`${without}: ${name} ${decimal(full)} → `, h("strong", {}, decimal(score)), ` (${moved(task, full, score)}).`];
+  return [`${without}: ${name} ${decimal(full)}${said(task, full)} → `, h("strong", {}, decimal(score)), `${said(task, score)}: ${moved(task, full, score)}.`];
+}
+
+// what a score means: the classes it lies between, or the probability where that is the one on the card (not calibrated since)
+function said(task, score) {
+  if (task.kind !== "binary") return among(task, score);
+  const chance = (logit) => 1 / (1 + Math.exp(-logit));
+  const shown = task.probabilities[1]?.p ?? -1;
+  return Math.abs(chance(task.shown[0].score) - shown) < 0.005 ? ` (${percent(chance(score))})` : "";
 }
 
 function moved(task, full, score) {
   const change = score - full;
   if (Math.abs(change) < 0.005) return "no change";
   const [low, high] = ends(task);
-  const words = [change < 0 ? low : high];
+  const words = [`${task.classes.length && task.kind !== "multiclass" ? "towards " : ""}${change < 0 ? low : high}`];
   if (task.kind === "binary") {
     const ratio = Math.exp(Math.abs(change));
     words.push(`odds ${ratio < 10 ? ratio.toFixed(1) : Math.round(ratio)} times ${change < 0 ? "lower" : "higher"}`);

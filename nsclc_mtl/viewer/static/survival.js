@@ -86,10 +86,10 @@ function own(task, x, y) {
 
 function marks(task, until, x) {
   const found = [["lower bound", task.lower_bound_days, "2 3"], ["horizon", task.horizon_days, "6 3"]].filter(([, day]) => day !== null && day <= until);
-  return found.map(([word, day, dash], k) => {
+  return found.map(([word, day, dash]) => {
     const left = x(day) > RIGHT - 70;
     return [h("line", { x1: x(day), x2: x(day), y1: TOP, y2: BOTTOM, stroke: "#565e66", "stroke-dasharray": dash }),
-      h("text", { x: x(day) + (left ? -4 : 4), y: TOP + 9 + 12 * k, "text-anchor": left ? "end" : "start" }, word)];
+      h("text", { x: x(day) + (left ? -4 : 4), y: word === "horizon" ? TOP + 9 : BOTTOM - 5, class: "halo", "text-anchor": left ? "end" : "start" }, word)];
   }).flat();
 }
 
@@ -105,7 +105,7 @@ function atRisk(groups, until, x) {
 function legend(task, groups) {
   const entry = (kind, text, colour) => h("span", { class: "entry" }, h("span", { class: `swatch ${kind}`, style: colour ? `border-color:${colour}` : null }), text);
   return h("figcaption", {},
-    task.curve && entry("mine", `this patient${task.curve.lower ? " ± 2 SD of the members" : ""}`),
+    task.curve && entry("mine", `this patient${task.curve.lower ? " ± 2 SD of members" : ""}`),
     groups.map((group, k) => entry(k % 2 ? "dashed" : "", `${group.name}, ${group.n} test patients${group.name === task.group ? " (this patient's group)" : ""}`, COLOURS[k % 2])),
     groups.length > 0 && h("span", { class: "note" }, "Kaplan-Meier with 95 % bands"),
     task.horizon_days !== null && h("span", { class: "note" }, `horizon: ${days(task.horizon_days)}`));

@@ -7,7 +7,7 @@ import { days, listed, percent, short, spoken } from "./words.js";
 /** The cards into `element`; choosing one sets the task of every map on the page. */
 export function mount(element, detail, state) {
   const cards = detail.tasks.map((task) => [task.name, card(task, detail, state)]);
-  element.replaceChildren(...cards.map(([, one]) => one));
+  element.replaceChildren(...(cards.length ? cards.map(([, one]) => one) : [h("p", {}, "Nothing is predicted for this patient.")]));
   const mark = () => cards.forEach(([name, one]) => {
     const chosen = name === state.task;
     one.classList.toggle("chosen", chosen);
@@ -20,21 +20,22 @@ export function mount(element, detail, state) {
 
 function card(task, detail, state) {
   const greyed = detail.abstains || task.abstains;
+  const reasons = task.reasons.filter((reason) => !reason.endsWith("the set does not decide")); // the set says so itself
   const choose = () => {
     state.set({ task: task.name });
     requestAnimationFrame(() => one.scrollIntoView({ block: "nearest" })); // the survival card grows when it is chosen
   };
-  const one = h("article", { class: greyed ? "task greyed" : "task", "data-task": task.name, click: choose },
+  const one = h("article", { class: greyed ? "task greyed" : "task", "data-task": task.name, "data-kind": task.kind, click: choose },
     h("header", {},
       h("span", { class: "first" },
-        h("button", { class: "name", type: "button", "aria-pressed": "false", title: "show this task on the maps and below" }, task.name),
+        h("h2", {}, h("button", { class: "name", type: "button", "aria-pressed": "false", title: "show this task on the maps and below" }, task.name)),
         h("strong", { class: "said" }, said(task)),
-        h("span", { class: "sure" }, sureness(task))),
+        h("span", { class: "sure", title: task.spread === null ? "probability" : "probability ± standard deviation of the members, percentage points" }, sureness(task))),
       outcome(task)),
     greyed && h("p", { class: "abstains" }, abstention(task, detail)),
     h("div", { class: "two" }, task.kind === "survival" ? years(task) : probabilities(task), position(task)),
-    h("p", { class: "set" }, remaining(task)),
-    task.reasons.length > 0 && h("ul", { class: "reasons" }, task.reasons.map((reason) => h("li", {}, spoken(plain(reason, task), [...detail.present, ...detail.missing])))),
+    h("p", { class: "set", title: level(task) }, remaining(task)),
+    reasons.length > 0 && h("ul", { class: "reasons" }, reasons.map((reason) => h("li", {}, spoken(plain(reason, task), [...detail.present, ...detail.missing])))),
     task.kind === "survival" && figure(task));
   return one;
 }
@@ -59,7 +60,9 @@ function outcome(task) {
   if (task.known === null) return h("span", { class: "outcome soft" }, "outcome unknown");
   const button = h("button", { class: "outcome", type: "button", click: (event) => {
     event.stopPropagation();
-    button.replaceWith(h("strong", { class: "outcome shown", tabindex: "-1" }, `outcome: ${task.known}`));
+    const told = h("strong", { class: "outcome shown", tabindex: "-1" }, `outcome: ${task.known}`);
+    button.replaceWith(told);
+    told.focus(); // whoever came by keyboard goes on from here
   } }, "show outcome");
   return button;
 }
@@ -67,7 +70,7 @@ function outcome(task) {
 function abstention(task, detail) {
   if (detail.abstains) return "Not to be relied on for this patient, for the reasons above.";
   if (task.set && task.set.length === 0) return "The model abstains: no class is likely enough.";
-  if (task.set && task.set.length > 1) return `The model abstains: it cannot tell ${listed(task.set, "from")}.`;
+  if (task.set && task.set.length > 1) return `The model abstains: it cannot tell ${listed(task.set)} apart.`;
   return "The model abstains: its members disagree.";
 }
 
@@ -86,20 +89,21 @@ function bar(label, p, low, high, strong) {
 function probabilities(task) {
   if (task.kind === "regression") {
     const [low, high] = task.interval ?? [];
-    return h("div", { class: "bars soft" }, low === undefined ? "no interval: nothing was kept aside to calibrate one" : `between ${short(low)} and ${short(high)} ${task.unit}`);
+    if (low === undefined) return h("div", { class: "bars soft" }, "no interval: no patients were kept aside to calibrate one");
+    return h("div", { class: "bars soft", title: level(task) }, `between ${short(low)} and ${short(high)} ${task.unit}${task.set_level === null ? "" : ` at ${Math.round(task.set_level * 100)} %`}`);
   }
   return h("div", { class: "bars" },
     task.probabilities.map((one) => bar(one.class, one.p, null, null, one.class === task.said)),
     task.n_calibration === null
-      ? h("p", { class: "note", title: "No patients were kept aside to calibrate them (folds.calibration)" }, "not calibrated, no prediction set")
-      : h("p", { class: "note" }, "calibrated probability"));
+      ? h("p", { class: "note", title: "No patients were kept aside to calibrate them (folds.calibration)" }, task.set ? "not calibrated" : "not calibrated, no prediction set")
+      : h("p", { class: "note" }, `calibrated on ${Math.round(task.n_calibration)} patients`));
 }
 
 function years(task) {
   if (!task.years.length) return h("div", { class: "bars soft" }, "a risk without a survival curve");
   return h("div", { class: "bars" },
     task.years.map((one) => bar(`${one.years} year${one.years > 1 ? "s" : ""}`, one.survival, one.lower, one.upper, false)),
-    h("p", { class: "note" }, `event-free${task.endpoint ? ` (${task.endpoint})` : ""}${task.years[0].lower === null ? "" : ", band: ± 2 SD of the members"}`));
+    h("p", { class: "note" }, `event-free${task.endpoint ? ` (${task.endpoint})` : ""}${task.years[0].lower === null ? "" : ", ± 2 SD of members"}`));
 }
 
 /** A strip of the reference patients with this one marked, and the same in words. */
@@ -110,7 +114,7 @@ function position(task) {
   const scale = classes ? [0, classes.length - 1] : task.kind === "binary" || task.kind === "multiclass" ? [0, 1] : [Math.min(values[0], own), Math.max(values.at(-1), own)];
   const x = (value) => 6 + 228 * ((value - scale[0]) / (scale[1] - scale[0] || 1));
   const below = values.filter((value) => value < own).length;
-  const sentence = `above ${below} of ${values.length} test patients`;
+  const sentence = `${task.kind === "multiclass" ? "surer than" : "above"} ${below} of ${values.length} test patients`;
   const marks = classes ?? (task.kind === "survival" ? ["lower risk", "higher risk"] : task.kind === "regression" ? scale.map(short) : ["0 %", "100 %"]);
   return h("div", { class: "position", title: `${words}: each grey line is one` },
     h("svg", { viewBox: "0 0 240 26", role: "img", "aria-label": sentence },
@@ -123,20 +127,17 @@ function position(task) {
 }
 
 function remaining(task) {
+  const at = task.set_level === null ? "" : `${Math.round(task.set_level * 100)} %`;
   if (task.kind === "survival") {
     const parts = [];
     if (task.group) parts.push(`${task.group.charAt(0).toUpperCase()}${task.group.slice(1).replace(" ", "-")} group`);
-    if (task.lower_bound_days !== null) parts.push(`event-free for at least ${days(task.lower_bound_days)}${level(task)}`);
+    if (task.lower_bound_days !== null) parts.push(`${at ? `at ${at} ` : ""}event-free for at least ${days(task.lower_bound_days)}`);
     return parts.length ? `${parts.join("; ")}.` : "";
   }
-  if (task.kind === "regression") return task.interval ? `Interval${level(task)}.` : "";
-  if (!task.set) return "";
-  if (!task.set.length) return `Prediction set${level(task)}: empty, no class is likely enough.`;
-  const only = task.set.length === 1 ? `${task.set[0]} alone` : listed(task.set, "or");
-  return `Prediction set${level(task)}: ${only}.`;
+  if (task.kind === "regression" || !task.set) return "";
+  const which = task.set.length === 1 ? `${task.set[0]} alone` : task.set.length ? listed(task.set, "or") : "empty, no class is likely enough";
+  return `Prediction set${at ? ` at ${at}` : ""}: ${which}.`;
 }
 
-const level = (task) => {
-  const from = task.n_calibration === null ? "" : `, from ${Math.round(task.n_calibration)} calibration patients`;
-  return task.set_level === null ? "" : ` (right in ${Math.round(task.set_level * 100)} of 100${from})`;
-};
+const level = (task) => (task.set_level === null ? null
+  : `Holds the truth in ${Math.round(task.set_level * 100)} of 100 patients${task.n_calibration === null ? "" : `; from ${Math.round(task.n_calibration)} calibration patients`}.`);

@@ -43,9 +43,16 @@ export const days = (count) =>
 /** What the score of a task is, without the explanation behind it: "expected class", "risk score". */
 export const scoreName = (task) => task.score_words.split(/ \(|, /)[0];
 
-/** What a higher score means: [below, above]. */
+/** What a lower and a higher score stand for: [below, above]. */
 export const ends = (task) => {
   if (task.kind === "survival") return ["lower risk", "higher risk"];
-  if (task.kind === "ordinal" || task.kind === "binary") return [`towards ${task.classes[0]}`, `towards ${task.classes.at(-1)}`];
+  if (task.kind === "ordinal" || task.kind === "binary") return [task.classes[0], task.classes.at(-1)];
   return task.kind === "multiclass" ? [`against ${task.said}`, `for ${task.said}`] : ["lower", "higher"];
+};
+
+/** Where a score lies among ordered classes, in words: 1.57 is "G2 to G3", 1.04 is "G2"; "" for other tasks. */
+export const among = (task, score) => {
+  if (task.kind !== "ordinal") return "";
+  const at = Math.min(Math.max(score, 0), task.classes.length - 1), near = Math.round(at);
+  return Math.abs(at - near) <= 0.1 ? ` (${task.classes[near]})` : ` (${task.classes[Math.floor(at)]} to ${task.classes[Math.ceil(at)]})`;
 };
