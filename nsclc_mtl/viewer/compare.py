@@ -120,7 +120,12 @@ def _classes(a: dict[str, Any], b: dict[str, Any], names: tuple[str, str], pair:
         both = both[-1:]
     if both:
         most = max(both, key=lambda c: abs(left[c] - right[c]))
-        said.append(_apart(left[most], right[most], f"the probability of {most}", pair))
+        near = a["kind"] != "binary" and not _far(left[most], right[most])
+        said.append(
+            f"{pair} differ by less than a percentage point in every class."
+            if near
+            else _apart(left[most], right[most], f"the probability of {most}", pair)
+        )
     return said
 
 
@@ -138,9 +143,12 @@ def _survival(a: dict[str, Any], b: dict[str, Any], names: tuple[str, str], pair
     shared = [day for day in left if day in right and day > 0]
     if shared:
         day = max(shared, key=lambda d: abs(left[d] - right[d]))
-        said.append(_apart(left[day], right[day], f"the probability of no event at {_day(day)}", pair))
-        if len(shared) > 1:
-            said[-1] = f"{said[-1].removesuffix('.')}, where they differ most."
+        if len(shared) > 1 and not _far(left[day], right[day]):
+            said.append(f"{pair} differ by less than a percentage point in survival at every day that both predict.")
+        else:
+            said.append(_apart(left[day], right[day], f"the probability of no event at {_day(day)}", pair))
+            if len(shared) > 1:
+                said[-1] = f"{said[-1].removesuffix('.')}, where they differ most."
     elif left and right:
         said.append("The two curves have no day in common to be compared at.")
     return said

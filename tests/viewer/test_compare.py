@@ -39,6 +39,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
      f"The two differ by 21 percentage points {P} yes (55 % and 34 %)."),
     ("binary", {"probabilities": yes(0.5)}, {"probabilities": yes(0.501)},
      f"The two differ by less than a percentage point {P} yes (50 % and 50 %)."),
+    ("ordinal", {}, {}, "The two differ by less than a percentage point in every class."),
     ("binary", {}, {"said": "no"}, "A is said to be yes, B no."),
     ("binary", {"set": ["yes"]}, {"set": ["no"]}, "The prediction sets share no class."),
     ("binary", {"set": ["yes", "no"]}, {"set": ["yes"]}, "Both prediction sets hold yes; they are not the same."),

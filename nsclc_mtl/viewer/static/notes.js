@@ -26,7 +26,7 @@ export function mount(element, detail, state) {
   const row = ([task, word]) => {
     const count = h("span", { class: "notes-count soft" });
     counts.set(task, count);
-    const own = VERDICTS.map((verdict) => h("button", { type: "button", "data-verdict": verdict, "aria-pressed": "false", click: () => {
+    const own = VERDICTS.map((verdict) => h("button", { type: "button", "data-verdict": verdict, "aria-label": `${verdict} on ${word}`, "aria-pressed": "false", click: () => {
       const here = about.value === task ? text.value.trim() : ""; // a note on the same task goes with its verdict
       send({ task, verdict, note: here });
     } }, verdict));
