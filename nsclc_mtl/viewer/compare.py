@@ -102,9 +102,9 @@ def differences(
         said.append(f"The model does not decide on {_and(undecided)}.")
     leading = [_strongest(task) for task in (a, b)]
     if leading[0] and leading[1] and leading[0] != leading[1]:
-        said.append(f"{leading[0]} moves {names[0]} most, {leading[1]} moves {names[1]} most.")
+        said.append(f"Strongest modality: {leading[0]} for {names[0]}, {leading[1]} for {names[1]}.")
     elif leading[0] and leading[0] == leading[1]:
-        said.append(f"{leading[0]} moves both most.")
+        said.append(f"Strongest modality: {leading[0]} for both.")
     return said
 
 

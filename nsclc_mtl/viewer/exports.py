@@ -1,4 +1,4 @@
-"""What a reader may take away of a patient: one-file page, tables, tiles for QuPath; under names that any disk takes."""
+"""What a reader may take away of a patient: one-file page, tables, tiles for QuPath, under names that a disk takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nsclc_mtl.records import DataFault
 from nsclc_mtl.viewer.board import Board, Said, SlideFile
 from nsclc_mtl.viewer.reviews import FORMULA
 
-EXPLAIN = "made by `mtl predict explain.patients=all`: serve that run"
+EXPLAIN = "`mtl predict explain.patients=all` makes it of every patient; serve that run"
 LONGEST = 60  # characters of an id in a file name
 # a page with inline styles and scripts of its own: should a browser show it here all the same, it runs nothing
 ALONE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
@@ -131,9 +131,9 @@ def plain_name(word: str) -> str:
     ('P0001', 'etc-f7f9121f')
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", word)[:LONGEST].strip("._-")
-    return (
-        plain if plain == word else f"{plain or 'id'}-{hashlib.sha256(word.encode('utf-8', 'replace')).hexdigest()[:8]}"
-    )
+    if plain and plain == word:
+        return plain
+    return f"{plain or 'id'}-{hashlib.sha256(word.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def attached(content: str | bytes, name: str, kind: str) -> Response:
@@ -170,5 +170,5 @@ def _slide(board: Board, n: int) -> SlideFile:
 
 def _bytes(path: Path | None, why: str) -> bytes:
     if path is None or not path.is_file():
-        raise DataFault(f"this is not there: it is {why}")
+        raise DataFault(f"this is not there: {why}")
     return path.read_bytes()

@@ -14,5 +14,5 @@ export function exports(detail) {
 /** Commands between back-ticks stand as code. */
 function ways(missing) {
   return [...new Set(missing.map((one) => one.why))].map((why) =>
-    [...`They are ${why}. `.split("`").map((part, k) => (k % 2 ? h("code", {}, part) : part))]).flat();
+    [...`To have it: ${why}. `.split("`").map((part, k) => (k % 2 ? h("code", {}, part) : part))]).flat();
 }

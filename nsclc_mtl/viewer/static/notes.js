@@ -31,7 +31,7 @@ export function mount(element, detail, state) {
       send({ task, verdict, note: here });
     } }, verdict));
     buttons.set(task, own);
-    return h("div", { class: "notes-row", role: "group", "aria-label": `your verdict on ${word}`, "data-task": task }, h("span", { class: "notes-task" }, word), h("span", { class: "notes-buttons" }, own), count);
+    return h("div", { class: "notes-row", role: "group", "aria-label": `your verdict on ${word}`, "data-task": task }, h("span", { class: "notes-task" }, word, " ", count), h("span", { class: "notes-buttons" }, own));
   };
 
   const note = () => {
