@@ -66,9 +66,8 @@ class Told:
         own = own[own["task"] == name]
         facts = self._of_fold.get((str(rows["fold"].iloc[0]), name), {}) | _words(own)
         likely = facts.get("set", "")
-        has_set = bool(spec.classes) and (
-            "set" in facts or "set_size" in facts
-        )  # of an empty one only its size is told
+        # of an empty set only the size has a value
+        has_set = bool(spec.classes) and ("set" in facts or "set_size" in facts)
         decided = [word for word in likely.split("|") if word] if spec.classes else []
         return {
             "name": name,
@@ -115,7 +114,8 @@ class Told:
             (str(m), str(how)): number(v)
             for m, how, v in zip(rows["modality"], rows["mode"], rows["value"], strict=True)
         }
-        have = [m for m in dict.fromkeys(rows["modality"]) if (m, "drop") in score and self._touched(rows, m)]
+        touched = set(rows.loc[(rows["mode"] == "drop") & rows["touched"].astype(bool), "modality"])
+        have = [m for m in dict.fromkeys(rows["modality"]) if (m, "drop") in score and m in touched]
         if ("", "") not in score:
             return []
         combined = {tuple(m.split("+")) if m else (): v for (m, how), v in score.items() if how == "coalition"}
@@ -123,10 +123,6 @@ class Told:
         told |= {tuple(o for o in have if o != m): score[m, "drop"] for m in have}
         told |= {tuple(o for o in have if o in names): v for names, v in combined.items() if set(names) <= set(have)}
         return [{"modalities": list(names), "score": v} for names, v in told.items()]
-
-    def _touched(self, rows: pd.DataFrame, modality: str) -> bool:
-        own = rows[(rows["modality"] == modality) & (rows["mode"] == "drop")]
-        return bool(own["touched"].any())
 
     def contributions(self, patient: str, name: str, modalities: list[str], missing: list[str]) -> list[dict[str, Any]]:
         """Shapley value of each modality for a task, and whether the patient has it: [{modality, value, present}].

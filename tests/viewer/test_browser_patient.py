@@ -116,6 +116,15 @@ def test_keys_lead_to_the_next_patient_and_back_and_keep_the_task(page: Page) ->
     assert page.locator(".chosen").get_attribute("data-task") == "grade"
 
 
+def test_next_and_previous_follow_the_worklist_as_it_was_sorted(page: Page) -> None:
+    page.evaluate("""sessionStorage.setItem("mtl.order", '["P0005", "P0001"]')""")
+    open_patient(page, "P0001")
+    assert "2 of 2" in page.locator(".steps").inner_text()
+    assert page.locator(".steps button[disabled]").inner_text() == "Next"
+    page.keyboard.press("k")
+    page.wait_for_url(re.compile("id=P0005"))
+
+
 def test_the_survival_card_has_the_curve_over_the_groups_with_those_at_risk(page: Page) -> None:
     open_patient(page, "P0001", task="survival")
     card = page.locator(".task[data-task=survival]")

@@ -22,7 +22,17 @@ function address(patient) {
   return `/patient?${query}`;
 }
 
+/** {before, after, place, of}: the neighbours in the worklist as it was last sorted and filtered, else among all patients. */
+function neighbours(detail) {
+  let order = null;
+  try { order = JSON.parse(sessionStorage.getItem("mtl.order")); } catch { /* no list was looked at */ }
+  const at = Array.isArray(order) ? order.indexOf(detail.id) : -1;
+  if (at < 0) return { before: detail.before, after: detail.after, place: detail.index + 1, of: detail.of };
+  return { before: order[at - 1] ?? null, after: order[at + 1] ?? null, place: at + 1, of: order.length };
+}
+
 function head(detail) {
+  const { before, after, place: number, of } = neighbours(detail);
   const facts = Object.entries(detail.covariates).map(([name, text]) => h("span", { class: "fact" }, h("span", { class: "soft" }, `${name} `), text));
   const step = (patient, word, keys) => patient === null
     ? h("button", { type: "button", disabled: true }, word)
@@ -35,7 +45,7 @@ function head(detail) {
     h("span", { class: "steps" },
       h("a", { href: `/compare?${new URLSearchParams({ a: detail.id })}` }, "Compare"), h("a", { href: "#notes" }, "Your reading"), link(),
       h("button", { type: "button", class: "print", click: () => print() }, "Print"),
-      step(detail.before, "Previous", "k or Alt+↑"), h("span", { class: "soft" }, `${detail.index + 1} of ${detail.of}`), step(detail.after, "Next", "j or Alt+↓")));
+      step(before, "Previous", "k or Alt+↑"), h("span", { class: "soft", title: "in the order of the worklist" }, `${number} of ${of}`), step(after, "Next", "j or Alt+↓")));
 }
 
 function banner(detail) {
@@ -102,8 +112,9 @@ function keys(detail) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]")) return;
     const next = event.key === "j" || (event.altKey && event.key === "ArrowDown");
-    const before = event.key === "k" || (event.altKey && event.key === "ArrowUp");
-    const patient = next ? detail.after : before ? detail.before : null;
+    const back = event.key === "k" || (event.altKey && event.key === "ArrowUp");
+    const { before, after } = neighbours(detail);
+    const patient = next ? after : back ? before : null;
     if (patient === null) return;
     event.preventDefault();
     location.assign(address(patient));

@@ -4,6 +4,8 @@ import { h } from "./api.js";
 import { figure } from "./survival.js";
 import { days, listed, percent, short, spoken } from "./words.js";
 
+const MANY = 150; // reference patients that still stand as a line each
+
 /** The cards into `element`; choosing one sets the task of every map on the page. */
 export function mount(element, detail, state) {
   const cards = detail.tasks.map((task) => [task.name, card(task, detail, state)]);
@@ -14,7 +16,6 @@ export function mount(element, detail, state) {
     one.querySelector(".name").setAttribute("aria-pressed", String(chosen));
   });
   mark();
-  element.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
   return mark;
 }
 
@@ -116,14 +117,22 @@ function position(task) {
   const below = values.filter((value) => value < own).length;
   const sentence = `${task.kind === "multiclass" ? "surer than" : "above"} ${below} of ${values.length} test patients`;
   const marks = classes ?? (task.kind === "survival" ? ["lower risk", "higher risk"] : task.kind === "regression" ? scale.map(short) : ["0 %", "100 %"]);
-  return h("div", { class: "position", title: `${words}: each grey line is one` },
+  return h("div", { class: "position", title: `${words}${values.length > MANY ? "" : ": each grey line is one"}` },
     h("svg", { viewBox: "0 0 240 26", role: "img", "aria-label": sentence },
       h("line", { x1: 6, x2: 234, y1: 21, y2: 21, stroke: "#8a929a" }),
-      values.map((value) => h("line", { x1: x(value), x2: x(value), y1: 12, y2: 21, stroke: "#5d666f", "stroke-opacity": values.length > 60 ? 0.3 : 0.65, "stroke-width": 1.5 })),
+      values.length > MANY ? density(values.map(x)) : values.map((value) => h("line", { x1: x(value), x2: x(value), y1: 12, y2: 21, stroke: "#5d666f", "stroke-opacity": values.length > 60 ? 0.3 : 0.65, "stroke-width": 1.5 })),
       h("line", { x1: x(own), x2: x(own), y1: 9, y2: 24, class: "own", "stroke-width": 2.5 }),
       h("polygon", { points: `${x(own) - 5},1 ${x(own) + 5},1 ${x(own)},10`, class: "own" })),
     h("div", { class: "ends" }, marks.map((mark) => h("span", {}, mark))),
     h("p", { class: "note" }, sentence));
+}
+
+// lines of so many patients would run into one: their number in each thirtieth of the axis instead
+function density(at) {
+  const bins = Array(30).fill(0);
+  for (const one of at) bins[Math.min(29, Math.max(0, Math.floor((one - 6) / 7.6)))] += 1;
+  const most = Math.max(...bins);
+  return bins.map((count, k) => count > 0 && h("rect", { x: 6 + 7.6 * k, width: 7.3, y: 21 - 13 * (count / most), height: 13 * (count / most), fill: "#9aa3ab" })).filter(Boolean);
 }
 
 function remaining(task) {
