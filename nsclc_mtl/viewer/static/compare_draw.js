@@ -2,6 +2,7 @@
 
 import { h } from "./api.js";
 import { smooth } from "./survival.js";
+import { MANY, density } from "./tasks.js";
 import { decimal, ends, modality, percent } from "./words.js";
 
 const YEAR = 365.25;
@@ -82,11 +83,11 @@ export function strips(both, names) {
     const [low, high] = ordered ?? [Math.min(place.values[0], place.own), Math.max(place.values.at(-1), place.own)];
     const x = (value) => 6 + 228 * ((value - low) / (high - low || 1));
     const below = place.values.filter((value) => value < place.own).length;
-    const sentence = `${"AB"[k]}: above ${below} of ${place.values.length} test patients`;
-    return h("div", { title: `${place.words}: each grey line is one` },
+    const sentence = `${"AB"[k]}: ${task.kind === "multiclass" ? "surer than" : "above"} ${below} of ${place.values.length} test patients`;
+    return h("div", { title: `${place.words}${place.values.length > MANY ? "" : ": each grey line is one"}` },
       h("svg", { viewBox: "0 0 240 26", role: "img", "aria-label": sentence },
         h("line", { x1: 6, x2: 234, y1: 21, y2: 21, stroke: "#8a929a" }),
-        place.values.map((value) => h("line", { x1: x(value), x2: x(value), y1: 12, y2: 21, stroke: "#5d666f", "stroke-opacity": place.values.length > 60 ? 0.3 : 0.65, "stroke-width": 1.5 })),
+        place.values.length > MANY ? density(place.values.map(x)) : place.values.map((value) => h("line", { x1: x(value), x2: x(value), y1: 12, y2: 21, stroke: "#5d666f", "stroke-opacity": place.values.length > 60 ? 0.3 : 0.65, "stroke-width": 1.5 })),
         h("line", { x1: x(place.own), x2: x(place.own), y1: 9, y2: 24, stroke: COLOURS[k], "stroke-width": 2.5 }),
         h("polygon", { points: `${x(place.own) - 5},1 ${x(place.own) + 5},1 ${x(place.own)},10`, fill: COLOURS[k] })),
       h("p", { class: "note" }, sentence));
