@@ -1,8 +1,11 @@
 // The patient page: lays out what /api/patient says, and lets each part draw itself.
 
 import { get, h } from "./api.js";
+import { exports } from "./exports.js";
 import { features } from "./features.js";
+import { link } from "./link.js";
 import * as modalities from "./modalities.js";
+import * as notes from "./notes.js";
 import * as scan from "./scan.js";
 import * as slide from "./slide.js";
 import { state } from "./state.js";
@@ -40,7 +43,7 @@ function head(detail) {
   place("who").replaceChildren(
     h("h1", {}, detail.id), ...facts, ...[models].filter(Boolean),
     h("span", { class: "steps" },
-      h("a", { href: `/compare?${new URLSearchParams({ a: detail.id })}` }, "Compare"),
+      h("a", { href: `/compare?${new URLSearchParams({ a: detail.id })}` }, "Compare"), h("a", { href: "#notes" }, "Your reading"), link(),
       h("button", { type: "button", class: "print", click: () => print() }, "Print"),
       step(before, "Previous", "k or Alt+↑"), h("span", { class: "soft", title: "in the order of the worklist" }, `${number} of ${of}`), step(after, "Next", "j or Alt+↓")));
 }
@@ -98,9 +101,8 @@ function evidence(detail) {
 }
 
 function behind(detail) {
-  const exports = detail.exports ?? [];
   place("behind").replaceChildren(
-    ...(exports.length ? [h("p", { class: "exports" }, "Export: ", exports.map((one) => [h("a", { href: one.url, download: true }, one.name), " "]).flat())] : []),
+    h("details", { class: "card" }, h("summary", {}, "Export"), exports(detail)),
     h("details", { class: "card" }, h("summary", {}, "Where this comes from"),
       h("table", { class: "provenance" }, h("tbody", {}, detail.provenance.map(([name, value]) => h("tr", {}, h("th", {}, name), h("td", {}, value))))),
       h("p", { class: "note" }, "Research use only. Not a medical device; no decision about a patient may rest on it.")));
@@ -138,9 +140,9 @@ function fit() {
 }
 
 async function start() {
-  place("evidence").replaceChildren(h("div", { id: "rests" }), h("div", { id: "behind" }));
+  place("evidence").replaceChildren(h("div", { id: "rests" }), h("div", { id: "notes" }), h("div", { id: "behind" }));
   let detail, mark;
-  const draw = () => { head(detail); banner(detail); mark = tasks.mount(place("tasks"), detail, state); evidence(detail); behind(detail); };
+  const draw = () => { head(detail); banner(detail); mark = tasks.mount(place("tasks"), detail, state); evidence(detail); notes.mount(place("notes"), detail, state); behind(detail); };
   try {
     detail = await get("/api/patient", state.model ? { id, model: state.model } : { id });
   } catch (fault) {

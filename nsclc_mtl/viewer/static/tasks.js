@@ -4,7 +4,8 @@ import { h } from "./api.js";
 import { figure } from "./survival.js";
 import { days, listed, percent, short, spoken } from "./words.js";
 
-const MANY = 150; // reference patients that still stand as a line each
+/** How many reference patients still stand as a line each. */
+export const MANY = 150;
 
 /** The cards into `element`; choosing one sets the task of every map on the page. */
 export function mount(element, detail, state) {
@@ -127,8 +128,8 @@ function position(task) {
     h("p", { class: "note" }, sentence));
 }
 
-// lines of so many patients would run into one: their number in each thirtieth of the axis instead
-function density(at) {
+/** Bars of the number of patients in each thirtieth of the axis, where a line each would run into one. */
+export function density(at) {
   const bins = Array(30).fill(0);
   for (const one of at) bins[Math.min(29, Math.max(0, Math.floor((one - 6) / 7.6)))] += 1;
   const most = Math.max(...bins);
