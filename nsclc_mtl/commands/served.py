@@ -31,7 +31,9 @@ def board(settings: Mapping[str, Any]) -> Board:
     given = settings["cohort"] if "modalities" in settings["cohort"] or settings["cohort"].get("root") else None
     paths = told.get("paths") or trained.get("paths") or settings["paths"]
     read = cohort_settings({"cohort": given or told.get("cohort") or {}, "paths": paths}, trained)
-    manifest = open_cohort(read)
+    # pages need no features: a run can be looked at after they were deleted, or made anew by other code
+    every = {name: {**spec, "optional": True} for name, spec in read["cohort"]["modalities"].items()}
+    manifest = open_cohort({**read, "cohort": {**read["cohort"], "modalities": every}})
     models = [said(run, training)]
     if settings["against"]:
         models.append(said(*folders(settings["against"])))

@@ -161,3 +161,15 @@ def test_slides_and_scans_that_are_gone_leave_the_rest(way: Way, tmp_path: Path)
         shutil.rmtree(folder)
     read = {"cohort": {"root": str(data)}, "paths": {"out": str(tmp_path / "out")}}
     assert served.scans(read, tmp_path, {"P0001"}) == []
+
+
+def test_a_run_is_shown_after_its_features_were_deleted(way: Way, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(way.data, data)
+    files = list(data.rglob("*.h5"))
+    assert files
+    for path in files:
+        path.unlink()
+    board = served.board(settings(way, way.folder("predict", "told"), cohort={"root": str(data)}))
+    assert len(board.ids) == 40
+    assert len(shown(board)["tasks"]) == 4
