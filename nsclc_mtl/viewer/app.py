@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nsclc_mtl import __version__
-from nsclc_mtl.records import DataFault, Fault
-from nsclc_mtl.viewer import cohort, guard, patient, reviews, scans, slides, worklist
+from nsclc_mtl.viewer import cohort, faults, guard, patient, reviews, scans, slides, worklist
 from nsclc_mtl.viewer.board import Board
 
 HERE = Path(__file__).parent
@@ -49,12 +47,6 @@ def build(board: Board, guarded: guard.Guard, limits: Limits | None = None) -> F
     ):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    app.add_exception_handler(Fault, _fault)
+    faults.install(app, pages)
     app.add_middleware(guard.Guarded, guard=guarded, largest=limits.body_kb * 1024)
     return app
-
-
-async def _fault(request: Request, fault: Exception) -> JSONResponse | HTMLResponse:
-    """An expected fault as one sentence; ids are escaped by JSON, and a page never shows a path."""
-    status = 404 if isinstance(fault, DataFault) else 400
-    return JSONResponse({"fault": str(fault)}, status)
