@@ -4,7 +4,7 @@ import { h } from "./api.js";
 import { abstains, reasons, verdicts } from "./worklist-order.js";
 import { listed, modality, percent, short, spoken } from "./words.js";
 
-const SPARE = 12; // rows drawn above and below the window, so that scrolling shows no gap
+const SPARE = 8; // rows drawn above and below the window while it scrolls, so that it shows no gap
 const VERDICTS = [["agree", "✓", "agree"], ["disagree", "✗", "disagree"], ["unsure", "?", "unsure"]];
 
 /** The columns of a view: [{key, name, kind}]. */
@@ -47,6 +47,7 @@ export class Rows {
           h("span", { class: "of" }, name), h("span", { class: "arrow", "aria-hidden": "true" }, by !== key ? "" : view.sort.startsWith("-") ? "▼" : "▲"))));
     const focused = this.scroller.contains(document.activeElement) ? document.activeElement.closest("th")?.dataset.key : undefined;
     this.body = h("tbody");
+    this.made = new Map(); // rows of this head, by patient: what was seen once is drawn at once
     this.table = h("table", { class: view.outcomes ? "with-outcomes" : null, style: `--tasks:${this.columns.filter((one) => one.kind === "task").length}` }, h("caption", { class: "sr" }, "Patients and what the model says of them"), h("thead", {}, h("tr", { "aria-rowindex": 1 }, cells)), this.body);
     this.scroller.replaceChildren(this.table);
     if (focused) [...this.table.querySelectorAll("th")].find((cell) => cell.dataset.key === focused)?.querySelector("button").focus();
@@ -57,24 +58,24 @@ export class Rows {
     this.patients = patients;
     this.at = Math.max(0, patients.findIndex((one) => one.id === mark));
     this.table.setAttribute("aria-rowcount", patients.length + 1);
-    this.fill(true);
+    this.fill(true, 1); // few more than are seen: this happens with every key of a search
   }
 
   /** Draws the rows of the window. */
-  fill(anew = false) {
+  fill(anew = false, spare = SPARE) {
     if (!this.body) return;
     const high = this.high(), seen = Math.ceil(this.scroller.clientHeight / high), count = this.patients.length;
     const top = Math.floor(this.scroller.scrollTop / high);
     // in steps of a few rows: a scroll by one row draws nothing
-    const first = this.every ? 0 : Math.max(0, Math.min(top, count - seen) - SPARE - (top % 4));
-    const last = this.every ? count : Math.min(count, first + seen + 2 * SPARE + 4);
+    const first = this.every ? 0 : Math.max(0, Math.min(top, count - seen) - spare - (top % 4));
+    const last = this.every ? count : Math.min(count, first + seen + 2 * spare + 4);
     if (!anew && this.drawn === `${first}-${last}`) return;
     this.drawn = `${first}-${last}`;
     const held = this.body.contains(document.activeElement) && !anew;
-    const space = (rows) => rows > 0 && h("tr", { class: "space", "aria-hidden": "true" }, h("td", { colspan: this.columns.length, style: `height:${rows * high}px` }));
+    const space = (rows) => rows > 0 && h("tr", { class: "space", "aria-hidden": "true" }, h("td", { style: `height:${rows * high}px` }));
     const rows = this.patients.slice(first, last).map((patient, k) => this.row(patient, first + k));
     this.body.replaceChildren(...[space(first), ...rows, space(count - last)].filter(Boolean));
-    if (!count) this.body.append(h("tr", { class: "none" }, h("td", { colspan: this.columns.length }, "No patient is like this. Clear the search or a filter.")));
+    if (!count) this.body.append(h("tr", { class: "none" }, h("td", { colspan: [...this.table.tHead.rows[0].cells].filter((cell) => cell.offsetWidth).length }, "No patient is like this. Clear the search or a filter.")));
     if (held) this.link(this.at)?.focus({ preventScroll: true });
   }
 
@@ -101,7 +102,11 @@ export class Rows {
   }
 
   row(patient, index) {
-    return h("tr", { "aria-rowindex": index + 2, class: index === this.at ? "at" : null }, this.columns.map((column) => CELLS[column.kind](patient, column, this.view)));
+    if (!this.made.has(patient.id)) this.made.set(patient.id, h("tr", {}, this.columns.map((column) => CELLS[column.kind](patient, column, this.view))));
+    const row = this.made.get(patient.id);
+    row.setAttribute("aria-rowindex", index + 2);
+    row.classList.toggle("at", index === this.at);
+    return row;
   }
 }
 
@@ -117,7 +122,7 @@ const CELLS = {
     const told = reasons(patient, view.task).map((reason) => spoken(reason, [...(patient.present ?? []), ...patient.missing]));
     const whole = patient.abstains && h("strong", {}, "Do not rely on it. ");
     const lacks = patient.missing.length > 0 && h("span", { class: "lacks" }, `${told.length ? "; " : ""}without ${listed(patient.missing.map(modality))}`);
-    return h("td", { class: "reliance" }, h("div", { class: "clamp" }, whole, told.join("; "), lacks), !whole && !told.length && !lacks && h("span", { class: "soft" }, "–"));
+    return h("td", { class: "reliance" }, h("div", { class: "clamp" }, whole, told.join("; "), lacks), !whole && !told.length && h("span", { class: lacks ? "soft wide" : "soft" }, "–"));
   },
   missing: (patient) => h("td", { class: "missing" }, clamped(patient.missing.length ? patient.missing.map(modality).join(", ") : "–")),
   pictures: (patient) => h("td", { class: "pictures" },
@@ -146,7 +151,7 @@ function prediction(patient, task, view) {
       : h("div", { class: "sure" },
         h("span", { class: "track", "aria-hidden": "true" }, h("span", { class: "fill", style: `width:${100 * one.confidence}%` })),
         h("span", { class: "number" }, h("span", { class: "sr" }, "confidence "), percent(one.confidence))),
-    view.outcomes && h("div", { class: "known", title: one.known }, one.known === null ? "outcome not known" : `outcome: ${one.known}`));
+    view.outcomes && h("div", { class: one.known === null ? "soft" : "known", title: one.known ?? "outcome not known" }, h("span", { class: "sr" }, "outcome "), one.known ?? "not known"));
 }
 
 /** What is predicted, in words: a class, the event by a time, a number, or the risk alone. */

@@ -45,6 +45,7 @@ function controls() {
     if (place(name).value !== view[name]) { view[name] = ""; place(name).value = ""; } // an old link to what is gone
   }
   place("outcomes").checked = view.outcomes;
+  place("marked").hidden = !view.outcomes;
 }
 
 /** Sorts and filters anew and shows the list; the search alone goes through what is sorted already. */
@@ -73,8 +74,9 @@ function listen() {
   place("q").addEventListener("input", (event) => { view.q = event.target.value; mark = null; rows.scroller.scrollTop = 0; show(false); });
   place("tools").addEventListener("submit", (event) => event.preventDefault());
   place("tools").addEventListener("change", ({ target }) => {
+    if (target.id === "q") return; // heard key by key; this comes when the field is left
     if (target.id === "outcomes") { view.outcomes = target.checked; sessionStorage.setItem("mtl.outcomes", target.checked ? "1" : "0"); }
-    else if (target.id !== "q") { view[target.id] = target.value; if (target.id === "task") view.class = ""; rows.scroller.scrollTop = 0; }
+    else { view[target.id] = target.value; if (target.id === "task") view.class = ""; rows.scroller.scrollTop = 0; }
     show();
   });
   place("tools").addEventListener("reset", (event) => {
