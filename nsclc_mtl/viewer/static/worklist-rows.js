@@ -120,7 +120,7 @@ const CELLS = {
   task: (patient, { of }, view) => prediction(patient, of, view),
   reliance: (patient, _, view) => {
     const told = reasons(patient, view.task).map((reason) => spoken(reason, [...(patient.present ?? []), ...patient.missing]));
-    const whole = patient.abstains && h("strong", {}, "Do not rely on it. ");
+    const whole = patient.abstains && h("strong", {}, told.length ? "Do not rely: " : "Do not rely on it. ");
     const lacks = patient.missing.length > 0 && h("span", { class: "lacks" }, `${told.length ? "; " : ""}without ${listed(patient.missing.map(modality))}`);
     return h("td", { class: "reliance" }, h("div", { class: "clamp" }, whole, told.join("; "), lacks), !whole && !told.length && h("span", { class: lacks ? "soft wide" : "soft" }, "–"));
   },
@@ -151,8 +151,11 @@ function prediction(patient, task, view) {
       : h("div", { class: "sure" },
         h("span", { class: "track", "aria-hidden": "true" }, h("span", { class: "fill", style: `width:${100 * one.confidence}%` })),
         h("span", { class: "number" }, h("span", { class: "sr" }, "confidence "), percent(one.confidence))),
-    view.outcomes && h("div", { class: one.known === null ? "soft" : "known", title: one.known ?? "outcome not known" }, h("span", { class: "sr" }, "outcome "), one.known ?? "not known"));
+    view.outcomes && h("div", { class: one.known === null ? "soft" : "known", title: one.known ?? "outcome not known" }, h("span", { class: "sr" }, "outcome "), brief(one.known) ?? "not known"));
 }
+
+// of a survival: the cell is narrow, its tooltip has the whole sentence
+const brief = (known) => known?.replace(/^event on day /, "event, day ").replace(/^no event until day /, "none to day ");
 
 /** What is predicted, in words: a class, the event by a time, a number, or the risk alone. */
 export function said(one, task) {
