@@ -11,7 +11,7 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nsclc_mtl import __version__
-from nsclc_mtl.viewer import cohort, faults, guard, patient, reviews, scans, slides, worklist
+from nsclc_mtl.viewer import cohort, compare, exports, faults, guard, patient, reviews, scans, slides, worklist
 from nsclc_mtl.viewer.board import Board
 
 HERE = Path(__file__).parent
@@ -37,9 +37,12 @@ def build(board: Board, guarded: guard.Guard, limits: Limits | None = None) -> F
     pages = Jinja2Templates(env=environment)
     environment.globals.update(version=__version__, cohort=board.cohort, model=board.models[0].name)
 
+    details = patient.Details(board)
     for router in (
         worklist.routes(board, pages),
-        patient.routes(board, pages),
+        patient.routes(details, pages),
+        compare.routes(board, pages, details),
+        exports.routes(board),
         slides.routes(board, limits),
         scans.routes(board, limits),
         reviews.routes(board),
