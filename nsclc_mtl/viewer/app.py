@@ -25,12 +25,14 @@ class Limits:
     open_slides: int = 8  # slide files held open
     readers: int = 4  # slide regions decoded at the same time
     body_kb: int = 64  # largest request body
+    body_s: float = 10.0  # until a request's body is here
+    requests: int = 64  # being answered at the same time
 
 
 def build(board: Board, guarded: guard.Guard, limits: Limits | None = None) -> FastAPI:
     """The ASGI application that shows this board. Nothing is listening yet."""
     limits = limits or Limits()
-    app = FastAPI(title="mtl serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -51,5 +53,6 @@ def build(board: Board, guarded: guard.Guard, limits: Limits | None = None) -> F
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     faults.install(app, pages)
-    app.add_middleware(guard.Guarded, guard=guarded, largest=limits.body_kb * 1024)
+    bounds = guard.Bounds(limits.body_kb * 1024, limits.body_s, limits.requests)
+    app.add_middleware(guard.Guarded, guard=guarded, bounds=bounds)
     return app

@@ -12,13 +12,13 @@ from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException
 
 from nsclc_mtl.records import DataFault, Fault
-from nsclc_mtl.viewer.guard import HEADERS
 
-PATH = re.compile(r"""(?<![^\s'"(=])(?:[A-Za-z]:)?(?:[\\/][^\s'"\\/]+)+[\\/]([^\s'"\\/]+)""")
+QUOTED = re.compile(r"'(?:[A-Za-z]:)?[/\\][^'\n]*[/\\]([^'/\\]*)'")
+BARE = re.compile(r"""(?<![^\s'"(=:,])(?:[A-Za-z]:)?[/\\](?:[^\s'"/\\]+[/\\])+""")
 
 
 def install(app: FastAPI, pages: Jinja2Templates) -> None:
-    """Makes `app` answer expected faults with 404 or 400, unknown pages with 404, and its own errors with 500."""
+    """Makes `app` answer expected faults with 404 or 400, unknown pages with 404; its own errors the guard answers."""
 
     def answer(request: Request, sentence: str, status: int) -> Response:
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
@@ -42,21 +42,15 @@ def install(app: FastAPI, pages: Jinja2Templates) -> None:
         wrong = [f"{' '.join(str(part) for part in one['loc'][1:])}: {one['msg'].lower()}" for one in fault.errors()]
         return answer(request, "; ".join(wrong), 422)
 
-    async def unexpected(request: Request, fault: Exception) -> Response:
-        answered = answer(request, "something went wrong here; the terminal of `mtl serve` says what", 500)
-        answered.headers.update(HEADERS)  # this answer passes the guard by
-        return answered
-
     app.add_exception_handler(Fault, expected)
     app.add_exception_handler(HTTPException, unknown)
     app.add_exception_handler(RequestValidationError, malformed)
-    app.add_exception_handler(Exception, unexpected)
 
 
 def without_paths(sentence: str) -> str:
     """The sentence with the name of a file in place of its whole path.
 
-    >>> without_paths("cannot read '/data/secret/a.svs': truncated")
-    "cannot read 'a.svs': truncated"
+    >>> without_paths("'/home/a b/S1.svs' is no slide (see /tmp/x/log.txt)")
+    "'S1.svs' is no slide (see log.txt)"
     """
-    return PATH.sub(r"\1", sentence)
+    return BARE.sub("", QUOTED.sub(r"'\1'", sentence))

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board
 from nsclc_mtl.viewer.exports import cell, neutral, plain_name
-from nsclc_mtl.viewer.guard import COOKIE, Guard
+from nsclc_mtl.viewer.guard import Guard
 from tests.viewer.board import EVIL, PATIENTS, TASKS
 from tests.viewer.conftest import PORT
 
@@ -46,7 +46,9 @@ def explained(fresh: Board, tmp_path: Path) -> Board:
 @pytest.fixture
 def reader(explained: Board) -> Iterator[TestClient]:
     guard = Guard.local(PORT)
-    with TestClient(build(explained, guard), base_url=f"http://127.0.0.1:{PORT}", cookies={COOKIE: guard.token}) as one:
+    with TestClient(
+        build(explained, guard), base_url=f"http://127.0.0.1:{PORT}", cookies={guard.cookie: guard.token}
+    ) as one:
         yield one
 
 
