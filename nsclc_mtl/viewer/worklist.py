@@ -80,7 +80,7 @@ def whole(board: Board) -> dict[str, Any]:
 def rank(spec: TaskSpec, task: dict[str, Any], one_scale: bool) -> float | None:
     """The number by which a column of predictions is sorted; None goes last.
 
-    The expected class, the value, the calibrated probability of the event at the horizon. Where there is none, the
+    The expected class, the value, the probability of the event at the horizon. Where there is none, the
     risk, but only if all patients were predicted on `one_scale`: risks of different folds cannot be compared.
     """
     if spec.kind == "regression":
