@@ -136,9 +136,10 @@ class MeanPool(nn.Module):
             return Embedding(
                 self.out(weighted_sum(attention, self.scale(bag.features), bag.offsets)), attention=attention
             )
-        width = torch.promote_types(self.out[1].weight.dtype, torch.float32)
+        first = next(self.out.parameters())
+        width = torch.promote_types(first.dtype, torch.float32)
         pooled = torch.zeros(len(sizes), bag.features.shape[1], device=owner.device, dtype=width)
         for rows, wide in wide_blocks(bag.features, self.scale):
             pooled.index_add_(0, owner[rows], wide.to(width))
-        mean = (pooled / sizes.clamp(min=1)[:, None]).to(self.out[1].weight.dtype)
+        mean = (pooled / sizes.clamp(min=1)[:, None]).to(first.dtype)
         return Embedding(self.out(mean), attention=attention)

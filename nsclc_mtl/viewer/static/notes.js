@@ -105,7 +105,7 @@ function entry(one, detail) {
   const others = detail.models.length > 1 || one.model !== detail.model;
   return h("li", {},
     h("p", { class: "notes-line" },
-      h("time", { datetime: one.time }, when(one.time)), " ", h("strong", {}, h("bdi", {}, one.author)), " ",
+      h("time", { datetime: one.time }, when(one.time)), " ", h("strong", {}, h("bdi", {}, one.author)), one.verdict ? ": " : "",
       one.verdict && h("span", { class: `notes-verdict ${one.verdict}` }, one.verdict), " on ", one.task || "the patient as a whole",
       others && h("span", { class: "soft" }, ` (${one.model})`)),
     one.note && h("p", { class: "notes-note", dir: "auto" }, one.note));
