@@ -34,7 +34,11 @@ def body(cfg: DictConfig) -> int:
     """Serves until SIGINT or SIGTERM; the exit code. Prints the address, which holds this start's token."""
     from nsclc_mtl.config import plain
 
-    settings = plain(cfg)
+    return until_told(lambda: serving(plain(cfg)))
+
+
+def serving(settings: Mapping[str, Any]) -> None:
+    """Finds what there is to show, prints the address, and serves until a signal ends it."""
     token = lasting(settings["token_file"])
     listening = checked(settings)
     with listening:
@@ -75,11 +79,14 @@ def body(cfg: DictConfig) -> int:
             )
         )  # fmt: skip
         with quiet(), opened(addresses[0] if settings["open"] else ""):
-            return until_told(lambda: server.run(sockets=[listening]))
+            server.run(sockets=[listening])
 
 
 def until_told(work: Callable[[], None]) -> int:
-    """Runs a server that ends by a signal and sends it on: 130 after SIGINT, 143 after SIGTERM, 0 without one."""
+    """The exit code of work that a signal ends: 130 after SIGINT, 143 after SIGTERM, 0 without one.
+
+    uvicorn catches both, closes its connections, and then sends the signal on to here.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -22,6 +22,7 @@ import pytest
 from nsclc_mtl.commands import serve
 from nsclc_mtl.config import compose, execute, plain
 from nsclc_mtl.records import UsageFault
+from nsclc_mtl.viewer.board import Board
 
 
 def settings(*words: str) -> dict[str, Any]:
@@ -163,6 +164,35 @@ def test_the_browser_is_opened_by_a_file_that_only_the_user_reads(monkeypatch: p
         pass
     assert len(seen) == 1
     assert "url=http://127.0.0.1:1/?token=T" in seen[0]
+
+
+def test_viewers_that_are_not_there_are_told(
+    shown: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed, without a server that runs."""
+    monkeypatch.setattr("nsclc_mtl.commands.served.board", lambda settings: shown)
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    for names, note in ((("none.js",), True), ((), False)):
+        monkeypatch.setattr(serve, "VENDOR", names)
+        assert execute("serve", ["run=toy", "port=0"], lambda: None, no_run=lambda: serve.body) == 0
+        said = capsys.readouterr()
+        assert ("make viewer" in said.out) == note
+        assert re.search(r"^open http://127\.0\.0\.1:\d+/\?token=\S{40,}$", said.out, re.M)
+        assert "research use only" in said.out
+        assert "P0001" not in said.out + said.err
+
+
+def test_a_fault_of_the_program_quotes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(settings: Any) -> None:
+        raise KeyError("P0001")
+
+    monkeypatch.setattr("nsclc_mtl.commands.served.board", breaks)
+    assert execute("serve", ["run=toy", "port=0"], lambda: None, no_run=lambda: serve.body) == 1
+    said = capsys.readouterr()
+    assert "unexpected KeyError" in said.err
+    assert "P0001" not in said.err
 
 
 def test_libraries_are_quiet_while_it_serves(capfd: pytest.CaptureFixture[str]) -> None:
