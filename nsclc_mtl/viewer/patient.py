@@ -13,7 +13,7 @@ from nsclc_mtl.records import DataFault
 from nsclc_mtl.viewer import exports
 from nsclc_mtl.viewer.board import Board
 from nsclc_mtl.viewer.reference import Reference
-from nsclc_mtl.viewer.told import Told, covariates, number
+from nsclc_mtl.viewer.told import Told, at_years, covariates, number
 
 MOST_FEATURES = 12  # of a task, the strongest first
 
@@ -63,6 +63,7 @@ class Details:
             if task is None:
                 continue
             task |= {
+                "years": at_years(task["curve"]),
                 "position": reference.position(task),
                 "groups": reference.groups(name),
                 "group": reference.group(task),

@@ -117,6 +117,7 @@ def test_keys_lead_to_the_next_patient_and_back_and_keep_the_task(page: Page) ->
 
 
 def test_next_and_previous_follow_the_worklist_as_it_was_sorted(page: Page) -> None:
+    page.wait_for_selector("#worklist:not([aria-busy])")  # it writes its own order when it is drawn
     page.evaluate("""sessionStorage.setItem("mtl.order", '["P0005", "P0001"]')""")
     open_patient(page, "P0001")
     assert "2 of 2" in page.locator(".steps").inner_text()
