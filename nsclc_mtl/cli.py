@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -99,42 +100,16 @@ def _execute(
     raise typer.Exit(code)
 
 
+# Options that only some verbs have.
+OWN = {"dry_run": ("tile", "extract"), "lock": ("predict",)}
+
+
 def _verb(verb: str) -> Callable[..., None]:
     def command(
         overrides: Overrides = None,
         show: Show = False,
         check: Check = False,
-        conf: Conf = None,
-        many: Sweep = False,
-        resume: Resume = False,
-        verbose: Verbose = False,
-    ) -> None:
-        _execute(verb, overrides, show, check, conf, many, resume, verbose)
-
-    return command
-
-
-def _listing_verb(verb: str) -> Callable[..., None]:
-    def command(
-        overrides: Overrides = None,
-        show: Show = False,
-        check: Check = False,
         dry_run: DryRun = False,
-        conf: Conf = None,
-        many: Sweep = False,
-        resume: Resume = False,
-        verbose: Verbose = False,
-    ) -> None:
-        _execute(verb, overrides, show, check, conf, many, resume, verbose, no_run="dry_run" if dry_run else "")
-
-    return command
-
-
-def _locking_verb(verb: str) -> Callable[..., None]:
-    def command(
-        overrides: Overrides = None,
-        show: Show = False,
-        check: Check = False,
         lock: Lock = False,
         conf: Conf = None,
         many: Sweep = False,
@@ -142,14 +117,17 @@ def _locking_verb(verb: str) -> Callable[..., None]:
         verbose: Verbose = False,
     ) -> None:
         words = [*(overrides or []), "lock=true"] if lock else overrides
-        _execute(verb, words, show, check, conf, many, resume, verbose)
+        _execute(verb, words, show, check, conf, many, resume, verbose, no_run="dry_run" if dry_run else "")
 
+    # Typer offers what the signature names
+    whole = inspect.signature(command, eval_str=True)
+    offered = [option for name, option in whole.parameters.items() if verb in OWN.get(name, (verb,))]
+    command.__signature__ = whole.replace(parameters=offered)  # type: ignore[attr-defined]
     return command
 
 
-_KINDS = {"tile": _listing_verb, "extract": _listing_verb, "predict": _locking_verb}
 for _name, _says in VERBS.items():
-    app.command(_name, help=_says)(_KINDS.get(_name, _verb)(_name))
+    app.command(_name, help=_says)(_verb(_name))
 
 
 @app.command(help="Make the phantom cohort and take it the whole way: tile, extract, train, evaluate, predict.")

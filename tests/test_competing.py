@@ -107,7 +107,7 @@ def test_metrics_are_of_the_first_cause(way: Way) -> None:
     log = (way.folder("both") / "log.txt").read_text()
     assert "survival: competing causes (cancer " in log
     assert "learns cancer alone" not in log
-    assert way.run("predict", "again", f"ckpt={way.folder('both')}", "explain.patients=0") == 0
+    assert way.run("predict", "again", f"ckpt={way.folder('both')}", "explain.patients=0", "explain.features=0") == 0
     again, first = (f.set_index(["patient_id", "output"])["value"].sort_index() for f in (
         way.table("again", "predict"), frame[frame["part"] == "test"]))  # fmt: skip
     np.testing.assert_allclose(again.loc[first.index], first, atol=1e-5)

@@ -55,7 +55,7 @@ def test_attention_of_every_test_patient_sums_to_one_over_what_he_has(root: Path
     finished = json.loads((run / "fold0" / "finished.json").read_text())
     assert "fusion_weights.csv" in finished["files"]
 
-    told = table(ran(root, "predict", "own", f"ckpt={run}", "explain.patients=0"))
+    told = table(ran(root, "predict", "own", f"ckpt={run}", "explain.patients=0", "explain.features=0"))
     order = ["patient_id", "fold", "member", "task", "part"]
     pd.testing.assert_frame_equal(
         told.sort_values(order, ignore_index=True), said.sort_values(order, ignore_index=True), rtol=1e-4, atol=1e-6

@@ -104,7 +104,8 @@ def test_the_course_is_learned_and_not_only_its_end(way: tuple[Path, pd.DataFram
     assert told["subtype"] > 0.85
 
 
-@pytest.mark.parametrize("encoder", ["gru", "transformer"])
+# that each of them finds a course stands in tests/encoders/test_recurrent.py
+@pytest.mark.parametrize("encoder", ["gru", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_the_other_encoders_of_visits_find_it_too(way: tuple[Path, pd.DataFrame, pd.Series], encoder: str) -> None:
     root = way[0]
     words = [f"name={encoder}", "cohort=courses", f"cohort.root={root / 'data'}", "folds.n=2", "folds.workers=0"]
@@ -113,7 +114,7 @@ def test_the_other_encoders_of_visits_find_it_too(way: tuple[Path, pd.DataFrame,
     trained = root / "runs" / "train" / encoder
     told = {row["fold"]: row["value"] for row in json.loads((trained / "metrics.json").read_text())}
     assert told["all"] > 0.85
-    assert run(root, "predict", f"name={encoder}", f"ckpt={trained}", "explain.patients=0") == 0
+    assert run(root, "predict", f"name={encoder}", f"ckpt={trained}", "explain.patients=0", "explain.features=0") == 0
     again, before = scores(root / "runs" / "predict" / encoder, "response"), scores(trained, "response")
     pd.testing.assert_series_equal(again, before.loc[again.index], rtol=1e-4)
 
@@ -146,7 +147,7 @@ def test_new_patients_are_predicted_from_what_they_have(way: tuple[Path, pd.Data
     root = way[0]
     patients, _ = write(root / "new", n=30, seed=5)
     trained = root / "runs" / "train" / "whole"
-    words = [f"ckpt={trained}", f"cohort.root={root / 'new'}", "explain.patients=0"]
+    words = [f"ckpt={trained}", f"cohort.root={root / 'new'}", "explain.patients=0", "explain.features=0"]
     assert run(root, "predict", "name=new", *words) == 0
     who = pd.read_csv(root / "runs" / "predict" / "new" / "patients.csv", dtype=str, keep_default_na=False)
     who = who.set_index("patient_id")

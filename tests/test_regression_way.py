@@ -136,7 +136,9 @@ def test_the_page_and_the_audit_tell_of_it(way: Way) -> None:
 
 
 def test_a_prediction_has_its_interval(way: Way) -> None:
-    assert way.run("predict", "run", f"ckpt={way.folder('train', 'run')}", "explain.patients=0") == 0
+    assert (
+        way.run("predict", "run", f"ckpt={way.folder('train', 'run')}", "explain.patients=0", "explain.features=0") == 0
+    )
     patients = pd.read_csv(way.folder("predict", "run") / "patients.csv", dtype=str).set_index("patient_id")
     low, high = (patients["set:ki67"].str.split(" to ").str[k].astype(float) for k in (0, 1))
     said = way.predictions("predict", "run")

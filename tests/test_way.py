@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from recount import recounted
+from report_tables import strangers
 
 from nsclc_mtl.config import execute
 from nsclc_mtl.phantom.cohort import make
@@ -39,7 +41,9 @@ class Way:
         return self.run("train", name, f"cohort.root={self.data}", *SMALL, *words)
 
     def predict(self, name: str, *words: str, ckpt: Path | None = None) -> int:
-        return self.run("predict", name, f"ckpt={ckpt or self.folder()}", "explain.patients=0", *words)
+        """Without explanations, which tests ask for that look at them."""
+        plain = ["explain.patients=0", "explain.features=0"]
+        return self.run("predict", name, f"ckpt={ckpt or self.folder()}", *plain, *words)
 
     def folder(self, verb: str = "train", name: str = "whole") -> Path:
         return self.root / "runs" / verb / name
@@ -274,9 +278,12 @@ def test_a_combination_that_was_never_trained_is_refused(way: Way, capsys: pytes
 
 
 def test_evaluate_reads_the_run(way: Way) -> None:
-    assert way.run("evaluate", "e", f"ckpt={way.folder()}", "bootstrap=20", "floors=[stage]") == 0
-    rows = json.loads((way.folder("evaluate", "e") / "metrics.json").read_text())
-    assert {"grade", "stage", "response", "survival"} == {r["task"] for r in rows}
+    """Every row of metrics.json is what other code makes of the files, every number of the page's tables is there."""
+    words = ("bootstrap=24", "floors=[stage]", "primary_floor=stage")
+    assert way.run("evaluate", "e", f"ckpt={way.folder()}", *words) == 0
+    told = recounted(way.data, way.folder(), way.folder("evaluate", "e"))
+    assert {"grade", "stage", "response", "survival"} == {task for task, *_ in told.again}
+    assert not strangers(way.folder("evaluate", "e"), way.folder())
     assert (way.folder("evaluate", "e") / "report.html").is_file()
 
 

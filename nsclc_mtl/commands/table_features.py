@@ -118,9 +118,10 @@ def _cells(table: pd.DataFrame, encoder: Any, ids: Sequence[str], rows: np.ndarr
     """What stands in the cohort's table, text [patient, origin]; scores of gene sets as the network takes them."""
     import pandas as pd
 
+    columns = {name: k for k, name in reversed(list(enumerate(encoder.origins)))}  # of a name the first row
     out: dict[str, Any] = {}
-    for k, name in enumerate(encoder.origins):
-        if name not in out:
-            own = table[name].loc[list(ids)].astype(str).to_numpy() if name in table.columns else rows[:, k].round(4)
-            out[name] = own
+    # the patients' rows are taken once: a lookup a gene would be most of the work
+    own = table.loc[list(ids), table.columns.isin(columns)]
+    for name in dict.fromkeys(encoder.origins):
+        out[name] = own[name].astype(str).to_numpy() if name in own else rows[:, columns[name]].round(4)
     return pd.DataFrame(out, index=list(ids))

@@ -89,7 +89,7 @@ def test_trained_and_carried_to_patients_of_another_site(tmp_path: Path, capsys:
     table.assign(site="Z").to_csv(new / "patients.csv", index=False)
     elsewhere = ["cohort=phantom", "cohort.level=features", "cohort.n=60", "cohort.site=shift", f"cohort.root={new}"]
     capsys.readouterr()
-    words = [f"ckpt={run}", *elsewhere, *paths, "name=b", "explain.patients=0", "device=cpu"]
+    words = [f"ckpt={run}", *elsewhere, *paths, "name=b", "explain.patients=0", "explain.features=0", "device=cpu"]
     assert execute("predict", words, lambda: predict.body) == 0
     assert "are of a site that training does not know: combat.unseen=pooled" in capsys.readouterr().out
     words = [f"ckpt={run}", *elsewhere, *paths, "name=c", "floors=[rna]", "bootstrap=10"]

@@ -170,7 +170,11 @@ def _variable(block: str, name: str, values: Sequence[pd.Series], order: Sequenc
     texts = whole.map(
         lambda v: isinstance(v, str | bool)
     ).any()  # a code such as pT "2" is text where it is declared so
-    if len(whole) and not texts:
+    if len(whole) and not texts and set(pd.to_numeric(whole)) <= {0.0, 1.0}:  # a code that somebody has or has not
+        cells = [_share(int((pd.to_numeric(v) == 1).sum()), len(v)) for v in known]
+        name = f"{name} = 1"
+        yield Row(block, name, "", tuple(cells))
+    elif len(whole) and not texts:
         yield Row(block, name, "", tuple(_quartiles(pd.to_numeric(v)) for v in known))
     else:
         words = [v.astype(str) for v in known]
