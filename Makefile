@@ -34,7 +34,8 @@ viewer: $(VENDOR)/made  ## bring the slide and scan viewers of `mtl serve` (npm)
 $(VENDOR)/made: nsclc_mtl/viewer/package.json nsclc_mtl/viewer/package-lock.json
 	cd nsclc_mtl/viewer && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	mkdir -p $(VENDOR)
-	cp nsclc_mtl/viewer/node_modules/@niivue/niivue/dist/index.min.js $(VENDOR)/niivue.js
+	# the module as it is: index.min.js of this package holds it as a text
+	sed '/^\/\/# sourceMappingURL=/d' nsclc_mtl/viewer/node_modules/@niivue/niivue/dist/index.js > $(VENDOR)/niivue.js
 	cp nsclc_mtl/viewer/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(VENDOR)/openseadragon.js
 	cp nsclc_mtl/viewer/node_modules/openseadragon/LICENSE.txt $(VENDOR)/openseadragon-license.txt
 	rm -rf nsclc_mtl/viewer/node_modules
