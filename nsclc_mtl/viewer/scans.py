@@ -187,8 +187,7 @@ def facts(scan: ScanFile, view: View) -> dict[str, Any]:
     high = high if high > low else low + 1.0
     start = "whole range"
     if presets:
-        lung = kind == "CT" and float(np.mean((seen > -950) & (seen < -500))) > 0.05
-        start = next(iter(presets)) if kind != "CT" or lung else "mediastinum"
+        start = next(iter(presets)) if kind != "CT" or in_lung(view, seen) else "mediastinum"
     return {
         "id": scan.scan_id, "patient": scan.patient_id, "modality": kind, "unit": unit,
         "shape": list(size), "spacing_mm": [round(float(s), 4) for s in spacing],
@@ -202,6 +201,18 @@ def facts(scan: ScanFile, view: View) -> dict[str, Any]:
             for (method, task), path in scan.maps.items()
         ],
     }  # fmt: skip
+
+
+def in_lung(view: View, seen: np.ndarray) -> bool:
+    """Whether lung lies around the lesion of a CT, within 15 mm of its box; without a lesion, anywhere in `seen`."""
+    around = seen
+    if view.lesion is not None:
+        mask, values = (sitk.GetArrayViewFromImage(one) for one in (view.lesion, view.image))
+        where = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+        wide = [int(np.ceil(15 / mm)) for mm in view.image.GetSpacing()[::-1]]
+        box = tuple(slice(max(0, w[0] - m), w[-1] + m + 1) for w, m in zip(where, wide, strict=True) if w.size)
+        around = values[box][mask[box] == 0]
+    return around.size > 0 and float(np.mean((around > -950) & (around < -500))) > 0.15
 
 
 def sampled(values: np.ndarray) -> np.ndarray:

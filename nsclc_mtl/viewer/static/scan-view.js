@@ -9,6 +9,9 @@ export const PLANES = [
   { name: "sagittal", axis: 0, ends: ["L", "R"] },
 ];
 
+// Letters at the left, right, upper and lower edge, by NiiVue's number of a plane: radiological, nose to the left.
+const EDGES = ["RLAP", "RLSI", "APSI"];
+
 // Blue lowers, orange raises; what says nothing hides nothing. The legend in scan.css has the same colours.
 const SIGNED = {
   I: [0, 64, 96, 128, 160, 192, 255],
@@ -18,7 +21,8 @@ const SIGNED = {
   A: [255, 157, 97, 0, 97, 157, 255],
 };
 const DARK_ON_WHITE = { I: [0, 255], R: [255, 0], G: [255, 0], B: [255, 0], A: [0, 255] };
-const OUTLINE = { R: [0, 190], G: [0, 255], B: [0, 60], A: [0, 255], I: [0, 1] };
+const outline = (r, g, b) => ({ R: [0, r], G: [0, g], B: [0, b], A: [0, 255], I: [0, 1] });
+const [OUTLINE, OUTLINE_ON_WHITE] = [outline(190, 255, 60), outline(190, 0, 140)];
 const BARELY = 0.004; // opacity of the lesion's inside: NiiVue looks for a rim only where something is drawn
 
 /** What a browser without WebGL2 cannot do. */
@@ -29,11 +33,10 @@ export class View {
   static async on(canvas, changed) {
     const view = new View();
     const nv = new Niivue({
-      isRadiologicalConvention: true, sagittalNoseLeft: true, showAllOrientationMarkers: true, isOrientationTextVisible: true,
+      isRadiologicalConvention: true, sagittalNoseLeft: true, isOrientationTextVisible: false,
       multiplanarShowRender: SHOW_RENDER.NEVER, multiplanarLayout: MULTIPLANAR_TYPE.ROW, multiplanarPadPixels: 4,
       dragAndDropEnabled: false, drawingEnabled: false, isColorbar: false, loadingText: "", logLevel: "error",
-      crosshairColor: [1, 1, 1, 0.55], crosshairWidth: 1, crosshairGap: 6, backColor: [0, 0, 0, 1], fontColor: [0.85, 0.9, 1, 1],
-      fontMinPx: 14, fontSizeScaling: 0, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "",
+      crosshairColor: [0.1, 0.72, 0.8, 1], crosshairWidthUnit: "mm", backColor: [0, 0, 0, 1], viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "",
     });
     nv.addColormap("signed", SIGNED);
     nv.addColormap("dark-on-white", DARK_ON_WHITE);
@@ -41,7 +44,7 @@ export class View {
     await nv.attachToCanvas(canvas);
     nv.setDrawOpacity(BARELY);
     nv.drawRimOpacity = 1;
-    Object.assign(view, { nv, canvas, changed });
+    Object.assign(view, { nv, canvas, changed, map: null, lines: true });
     view.#lineAboveMap();
     return view;
   }
@@ -57,7 +60,7 @@ export class View {
     nv.setPan2Dxyzmm([0, 0, 0, 1]);
     if (lesion) {
       nv.loadDrawing(await NVImage.loadFromUrl({ url: "lesion", name: "lesion.nii.gz", buffer: lesion }));
-      nv.setDrawColormap(OUTLINE);
+      nv.setDrawColormap(darkOnWhite ? OUTLINE_ON_WHITE : OUTLINE);
     }
     this.changed();
   }
@@ -99,12 +102,14 @@ export class View {
 
   /** Shows or hides the lines through the point looked at. */
   crosshair(visible) {
-    this.nv.setCrosshairWidth(visible ? 1 : 0);
+    this.lines = visible;
+    this.#thin();
   }
 
   /** Side by side, or as large as a narrow page allows. */
   layout(wide) {
     this.nv.setMultiplanarLayout(wide ? MULTIPLANAR_TYPE.ROW : MULTIPLANAR_TYPE.GRID);
+    this.#thin();
   }
 
   /** Moves a plane by slices. */
@@ -119,7 +124,7 @@ export class View {
     const { nv } = this;
     nv.scene.crosshairPos = mm ? nv.mm2frac(mm, 0, true) : [0.5, 0.5, 0.5];
     nv.createOnLocationChange();
-    nv.drawScene();
+    this.#thin();
   }
 
   /** Enlarges about the crosshair; null: the whole scan. */
@@ -130,6 +135,7 @@ export class View {
     const at = nv.frac2mm(nv.scene.crosshairPos);
     const moved = [x, y, z].map((pan, axis) => (after === 1 ? 0 : pan + (before - after) * at[axis]));
     nv.setPan2Dxyzmm([...moved, after]);
+    this.#thin();
     this.changed();
   }
 
@@ -145,7 +151,7 @@ export class View {
       const [left, top, width, height] = slice.leftTopWidthHeight.map((v) => v * scale);
       const at = mm[plane.axis];
       return {
-        number: slice.axCorSag, name: plane.name, left, top, width, height,
+        number: slice.axCorSag, name: plane.name, left, top, width, height, edges: EDGES[slice.axCorSag],
         words: `${plane.ends[at < 0 ? 0 : 1]} ${Math.abs(at).toFixed(1)} mm`,
         slice: Math.round(voxel[plane.axis]) + 1, of: nv.volumes[0].dimsRAS[plane.axis + 1],
       };
@@ -162,6 +168,16 @@ export class View {
       const inside = [[x, nx], [y, ny], [z, nz]].every(([v, n]) => Math.round(v) >= 0 && Math.round(v) < n);
       return inside ? volume.getValue(Math.round(x), Math.round(y), Math.round(z)) : null;
     });
+  }
+
+  // NiiVue's lines are as thick as a voxel; these keep their width in pixels, and a gap at the point looked at.
+  #thin() {
+    const { nv } = this;
+    const axial = this.planes().find((one) => one.number === 0);
+    if (!axial?.width) return;
+    const mm = (nv.volumes[0].dimsRAS[1] * nv.volumes[0].pixDimsRAS[1]) / axial.width / nv.scene.pan2Dxyzmm[3];
+    nv.opts.crosshairGap = 14 * mm;
+    nv.setCrosshairWidth(this.lines ? 1.6 * mm : 0);
   }
 
   // NiiVue draws the rim one pixel wide and below the map: it is made wider, and the map steps aside for it.

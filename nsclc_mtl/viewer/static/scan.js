@@ -7,7 +7,7 @@ const MEANS = {
   gradcam: "Grad-CAM: what the last layer of the network adds to the score at each place; as coarse as that layer.",
   occlusion: "Occlusion: what the score loses where a cube of the scan is hidden.",
 };
-const DRAWABLE_AT = 760; // px of width from which three planes stand side by side
+const WIDE = 760; // px of width from which three planes stand side by side
 
 /** Puts the scan viewer of a patient into an element. */
 export const mount = async (element, detail, state) => {
@@ -22,7 +22,7 @@ export const mount = async (element, detail, state) => {
 
 class Panel {
   constructor(detail, state) {
-    Object.assign(this, { detail, state, asked: 0, opacity: 0.5, method: undefined, visible: { map: true, mask: true, crosshair: true }, plane: 0, drag: false });
+    Object.assign(this, { detail, state, asked: 0, opacity: 0.35, method: undefined, visible: { map: true, mask: true, crosshair: true }, plane: 0, drag: false });
     this.scan = detail.scans.find((one) => one.n === state.scan) ?? detail.scans[0];
     const button = (text, title, act, pressed) => h("button", { type: "button", title, click: act, "aria-pressed": pressed === undefined ? undefined : String(pressed) }, text);
     this.tabs = h("div", { class: "scan-tabs", role: "group", "aria-label": "scans" }, detail.scans.map((one) =>
@@ -33,8 +33,8 @@ class Panel {
     this.outlined = button("outline", "Line around the lesion (m)", () => this.toggle("mask"), true);
     this.method_ = h("select", { "aria-label": "map", change: () => this.choose(this.method_.value) });
     this.task_ = h("select", { "aria-label": "task of the map", change: () => state.set({ task: this.task_.value }) });
-    this.slider = h("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "opacity of the map, percent", input: () => this.fade() });
-    this.faded = h("output", {}, "50 %");
+    this.slider = h("input", { type: "range", min: 0, max: 100, value: 35, "aria-label": "opacity of the map, percent", input: () => this.fade() });
+    this.faded = h("output", {}, "35 %");
     this.canvas = h("canvas", { role: "img" });
     this.labels = h("div", { class: "scan-labels", "aria-hidden": "true" });
     this.status = h("p", { class: "scan-status", role: "status" });
@@ -44,14 +44,15 @@ class Panel {
     this.notes = h("p", { class: "soft scan-notes" });
     this.tools = h("div", { class: "scan-tools" },
       h("div", {}, h("span", { class: "soft" }, "Window"), this.windows, this.reading, this.dragging),
-      h("div", {}, h("label", {}, h("span", { class: "soft" }, "Map"), this.method_), h("label", {}, h("span", { class: "soft" }, "of"), this.task_),
-        h("label", {}, h("span", { class: "soft" }, "opacity"), this.slider, this.faded), this.outlined,
+      this.mapping = h("div", {}, h("label", {}, h("span", { class: "soft" }, "Map"), this.method_), h("label", {}, h("span", { class: "soft" }, "of"), this.task_),
+        h("label", {}, h("span", { class: "soft" }, "opacity"), this.slider, this.faded)),
+      h("div", {}, this.outlined,
         this.home = button("to the lesion", "Planes through the lesion, the whole scan in sight (l)", () => this.back()),
         button("−", "Smaller (-)", () => this.view?.zoom(1 / 1.25)), button("+", "Larger (+)", () => this.view?.zoom(1.25))));
-    this.element = h("section", { class: "scan", "aria-label": "scans" }, detail.scans.length > 1 ? this.tabs : null, this.tools, this.stage, this.legend, this.values,
-      h("p", { class: "soft scan-keys" }, "Radiological view: the patient's right is at the left of the axial and coronal picture, the front at the left of the sagittal one. ",
+    this.element = h("section", { class: "scan", "aria-label": "scans" }, detail.scans.length > 1 ? this.tabs : null, this.tools, this.stage, this.values, this.legend,
+      this.keys = h("p", { class: "soft scan-keys" }, "Radiological view: the patient's right is at the left of the axial and coronal picture, the front at the left of the sagittal one. ",
         h("span", {}, "Click: all planes through that point. Wheel or arrow keys: slices (1, 2, 3 choose the plane). Right button: window. Keys: + and − size, o map, m outline, c crosshair, l lesion.")), this.notes);
-    state.on("scan", (n) => { const one = detail.scans.find((scan) => scan.n === n); if (one && one !== this.scan) { this.scan = one; this.open(); } });
+    state.on("scan", (n) => { const one = detail.scans.find((scan) => scan.n === n); if (one && one !== this.scan) { this.scan = one; if (this.view) this.open(); } });
     state.on("task", () => this.overlay());
     this.listen();
   }
@@ -65,7 +66,7 @@ class Panel {
       if (!drawable()) return await this.still();
       this.view = await View.on(this.canvas, () => this.moved());
       this.canvas.addEventListener("webglcontextlost", () => this.tell("The graphics card gave up; reload the page."));
-      new ResizeObserver(() => { this.view.layout(this.stage.clientWidth >= DRAWABLE_AT); requestAnimationFrame(() => this.moved()); }).observe(this.stage);
+      new ResizeObserver(() => { this.view.layout(this.stage.clientWidth >= WIDE); requestAnimationFrame(() => this.moved()); }).observe(this.stage);
       await this.open();
     } catch (error) { this.tell(`The scan viewer did not start: ${error.message}`); }
   }
@@ -75,7 +76,7 @@ class Panel {
     const mine = ++this.asked;
     const path = `/api/scans/${this.scan.n}`;
     for (const tab of this.tabs.children) tab.setAttribute("aria-pressed", String(Number(tab.dataset.n) === this.scan.n));
-    this.stage.dataset.ready = "";
+    this.info = this.grey = null;
     this.tell("Reading the scan …");
     try {
       const info = await get(path);
@@ -87,6 +88,7 @@ class Panel {
       this.windows.replaceChildren(...info.windows.map((one) => h("button", { type: "button", "data-window": one.name, click: () => this.setWindow(one) }, one.name)));
       this.setWindow(start);
       this.outlined.disabled = !info.mask;
+      this.mapping.hidden = !info.maps.length;
       this.home.textContent = info.lesion_mm ? "to the lesion" : "to the middle";
       this.describe();
       this.tell("");
@@ -138,7 +140,7 @@ class Panel {
     return [
       h("div", { class: "scan-scale" }, h("span", { class: "lowers" }, "lowers the score"), h("div", { class: "scan-bar" }, h("i", {}), h("div", { class: "scan-marks" }, marks)), h("span", { class: "raises" }, "raises the score")),
       h("p", {}, h("b", {}, `Score of ${this.task}`), `${words}; the colours end at the map's largest value, so compare numbers, not colours, between maps. `,
-        "It holds for this patient's other data as they are; with other data the map would be another. ", h("span", { class: "soft" }, MEANS[method] ?? "")),
+        "Only the cube around the lesion was given to the network. The map holds for this patient's other data as they are; with other data it would be another. ", h("span", { class: "soft" }, MEANS[method] ?? "")),
     ];
   }
 
@@ -185,14 +187,18 @@ class Panel {
 
   back() { this.view?.zoom(null); this.view?.lookAt(this.info?.lesion_mm); }
 
-  tell(sentence) { this.status.textContent = sentence; this.stage.dataset.ready = sentence ? "" : "yes"; }
+  tell(sentence) {
+    this.status.textContent = sentence;
+    this.stage.dataset.ready = sentence ? "" : "yes";
+    for (const part of [this.tools, this.values, this.legend, this.keys, this.notes]) part.hidden = Boolean(sentence);
+  }
 
   /** Writes beside each plane where it lies, and what the crosshair points at. */
   moved() {
     if (!this.view || !this.info) return;
     const planes = this.view.planes();
     this.labels.replaceChildren(...planes.map((one) => h("span", { class: one.number === this.plane ? "active" : null, style: `left:${one.left + 6}px;top:${one.top + 4}px` },
-      `${one.name}  ${one.words}  (${one.slice}/${one.of})`)));
+      `${one.name}  ${one.words}  (${one.slice}/${one.of})`)), ...planes.flatMap(letters));
     const [grey, map] = this.view.values();
     const said = [`Crosshair at ${planes.map((one) => one.words).join(", ")}`];
     if (grey !== null && grey !== undefined) said.push(`${number(grey)} ${this.info.unit || "(stored units)"}`);
@@ -202,15 +208,17 @@ class Panel {
 
   /** Pictures that the run drew, where the browser has no WebGL2. */
   async still() {
-    this.tools.hidden = this.values.hidden = true;
     this.tell("This browser has no WebGL2, so the scan cannot be moved through here.");
+    this.stage.classList.add("none");
     const draw = async () => {
       const info = await get(`/api/scans/${this.scan.n}`);
       const made = info.maps.filter((map) => map.picture && map.task === this.task);
+      this.legend.hidden = false;
       this.legend.replaceChildren(...made.map((map) => h("img", { class: "scan-still", alt: `${METHODS[map.method] ?? map.method} of ${map.task}: three planes through the lesion`,
         src: `/api/scans/${this.scan.n}/maps/${encodeURIComponent(map.method)}/${encodeURIComponent(map.task)}.png` })));
     };
     this.state.on("task", draw);
+    this.state.on("scan", draw);
     await draw();
   }
 
@@ -261,6 +269,10 @@ class Panel {
 const fill = (select, names, chosen, words = (name) => name) => {
   select.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === chosen }, words(name))));
 };
+
+/** R, L, A, P, S, I at the edges of a plane. */
+const letters = ({ left, top, width, height, edges }) => [[10, height / 2], [width - 12, height / 2], [width / 2, 12], [width / 2, height - 12]].map(([x, y], side) =>
+  h("b", { style: `left:${left + x}px;top:${top + y}px` }, edges[side]));
 
 const bytes = async (path) => {
   const response = await fetch(path);
