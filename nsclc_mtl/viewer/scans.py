@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ MOST_BYTES = 2**30  # read of one scan, counted as float32: 512 x 512 x 1,024 vo
 MOST_VOXELS = 96 * 2**20  # shown at once, 512 x 512 x 384: a browser holds four bytes of each on its graphics card
 MOST_MAP = 64 * 2**20  # bytes of a map's file
 SAMPLE = 200_000  # voxels that percentiles are read from
-# Lower and upper grey of the windows that readers ask for: HU (width 1500 at -600, 400 at 40, 1500 at 300, 350 at 40), SUV.
+# Lower and upper grey of the windows that readers ask for, in HU (width 1500 at -600, 400 at 40, 1500 at 300, 350 at
+# 40) and in SUV.
 WINDOWS = {
     "CT": {"lung": (-1350, 150), "mediastinum": (-160, 240), "bone": (-450, 1050), "abdomen": (-135, 215)},
     "PT": {"SUV 0-5": (0, 5), "SUV 0-10": (0, 10)},
@@ -43,8 +45,7 @@ HIGHEST_SUV = 100  # a PET whose 99.9th percentile is above holds counts or Bq/m
 def routes(board: Board, limits: Limits) -> APIRouter:
     """`/api/scans/{n}` and what lies below it."""
     router = APIRouter(prefix="/api/scans/{n}")
-    half = limits.cache_mb * 1_000_000 // 2
-    cache, views = Cache(half // 2), Views(board.scans, half // 2)
+    cache, views = Cache(limits.cache_mb * 1_000_000 // 2), Views(board.scans, limits.scan_mb * 1_000_000)
 
     @router.get("")
     def info(n: int) -> dict[str, Any]:
@@ -166,7 +167,9 @@ def coarser(size: Sequence[int], spacing: Sequence[float], most: int) -> list[in
     """
     steps = [1, 1, 1]
     while np.prod([n // s for n, s in zip(size, steps, strict=True)]) > most:
-        finest = int(np.argmin([mm * s if n // s > 1 else np.inf for n, mm, s in zip(size, spacing, steps, strict=True)]))
+        finest = int(
+            np.argmin([mm * s if n // s > 1 else np.inf for n, mm, s in zip(size, spacing, steps, strict=True)])
+        )
         steps[finest] += 1
     return steps
 
@@ -242,7 +245,10 @@ def packed(values: np.ndarray, affine: np.ndarray) -> bytes:
     made.set_qform(affine, code=1)
     made.set_sform(affine, code=1)
     made.header.set_xyzt_units("mm")
-    return gzip.compress(made.to_bytes(), compresslevel=1)
+    packet = io.BytesIO()
+    with gzip.GzipFile(fileobj=packet, mode="wb", compresslevel=1, mtime=0) as stream:
+        made.to_stream(stream)
+    return packet.getvalue()
 
 
 def voxels(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:

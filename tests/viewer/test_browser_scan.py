@@ -12,14 +12,12 @@ from PIL import Image
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+    from nsclc_mtl.viewer.board import Board
+
 pytestmark = pytest.mark.browser
 
 # The viewer alone, as the patient's page mounts it.
 MOUNT = """async () => {
-  const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/static/scan.css" });
-  const loaded = new Promise((done) => style.addEventListener("load", done));
-  document.head.append(style);
-  await loaded;
   const box = document.createElement("div");
   document.querySelector("main").replaceChildren(box);
   const [{ mount }, { state }, { get }] =
@@ -29,7 +27,8 @@ MOUNT = """async () => {
 }"""
 # x, y, width, height of the planes on the stage, from the letters at their edges
 PLANES = """() => {
-  const at = [...document.querySelectorAll(".scan-labels b")].map((b) => [parseFloat(b.style.left), parseFloat(b.style.top)]);
+  const letters = [...document.querySelectorAll(".scan-labels b")];
+  const at = letters.map((b) => [parseFloat(b.style.left), parseFloat(b.style.top)]);
   return [0, 4, 8].map((k) => [at[k][0] - 10, at[k + 2][1] - 12, at[k + 1][0] + 12, at[k + 3][1] + 12]);
 }"""
 
@@ -45,7 +44,10 @@ def scan(page: Page) -> Page:
 
 
 def settled(page: Page) -> None:
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 150))))")
+    """After the next two frames."""
+    page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 150))))"
+    )
 
 
 def pixels(page: Page) -> np.ndarray:
@@ -89,6 +91,7 @@ def test_the_scan_is_drawn_and_the_patients_right_is_at_the_left(scan: Page) -> 
 
 
 def test_the_map_toggles_fades_and_follows_the_task(scan: Page) -> None:
+    press(scan, "m")  # the outline has a colour of its own
     with_map = pixels(scan)
     press(scan, "o")
     without = pixels(scan)
@@ -146,3 +149,17 @@ def test_windows_outline_and_slices_change_the_picture(scan: Page) -> None:
     press(scan, "l")
     settled(scan)
     assert scan.locator(".scan-labels span").first.inner_text() == where
+
+
+def test_without_webgl_the_pictures_of_the_run_stand_in(page: Page, fresh: Board) -> None:
+    made = fresh.scans[0].maps["gradcam", "grade"].with_name("gradcam-grade.png")
+    Image.new("RGB", (60, 20), "navy").save(made)
+    try:
+        page.set_default_timeout(60_000)
+        page.evaluate("() => { HTMLCanvasElement.prototype.getContext = () => null; }")
+        page.evaluate(MOUNT)
+        page.wait_for_function("() => document.querySelector('.scan-still')?.naturalWidth === 60")
+        assert "no WebGL2" in page.locator(".scan-status").inner_text()
+        assert not page.locator(".scan-tools").is_visible()
+    finally:
+        made.unlink()

@@ -36,7 +36,7 @@ def asked(fresh: Board) -> Iterator[TestClient]:
     board = fresh
     board.scans = list(board.scans)
     with TestClient(build(board, guard), base_url=f"http://127.0.0.1:{PORT}", cookies={COOKIE: guard.token}) as one:
-        one.board = board  # type: ignore[attr-defined]
+        one.board = board
         yield one
 
 
@@ -62,7 +62,7 @@ def loaded(content: bytes) -> nibabel.Nifti1Image:
 
 
 def serve(asked: TestClient, scan: ScanFile) -> dict[str, object]:
-    asked.board.scans[:] = [scan]  # type: ignore[attr-defined]
+    asked.board.scans[:] = [scan]
     answer = asked.get("/api/scans/0")
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -96,7 +96,8 @@ def test_a_dicom_folder_is_shown_without_the_names_in_it(
     told = serve(asked, ScanFile("d", "P0001", "CT", series(tmp_path / "dicom", values)))
     packed = gzip.decompress(asked.get("/api/scans/0/image.nii.gz").content)
     assert np.array_equal(np.asarray(loaded(gzip.compress(packed)).dataobj), values.transpose(2, 1, 0))
-    assert b"Nobody" not in packed and b"MRN12345" not in packed
+    assert b"Nobody" not in packed
+    assert b"MRN12345" not in packed
     assert (told["mask"], told["lesion_mm"], told["shape"]) == (False, None, list(SHAPE[::-1]))
 
 
@@ -128,11 +129,13 @@ def test_a_mask_that_cannot_be_read_leaves_the_scan_and_its_reason(asked: TestCl
     values, lesion = chest()
     image = written(tmp_path, "i.nii.gz", values)
     told = serve(asked, ScanFile("e", "P0001", "CT", image, written(tmp_path, "empty.nii.gz", lesion * 0)))
-    assert told["mask"] is False and "empty.nii.gz is empty" in str(told["mask_fault"])
+    assert told["mask"] is False
+    assert "empty.nii.gz is empty" in str(told["mask_fault"])
     assert str(tmp_path) not in str(told)
     assert asked.get("/api/scans/0/image.nii.gz").status_code == 200
     refused = asked.get("/api/scans/0/mask.nii.gz")
-    assert refused.status_code == 404 and refused.json()["fault"] == told["mask_fault"]
+    assert refused.status_code == 404
+    assert refused.json()["fault"] == told["mask_fault"]
 
 
 def test_what_cannot_be_read_says_why_in_one_sentence_without_a_path(asked: TestClient, tmp_path: Path) -> None:
@@ -141,11 +144,12 @@ def test_what_cannot_be_read_says_why_in_one_sentence_without_a_path(asked: Test
     strange = tmp_path / "scan.txt"
     strange.write_text("no scan")
     for path, words in ((tmp_path / "gone.nii.gz", "not there"), (torn, "torn.nii.gz"), (strange, "scan.txt")):
-        asked.board.scans[:] = [ScanFile("f", "P0001", "CT", path)]  # type: ignore[attr-defined]
+        asked.board.scans[:] = [ScanFile("f", "P0001", "CT", path)]
         for wish in ("", "/image.nii.gz", "/mask.nii.gz"):
             answer = asked.get(f"/api/scans/0{wish}")
             assert answer.status_code == 404, (path.name, wish)
-            assert words in answer.json()["fault"] and str(tmp_path) not in answer.text
+            assert words in answer.json()["fault"]
+            assert str(tmp_path) not in answer.text
 
 
 @pytest.mark.parametrize("modality", ["CT", "PT"])
@@ -154,8 +158,10 @@ def test_values_that_are_no_hounsfield_units_or_suv_get_no_windows_of_them(
 ) -> None:
     image = written(tmp_path, "i.nii.gz", (chest()[0] + 1000).astype(np.float32))
     told = serve(asked, ScanFile("u", "P0001", modality, image))
-    assert told["unit"] == "" and [w["name"] for w in told["windows"]] == ["whole range"]  # type: ignore[attr-defined]
-    assert told["notes"] and told["window"] == "whole range"
+    assert told["unit"] == ""
+    assert [w["name"] for w in told["windows"]] == ["whole range"]
+    assert told["notes"]
+    assert told["window"] == "whole range"
 
 
 def test_a_large_scan_is_shown_coarser_in_its_place_and_a_larger_one_not(
@@ -165,7 +171,8 @@ def test_a_large_scan_is_shown_coarser_in_its_place_and_a_larger_one_not(
     scan = ScanFile("l", "P0001", "CT", written(tmp_path, "i.nrrd", values), written(tmp_path, "m.nrrd", lesion))
     monkeypatch.setattr(scans, "MOST_VOXELS", values.size // 2)
     view = scans.read(scan)
-    assert list(view.coarser) == [2, 1, 1] and view.image.GetSize() == view.lesion.GetSize() == (14, 24, 20)  # type: ignore[union-attr]
+    assert list(view.coarser) == [2, 1, 1]
+    assert view.image.GetSize() == view.lesion.GetSize() == (14, 24, 20)
     # the corner of the first voxel stays where it was
     assert np.allclose(affine_of(view.image) @ [-0.5, -0.5, -0.5, 1], OBLIQUE @ [-0.5, -0.5, -0.5, 1], atol=1e-4)
     monkeypatch.setattr(scans, "MOST_BYTES", 4 * values.size - 1)
@@ -186,13 +193,15 @@ def test_a_scan_is_read_once_and_kept_only_within_the_bound(tmp_path: Path, monk
     assert reads == ["o", "other", "o"]
     small = scans.Views([scan], most=values.nbytes)
     small.packed(0), small.packed(0), small.info(0), small.info(0)
-    assert reads[3:] == ["o"] * 3 and small._last is None
+    assert reads[3:] == ["o"] * 3
+    assert small._last is None
 
 
 def test_percentiles_of_a_large_volume_are_read_from_a_sample() -> None:
     values = np.random.default_rng(0).normal(0, 100, (100, 200, 200)).astype(np.float32)
     values[0, 0, :7] = np.nan
     seen = scans.sampled(values)
-    assert seen.size < 2 * scans.SAMPLE and np.isfinite(seen).all()
+    assert seen.size < 2 * scans.SAMPLE
+    assert np.isfinite(seen).all()
     assert np.percentile(seen, [1, 99]) == pytest.approx(np.percentile(values[1:], [1, 99]), rel=0.03)
     assert scans.sampled(np.full((2, 2, 2), np.nan)).tolist() == [0.0]

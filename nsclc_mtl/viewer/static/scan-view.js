@@ -36,7 +36,7 @@ export class View {
       isRadiologicalConvention: true, sagittalNoseLeft: true, isOrientationTextVisible: false,
       multiplanarShowRender: SHOW_RENDER.NEVER, multiplanarLayout: MULTIPLANAR_TYPE.ROW, multiplanarPadPixels: 4,
       dragAndDropEnabled: false, drawingEnabled: false, isColorbar: false, loadingText: "", logLevel: "error",
-      crosshairColor: [0.1, 0.72, 0.8, 1], crosshairWidthUnit: "mm", backColor: [0, 0, 0, 1], viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "",
+      crosshairColor: [0.1, 0.72, 0.8, 1], crosshairWidthUnit: "mm", crosshairGap: 16, backColor: [0, 0, 0, 1], viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "",
     });
     nv.addColormap("signed", SIGNED);
     nv.addColormap("dark-on-white", DARK_ON_WHITE);
@@ -146,14 +146,17 @@ export class View {
     const mm = nv.frac2mm(nv.scene.crosshairPos, 0, true);
     const voxel = nv.frac2vox(nv.scene.crosshairPos);
     const scale = canvas.clientWidth / canvas.width;
+    const [back] = nv.volumes;
     return nv.screenSlices.filter((slice) => slice.axCorSag in PLANES).map((slice) => {
       const plane = PLANES[slice.axCorSag];
       const [left, top, width, height] = slice.leftTopWidthHeight.map((v) => v * scale);
       const at = mm[plane.axis];
+      const across = slice.axCorSag === 2 ? 2 : 1;
       return {
         number: slice.axCorSag, name: plane.name, left, top, width, height, edges: EDGES[slice.axCorSag],
+        perMm: (width / (back.dimsRAS[across] * back.pixDimsRAS[across])) * nv.scene.pan2Dxyzmm[3], // px
         words: `${plane.ends[at < 0 ? 0 : 1]} ${Math.abs(at).toFixed(1)} mm`,
-        slice: Math.round(voxel[plane.axis]) + 1, of: nv.volumes[0].dimsRAS[plane.axis + 1],
+        slice: Math.round(voxel[plane.axis]) + 1, of: back.dimsRAS[plane.axis + 1],
       };
     });
   }
@@ -175,9 +178,7 @@ export class View {
     const { nv } = this;
     const axial = this.planes().find((one) => one.number === 0);
     if (!axial?.width) return;
-    const mm = (nv.volumes[0].dimsRAS[1] * nv.volumes[0].pixDimsRAS[1]) / axial.width / nv.scene.pan2Dxyzmm[3];
-    nv.opts.crosshairGap = 14 * mm;
-    nv.setCrosshairWidth(this.lines ? 1.6 * mm : 0);
+    nv.setCrosshairWidth(this.lines ? 1.6 / axial.perMm : 0);
   }
 
   // NiiVue draws the rim one pixel wide and below the map: it is made wider, and the map steps aside for it.

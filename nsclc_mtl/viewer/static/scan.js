@@ -15,10 +15,16 @@ export const mount = async (element, detail, state) => {
     element.replaceChildren(h("p", { class: "soft" }, "No scan of this patient is at hand."));
     return;
   }
+  await styled();
   const panel = new Panel(detail, state);
   element.replaceChildren(panel.element);
   await panel.start();
 };
+
+/** The viewer's own style sheet, where the page has not brought it. */
+const styled = () => document.querySelector('link[href="/static/scan.css"]') ? null : new Promise((done) => {
+  document.head.append(h("link", { rel: "stylesheet", href: "/static/scan.css", load: done, error: done }));
+});
 
 class Panel {
   constructor(detail, state) {
@@ -68,7 +74,7 @@ class Panel {
       this.canvas.addEventListener("webglcontextlost", () => this.tell("The graphics card gave up; reload the page."));
       new ResizeObserver(() => { this.view.layout(this.stage.clientWidth >= WIDE); requestAnimationFrame(() => this.moved()); }).observe(this.stage);
       await this.open();
-    } catch (error) { this.tell(`The scan viewer did not start: ${error.message}`); }
+    } catch (error) { this.tell(`The scan viewer did not start: ${error.message}.`, true); }
   }
 
   /** Loads the scan that is chosen. A later wish overtakes an earlier one. */
@@ -96,7 +102,7 @@ class Panel {
       this.view.lookAt(info.lesion_mm);
       await this.overlay();
     } catch (error) {
-      if (mine === this.asked) this.tell(`This scan cannot be shown: ${error.message}`);
+      if (mine === this.asked) this.tell(`This scan cannot be shown: ${error.message}.`, true);
     }
   }
 
@@ -138,7 +144,7 @@ class Panel {
     if (!limit) return [h("p", { class: "soft" }, `The ${METHODS[method] ?? method} map of ${this.task} is zero everywhere: no place of this scan moves the score.`)];
     const marks = [-limit, -limit / 2, 0, limit / 2, limit].map((value) => h("span", {}, number(value)));
     return [
-      h("div", { class: "scan-scale" }, h("span", { class: "lowers" }, "lowers the score"), h("div", { class: "scan-bar" }, h("i", {}), h("div", { class: "scan-marks" }, marks)), h("span", { class: "raises" }, "raises the score")),
+      h("div", { class: "scan-scale" }, h("span", { class: "lowers" }, "lowers the score"), h("div", { class: "scan-bar" }, h("i", {}, this.paint = h("u", { style: `opacity:${this.shown()}` })), h("div", { class: "scan-marks" }, marks)), h("span", { class: "raises" }, "raises the score")),
       h("p", {}, h("b", {}, `Score of ${this.task}`), `${words}; the colours end at the map's largest value, so compare numbers, not colours, between maps. `,
         "Only the cube around the lesion was given to the network. The map holds for this patient's other data as they are; with other data it would be another. ", h("span", { class: "soft" }, MEANS[method] ?? "")),
     ];
@@ -175,21 +181,28 @@ class Panel {
     this.opacity = Number(this.slider.value) / 100;
     this.faded.textContent = `${this.slider.value} %`;
     this.visible.map = true;
-    this.view?.opacity(this.opacity);
+    this.#paint();
+  }
+
+  // The legend is as strong as the map, so that its colours are those on the scan.
+  #paint() {
+    this.view?.opacity(this.shown());
+    if (this.paint) this.paint.style.opacity = this.shown();
   }
 
   toggle(what) {
     this.visible[what] = !this.visible[what];
     if (what === "mask") { this.view?.outline(this.visible.mask); this.outlined.setAttribute("aria-pressed", String(this.visible.mask)); }
-    if (what === "map") { this.view?.opacity(this.shown()); this.faded.textContent = this.visible.map ? `${this.slider.value} %` : "hidden"; }
+    if (what === "map") { this.#paint(); this.faded.textContent = this.visible.map ? `${this.slider.value} %` : "hidden"; }
     if (what === "crosshair") this.view?.crosshair(this.visible.crosshair);
   }
 
   back() { this.view?.zoom(null); this.view?.lookAt(this.info?.lesion_mm); }
 
-  tell(sentence) {
+  tell(sentence, fault = false) {
     this.status.textContent = sentence;
     this.stage.dataset.ready = sentence ? "" : "yes";
+    this.stage.classList.toggle("none", fault);
     for (const part of [this.tools, this.values, this.legend, this.keys, this.notes]) part.hidden = Boolean(sentence);
   }
 
@@ -198,7 +211,7 @@ class Panel {
     if (!this.view || !this.info) return;
     const planes = this.view.planes();
     this.labels.replaceChildren(...planes.map((one) => h("span", { class: one.number === this.plane ? "active" : null, style: `left:${one.left + 6}px;top:${one.top + 4}px` },
-      `${one.name}  ${one.words}  (${one.slice}/${one.of})`)), ...planes.flatMap(letters));
+      `${one.name}  ${one.words}  (${one.slice}/${one.of})`)), ...planes.flatMap(letters), ...planes.filter((one) => one.number === 0).map(bar));
     const [grey, map] = this.view.values();
     const said = [`Crosshair at ${planes.map((one) => one.words).join(", ")}`];
     if (grey !== null && grey !== undefined) said.push(`${number(grey)} ${this.info.unit || "(stored units)"}`);
@@ -208,8 +221,7 @@ class Panel {
 
   /** Pictures that the run drew, where the browser has no WebGL2. */
   async still() {
-    this.tell("This browser has no WebGL2, so the scan cannot be moved through here.");
-    this.stage.classList.add("none");
+    this.tell("This browser has no WebGL2, so the scan cannot be moved through here.", true);
     const draw = async () => {
       const info = await get(`/api/scans/${this.scan.n}`);
       const made = info.maps.filter((map) => map.picture && map.task === this.task);
@@ -271,8 +283,14 @@ const fill = (select, names, chosen, words = (name) => name) => {
 };
 
 /** R, L, A, P, S, I at the edges of a plane. */
-const letters = ({ left, top, width, height, edges }) => [[10, height / 2], [width - 12, height / 2], [width / 2, 12], [width / 2, height - 12]].map(([x, y], side) =>
+const letters = ({ left, top, width, height, edges }) => [[10, height / 2], [width - 12, height / 2], [width / 2, width < 400 ? 30 : 12], [width / 2, height - 12]].map(([x, y], side) =>
   h("b", { style: `left:${left + x}px;top:${top + y}px` }, edges[side]));
+
+/** A scale bar in the lower left corner of a plane. */
+const bar = ({ left, top, width, height, perMm }) => {
+  const mm = [100, 50, 20, 10, 5, 2, 1].find((length) => length * perMm <= width / 3) ?? 1;
+  return h("i", { style: `left:${left + 8}px;top:${top + height - 24}px;width:${mm * perMm}px` }, `${mm} mm`);
+};
 
 const bytes = async (path) => {
   const response = await fetch(path);
@@ -282,9 +300,10 @@ const bytes = async (path) => {
   throw new Error(sentence);
 };
 
-/** A number to three digits, with a true minus. */
+/** A number to three digits, with a true minus and powers of ten below a thousandth. */
 const number = (value) => {
   const size = Math.abs(value);
-  const text = size >= 100 ? size.toFixed(0) : size >= 0.01 || size === 0 ? String(Number(size.toPrecision(3))) : size.toExponential(1);
-  return (value < 0 ? "−" : "") + text;
+  const text = size >= 100 ? size.toFixed(0) : String(Number(size.toPrecision(size < 1 ? 2 : 3)));
+  const [digits, power] = size < 1e-3 && size > 0 ? size.toExponential(1).split("e-") : [text];
+  return (value < 0 ? "−" : "") + digits + (power ? `\u00d710${[...`-${power}`].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("")}` : "");
 };
