@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from nsclc_mtl.viewer.board import Board, Said, ScanFile, SlideFile
 
+FEATURES = {".h5", ".hdf5", ".npz", ".pt", ".pth"}  # slides.csv may name features of tiles, which nobody can look at
+
 
 def board(settings: Mapping[str, Any]) -> Board:
     """The board of the run that `settings["run"]` names. Raises UsageFault where it is no run with predictions."""
@@ -126,7 +128,7 @@ def slides(manifest: Manifest, read: Mapping[str, Any], run: Path, shown: set[st
     root, out = cohort_root(read), Path(read["paths"]["out"])
     for slide_id, row in manifest.slides.iterrows():
         patient, path = str(row["patient_id"]), root / str(row["path"])
-        if patient not in shown or not path.is_file():
+        if patient not in shown or not path.is_file() or path.suffix.lower() in FEATURES:
             continue
         folder = patient_folder(run, patient)
         scores, tiles = folder / f"{slide_id}-tiles.csv", folder / f"{slide_id}-tiles.geojson"

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nsclc_mtl import __version__
 from nsclc_mtl.records import DataFault, Fault
-from nsclc_mtl.viewer import cohort, guard, patient, reviews, scans, slides, worklist
+from nsclc_mtl.viewer import cohort, compare, exports, guard, patient, reviews, scans, slides, worklist
 from nsclc_mtl.viewer.board import Board
 
 HERE = Path(__file__).parent
@@ -40,9 +40,12 @@ def build(board: Board, guarded: guard.Guard, limits: Limits | None = None) -> F
     pages = Jinja2Templates(env=environment)
     environment.globals.update(version=__version__, cohort=board.cohort, model=board.models[0].name)
 
+    details = patient.Details(board)
     for router in (
         worklist.routes(board, pages),
-        patient.routes(board, pages),
+        patient.routes(details, pages),
+        compare.routes(board, pages, details),
+        exports.routes(board),
         slides.routes(board, limits),
         scans.routes(board, limits),
         reviews.routes(board),

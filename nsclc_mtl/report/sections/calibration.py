@@ -196,9 +196,9 @@ def _figure(name: str, result: TaskResult, told: _Told) -> Figure:
         picture = svg(
             drawn, title, f"Observed against predicted probability of {len(ours)} test patients. ICI {at:.3f}."
         )
-    count = int(target.happened.sum())
-    rarer = count if target.when is not None else min(count, len(ours) - count)
-    happened = f"{count} {'of them so' if target.when is None else 'with the event by then'}"
+    events = int(target.happened.sum())
+    rarer = events if target.when is not None else min(events, len(ours) - events)
+    happened = f"{events} {'of them so' if target.when is None else 'with the event by then'}"
     caption = (
         f"{target.name[:1].upper()}{target.name[1:]}: {len(ours)} test patients of all folds, {happened}. Line: smooth "
         "curve with its 95 % band, from the 1st to the 99th percentile of the predictions; points: patients in groups "

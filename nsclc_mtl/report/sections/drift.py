@@ -44,7 +44,9 @@ def drift(evidence: Evidence) -> list[Section]:
         small=SMALL,
     )
     figures = [_figure(table, found)] if strongest.shape[0] else []
-    tables = {"drift": table} | ({} if away is None else {"outside": evidence.outside, "outside-mean": away})
+    tables = {"drift": table}
+    if evidence.outside is not None and away is not None:
+        tables |= {"outside": evidence.outside, "outside-mean": away}
     title = "Are these patients’ inputs like those in training?"
     return [Section("drift", title, Markup(html), "", figures, tables, _metrics(found, away))]
 

@@ -55,7 +55,9 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
     """
     way = str(evidence.settings.get("risk_groups", "median"))
     found = _cuts(evidence, result, way)
-    parts, seen, again = [], set(), 0
+    parts: list[np.ndarray] = []
+    seen: set[str] = set()
+    again = 0
     for fold in result.folds:
         if fold.fold not in found or "risk" not in fold.said[LEARNER]:
             continue
