@@ -56,8 +56,9 @@ class Panel {
         this.home = button("to the lesion", "Planes through the lesion, the whole scan in sight (l)", () => this.back()),
         button("−", "Smaller (-)", () => this.view?.zoom(1 / 1.25)), button("+", "Larger (+)", () => this.view?.zoom(1.25))));
     this.element = h("section", { class: "scan", "aria-label": "scans" }, detail.scans.length > 1 ? this.tabs : null, this.tools, this.stage, this.values, this.legend,
-      this.keys = h("p", { class: "soft scan-keys" }, "Radiological view: the patient's right is at the left of the axial and coronal picture, the front at the left of the sagittal one. ",
-        h("span", {}, "Click: all planes through that point. Wheel or arrow keys: slices (1, 2, 3 choose the plane). Right button: window. Keys: + and − size, o map, m outline, c crosshair, l lesion.")), this.notes);
+      this.keys = h("div", { class: "soft scan-keys" }, "Radiological view: the patient's right is at the left of the axial and coronal picture, the front at the left of the sagittal one.",
+        h("details", {}, h("summary", {}, "Mouse and keys"), "Click: all planes through that point. Wheel or arrow keys: slices, Page Up and Down ten (1, 2, 3 choose the plane). Right button: window. ",
+          "Keys: + and − size, o map, m outline, c crosshair, l back to the lesion.")), this.notes);
     state.on("scan", (n) => { const one = detail.scans.find((scan) => scan.n === n); if (one && one !== this.scan) { this.scan = one; if (this.view) this.open(); } });
     state.on("task", () => this.overlay());
     this.listen();
@@ -244,11 +245,16 @@ class Panel {
     };
     // in the capturing phase: NiiVue's own keys, and its double click that changes the window, stay out
     stage.addEventListener("keydown", (event) => {
-      if (event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === "Tab") return;
       event.stopPropagation();
-      if (!keys[event.key] || !this.view || !this.info) return;
+      const { key, altKey, ctrlKey, metaKey, shiftKey } = event;
+      if (altKey || ctrlKey || metaKey || !keys[key]) {
+        const onward = new KeyboardEvent("keydown", { key, altKey, ctrlKey, metaKey, shiftKey, bubbles: true, cancelable: true });
+        if (!this.element.dispatchEvent(onward)) event.preventDefault(); // for the page around
+        return;
+      }
       event.preventDefault();
-      keys[event.key]();
+      if (this.view && this.info) keys[key]();
     }, true);
     for (const name of ["keyup", "dblclick"]) stage.addEventListener(name, (event) => event.stopPropagation(), true);
     let from = null;
