@@ -166,7 +166,7 @@ class Panel {
     this.view?.window(low, high);
     for (const one of this.windows.children) one.setAttribute("aria-pressed", String(one.dataset.window === name));
     const unit = this.info.unit ? ` ${this.info.unit}` : "";
-    this.reading.textContent = `level ${number((low + high) / 2)}${unit}, width ${number(high - low)}${unit}`;
+    this.reading.textContent = `level ${number((low + high) / 2)}, width ${number(high - low)}${unit}`;
   }
 
   setDrag(on) {
