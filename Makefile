@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 viewer: $(VENDOR)/made  ## bring the slide and scan viewers of `mtl serve` (npm)
 
 # Pinned by package-lock.json; scripts of packages are not run. Only the built files stay beside the pages, and go into the wheel.
-$(VENDOR)/made: nsclc_mtl/viewer/package.json nsclc_mtl/viewer/package-lock.json
+$(VENDOR)/made: nsclc_mtl/viewer/package.json nsclc_mtl/viewer/package-lock.json Makefile
 	cd nsclc_mtl/viewer && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	mkdir -p $(VENDOR)
 	# the module as it is: index.min.js of this package holds it as a text

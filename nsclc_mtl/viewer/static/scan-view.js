@@ -1,6 +1,6 @@
 // Three planes of a scan on one canvas: NiiVue with the window, outline and map that a radiologist expects.
 
-import { MULTIPLANAR_TYPE, Niivue, NVImage, SHOW_RENDER } from "./vendor/niivue.js";
+import { cmapper, MULTIPLANAR_TYPE, Niivue, NVImage, SHOW_RENDER } from "./vendor/niivue.js";
 
 /** Name, axis of RAS space and letters of its two ends, by NiiVue's number of a plane. */
 export const PLANES = [
@@ -55,13 +55,11 @@ export class View {
     nv.closeDrawing();
     for (const one of [...nv.volumes].reverse()) nv.removeVolume(one);
     this.map = null;
+    nv.drawLut = cmapper.makeDrawLut(darkOnWhite ? OUTLINE_ON_WHITE : OUTLINE); // sent to the card with the volume
     const colormap = darkOnWhite ? "dark-on-white" : "gray";
     nv.addVolume(await NVImage.loadFromUrl({ url: "scan", name: "scan.nii.gz", buffer: image, colormap, cal_min: low, cal_max: high }));
     nv.setPan2Dxyzmm([0, 0, 0, 1]);
-    if (lesion) {
-      nv.loadDrawing(await NVImage.loadFromUrl({ url: "lesion", name: "lesion.nii.gz", buffer: lesion }));
-      nv.setDrawColormap(darkOnWhite ? OUTLINE_ON_WHITE : OUTLINE);
-    }
+    if (lesion) nv.loadDrawing(await NVImage.loadFromUrl({ url: "lesion", name: "lesion.nii.gz", buffer: lesion }));
     this.changed();
   }
 
@@ -89,7 +87,7 @@ export class View {
   /** Grey values from black to white. */
   window(low, high) {
     const [scan] = this.nv.volumes;
-    if (!scan) return;
+    if (!scan || (scan.cal_min === low && scan.cal_max === high)) return;
     scan.cal_min = low;
     scan.cal_max = high;
     this.nv.updateGLVolume();
