@@ -31,10 +31,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 viewer: $(VENDOR)/made  ## bring the slide and scan viewers of `mtl serve` (npm)
 
 # Pinned by package-lock.json; scripts of packages are not run. Only the built files stay beside the pages, and go into the wheel.
-$(VENDOR)/made: nsclc_mtl/viewer/package.json nsclc_mtl/viewer/package-lock.json
+$(VENDOR)/made: nsclc_mtl/viewer/package.json nsclc_mtl/viewer/package-lock.json Makefile
 	cd nsclc_mtl/viewer && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	mkdir -p $(VENDOR)
-	cp nsclc_mtl/viewer/node_modules/@niivue/niivue/dist/index.min.js $(VENDOR)/niivue.js
+	# the module as it is: index.min.js of this package holds it as a text
+	sed '/^\/\/# sourceMappingURL=/d' nsclc_mtl/viewer/node_modules/@niivue/niivue/dist/index.js > $(VENDOR)/niivue.js
 	cp nsclc_mtl/viewer/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(VENDOR)/openseadragon.js
 	cp nsclc_mtl/viewer/node_modules/openseadragon/LICENSE.txt $(VENDOR)/openseadragon-license.txt
 	cd nsclc_mtl/viewer/node_modules && for file in $$(ls */[Ll][Ii][Cc][Ee][Nn]* @*/*/[Ll][Ii][Cc][Ee][Nn]* | grep -v '^openseadragon/\|^@rollup/'); do \

@@ -22,6 +22,7 @@ class Limits:
     """Bounds on what one server holds and does. `conf/serve.yaml` says what each is."""
 
     cache_mb: int = 256  # encoded tiles and volumes kept in memory
+    scan_mb: int = 512  # voxels of the scan that was opened last, kept in memory
     open_slides: int = 8  # slide files held open
     readers: int = 4  # slide regions decoded at the same time
     body_kb: int = 64  # largest request body
