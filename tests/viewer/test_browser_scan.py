@@ -37,6 +37,7 @@ PLANES = """() => {
 def scan(page: Page) -> Page:
     """P0001's scan with the Grad-CAM of `grade` over it."""
     page.set_default_timeout(120_000)
+    page.wait_for_load_state("networkidle")  # the worklist has laid itself out before its place is taken
     page.evaluate(MOUNT)
     page.wait_for_selector(".scan-stage[data-ready=yes][data-map='gradcam grade']")
     settled(page)
