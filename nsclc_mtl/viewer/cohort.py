@@ -65,7 +65,9 @@ class Cohort:
         self.reference = Reference(self.said, board.tasks)
         self.evaluation = Evaluation(board.report) if board.report else None
         self.columns = columns(board.covariates)
+        self.told = Told(self.said, board.tasks)
         self._tested: dict[str, Tested] = {}
+        self._placed: dict[str, list[dict[str, Any]]] = {}
         self._made: dict[tuple[str, str], dict[str, Any]] = {}
 
     def of(self, task: str = "", by: str = "") -> dict[str, Any]:
@@ -116,7 +118,7 @@ class Cohort:
             "curves": self._survival(tested, levels) if spec.kind == "survival" else _rocs(tested, levels),
             "calibration": self._calibration(tested, by, levels),
             "abstention": found.abstention(spec) if found else [],
-            "points": self._points(tested, of),
+            "points": [{**point, "level": of.get(point["id"])} for point in self._points(spec.name, tested)],
         }  # fmt: skip
 
     def _levels(self, tested: Tested, by: str) -> dict[str, np.ndarray]:
@@ -184,12 +186,18 @@ class Cohort:
             out.append({"target": target.name, "curve": told["curve"] if told else None, "levels": each})
         return out
 
-    def _points(self, tested: Tested, level: dict[str, str]) -> list[dict[str, Any]]:
-        """One a patient: {id, opens, level, label, event, days, known, said, predicted, abstains, reasons}.
+    def _points(self, name: str, tested: Tested) -> list[dict[str, Any]]:
+        """One a patient: {id, opens, label, event, known, said, predicted, abstains, reasons}.
 
-        said: the probability of each target; predicted, label: of a number; opens: he has a page here.
+        said: the probability of each target; predicted: what orders patients within a fold; label: number of the class,
+        days or the number; opens: the patient has a page here.
         """
-        here, told, out = set(self.board.ids), Told(self.said, self.board.tasks), []
+        if name not in self._placed:
+            self._placed[name] = self._place(tested)
+        return self._placed[name]
+
+    def _place(self, tested: Tested) -> list[dict[str, Any]]:
+        here, told, out = set(self.board.ids), self.told, list[dict[str, Any]]()
         classes = bool(tested.spec.classes)
         for k in np.flatnonzero(tested.once):
             patient = str(tested.patients[k])
@@ -203,7 +211,6 @@ class Cohort:
                 {
                     "id": patient,
                     "opens": patient in here,
-                    "level": level.get(patient),
                     "label": number(tested.label[k]),
                     "event": number(tested.event[k]),
                     "known": known(tested.spec, row),

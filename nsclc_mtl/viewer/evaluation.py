@@ -77,7 +77,9 @@ class Evaluation:
                 {
                     "target": target,
                     "curve": {name: [number(v) for v in curve[name]] for name in names},
-                    "groups": [{name: number(row[name]) for name in (*names, "n")} for row in groups.to_dict("records")],
+                    "groups": [
+                        {name: number(row[name]) for name in (*names, "n")} for row in groups.to_dict("records")
+                    ],
                 }
             )
         return out

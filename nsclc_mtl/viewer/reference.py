@@ -86,13 +86,18 @@ class Reference:
 
 
 def steps(curve: Curve) -> dict[str, list[float]]:
-    """Days, survival and its 95 % band (1 where it is not defined yet)."""
+    """Days, survival and its 95 % band: 1 where it is not defined yet, as before where it no longer is."""
     return {
         "days": np.asarray(curve.time, float).tolist(),
         "survival": np.asarray(curve.value, float).round(5).tolist(),
-        "lower": np.nan_to_num(np.asarray(curve.lo, float), nan=1.0).round(5).tolist(),
-        "upper": np.nan_to_num(np.asarray(curve.hi, float), nan=1.0).round(5).tolist(),
+        "lower": _defined(curve.lo),
+        "upper": _defined(curve.hi),
     }
+
+
+def _defined(band: np.ndarray) -> list[float]:
+    filled: list[float] = pd.Series(np.asarray(band, float)).ffill().fillna(1.0).round(5).tolist()
+    return filled
 
 
 def _scores(spec: TaskSpec, rows: pd.DataFrame) -> np.ndarray:

@@ -1,4 +1,4 @@
-// The cohort page: figures of one task, parted by a covariate, and every patient as a point that opens his page.
+// The cohort page: figures of one task, parted by a covariate, and every patient as a point that opens the patient’s page.
 
 import { get, h } from "./api.js";
 import { curves } from "./discrimination.js";
@@ -19,7 +19,7 @@ async function show() {
   try {
     data = await get("/api/cohort", { task: state.task ?? "", by: chosen.by });
   } catch (fault) {
-    if (mine === asked && (chosen.by || state.task)) return again(fault);
+    if (mine === asked && (chosen.by || state.task)) return again();
     place.replaceChildren(h("p", { class: "warn", role: "alert" }, fault.message));
     return;
   }
@@ -46,11 +46,10 @@ function kept() {
 
 function draw(data) {
   const at = Math.max(0, data.targets.indexOf(chosen.target));
-  place.replaceChildren(
-    toolbar(data, at), who(data), metrics(data),
-    legend(data),
+  const parts = [toolbar(data, at), who(data), metrics(data), legend(data),
     h("div", { class: "figures" }, curves(data, at), patients(data, at), calibration(data, at), abstention(data)),
-    table(data));
+    table(data)];
+  place.replaceChildren(...parts.filter(Boolean));
 }
 
 function toolbar(data, at) {
@@ -68,7 +67,7 @@ function toolbar(data, at) {
 function who(data) {
   const events = data.events === null ? "" : data.task.kind === "survival" ? `, ${data.events} with the event` : `, ${data.events} of them ${data.task.classes[1]}`;
   const unknown = data.unknown ? ` ${data.unknown} more have no known outcome and are in no figure.` : "";
-  return h("p", { class: "soft" }, `${data.n} test patients of training run ${data.training}${events}; each was predicted by a fold that had not seen him (${data.folds} ${data.folds === 1 ? "fold" : "folds"}).${unknown}`);
+  return h("p", { class: "soft" }, `${data.n} test patients of training run ${data.training}${events}; each predicted by a fold that was not trained on them (${data.folds} ${data.folds === 1 ? "fold" : "folds"}).${unknown}`);
 }
 
 function metrics(data) {

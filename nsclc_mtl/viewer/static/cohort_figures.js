@@ -34,7 +34,7 @@ export function abstention(data) {
   const [first, ...more] = data.abstention.filter((one) => one.value.some((v) => v !== null));
   if (!first) return null;
   const numbers = [first, ...more].flatMap((one) => [...one.value, ...(one === first ? [...one.lo, ...one.hi] : [])]).filter((v) => v !== null);
-  const low = Math.floor(10 * Math.min(...numbers)) / 10, high = Math.min(1, Math.ceil(10 * Math.max(...numbers)) / 10), least = Math.min(...first.kept);
+  const low = Math.floor(10 * Math.min(...numbers)) / 10, high = Math.min(1, Math.ceil(10 * Math.max(...numbers)) / 10), least = Math.min(...first.kept.filter((_, k) => first.value[k] !== null));
   const on = frame({ width: 430, height: 330, title: `${first.words} of the patients who are left when the least certain go`,
     x: { from: 1, to: least, ticks: [1, 0.8, 0.6, 0.4, 0.2].filter((v) => v >= least), label: "share of patients who keep their prediction", say: percent },
     y: { from: low, to: high, ticks: ticks(low, high, 5), label: first.words, say: (v) => v.toFixed(2) } });

@@ -34,9 +34,9 @@ function roc(data, curve) {
     mean.append(h("title", {}, `${level.name}: ${level.n} patients, ${level.events} ${curve.target}`));
     on.add(mean);
   });
-  const words = parted ? "Each line is the mean of the curves within the folds, weighted by patients." : `Thin: within each fold; bold: their mean, weighted by patients. Scores of different folds are never mixed. Dots: no better than chance.`;
+  const words = parted ? `Each line is the mean of the curves within the folds, weighted by patients; beside it how many are ${curve.target}.` : `Thin: within each fold; bold: their mean, weighted by patients. Scores of different folds are never mixed. Dots: no better than chance.`;
   return card("curves", `Telling patients apart: ${curve.target}`, drawn.length ? on.svg : null, words,
-    parted ? key(drawn.map((level) => { const k = curve.levels.indexOf(level); return { words: `${level.name}: ${level.n}, ${level.events} so`, colour: COLOURS[k % 6], dash: DASHES[k % 6] }; })) : null,
+    parted ? key(drawn.map((level) => { const k = curve.levels.indexOf(level); return { words: `${level.name}: ${level.events} of ${level.n}`, colour: COLOURS[k % 6], dash: DASHES[k % 6] }; })) : null,
     reasons(curve.levels));
 }
 

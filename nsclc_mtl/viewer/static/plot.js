@@ -8,7 +8,7 @@ export const DASHES = ["", "7 3", "2 3", "9 3 2 3", "12 4", "4 2"];
 const SOFT = "#565e66", GRID = "#e4e7ea", AXIS = "#8a929a";
 
 /** A frame with axes: {svg, x, y, add, width, height, left, right, top, bottom}. x, y: value -> px. An axis is {from, to, ticks, label, say}. */
-export function frame({ width = 480, height = 330, left = 54, right = 12, top = 10, bottom = 44, below = 0, x, y, title }) {
+export function frame({ width = 480, height = 330, left = 54, right = 22, top = 10, bottom = 44, below = 0, x, y, title }) {
   const inside = { left, right: width - right, top, bottom: height - bottom };
   const at = (axis, low, high) => (value) => low + ((value - axis.from) / (axis.to - axis.from || 1)) * (high - low);
   const px = at(x, inside.left, inside.right), py = at(y, inside.bottom, inside.top);
