@@ -74,7 +74,7 @@ class Tested:
 
     def folds(self, inside: np.ndarray) -> list[np.ndarray]:
         """Rows of each fold among those that are asked for (bool [n]): scores of different folds share no scale."""
-        return [inside & (self.fold == fold) for fold in dict.fromkeys(self.fold)]
+        return [inside & (self.fold == fold) for fold in sorted(set(self.fold), key=lambda f: (len(f), f))]
 
     @property
     def once(self) -> np.ndarray:
