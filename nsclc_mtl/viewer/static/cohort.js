@@ -47,8 +47,7 @@ function kept() {
 function draw(data) {
   const at = Math.max(0, data.targets.indexOf(chosen.target));
   const parts = [toolbar(data, at), who(data), metrics(data), legend(data),
-    h("div", { class: "figures" }, curves(data, at), patients(data, at), calibration(data, at), abstention(data)),
-    table(data)];
+    h("div", { class: "figures" }, curves(data, at), patients(data, at), calibration(data, at), abstention(data), table(data))];
   place.replaceChildren(...parts.filter(Boolean));
 }
 
@@ -80,8 +79,9 @@ function metrics(data) {
     h("span", { class: "soft" }, metric.value === null ? metric.reason : `${interval(metric)}${k ? "" : `, ${metric.n} patients${metric.events === null ? "" : `, ${metric.events} events`}`}`))));
 }
 
-const said = (metric) => (metric.value === null ? "–" : metric.value.toFixed(2));
-const interval = (metric) => (metric.lo === null || metric.hi === null ? "no interval" : `95 % interval ${metric.lo.toFixed(2)} to ${metric.hi.toFixed(2)}`);
+const digits = (number) => number.toFixed(2).replace("-", "−");
+const said = (metric) => (metric.value === null ? "–" : digits(metric.value));
+const interval = (metric) => (metric.lo === null || metric.hi === null ? "no interval" : `95 % interval ${digits(metric.lo)} to ${digits(metric.hi)}`);
 
 function legend(data) {
   if (!data.by) return null;
@@ -94,10 +94,10 @@ function table(data) {
   if (!data.by || !data.levels.length) return null;
   const events = data.levels.some((level) => level.events !== null);
   const named = data.task.kind === "survival" ? "events" : data.task.classes[1];
-  return h("section", {}, h("h2", {}, `By ${data.by}`),
-    h("table", {}, h("thead", {}, h("tr", {}, [data.by, "patients", ...(events ? [named] : []), data.task.metric, "95 % interval", ""].map((text) => h("th", { scope: "col" }, text)))),
+  return h("section", { class: "card" }, h("h2", {}, `By ${data.by}`),
+    h("table", {}, h("thead", {}, h("tr", {}, [data.by, "patients", ...(events ? [named] : []), data.task.metric, "95 % interval"].map((text) => h("th", { scope: "col" }, text)))),
       h("tbody", {}, data.levels.map(({ name, n, events: many, metric }) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, `${n}`), events ? h("td", {}, `${many}`) : null,
-        h("td", {}, said(metric)), h("td", {}, metric.lo === null || metric.hi === null ? "–" : `${metric.lo.toFixed(2)} to ${metric.hi.toFixed(2)}`), h("td", { class: "soft" }, metric.value === null ? metric.reason : ""))))),
+        h("td", {}, said(metric)), h("td", { class: "wide" }, metric.value === null ? metric.reason : interval(metric).replace("95 % interval ", "")))))),
     h("p", { class: "soft" }, "Patients are compared within their fold only. Few patients make wide intervals: a difference between subgroups is a question, not an answer."));
 }
 

@@ -21,12 +21,14 @@ export function calibration(data, at) {
     on.add(band(on, predicted, inside(lo), inside(hi), { colour: parted ? "#565e66" : COLOURS[0] }), line(on, predicted, inside(observed), { colour: parted ? "#565e66" : COLOURS[0] }));
   }
   told.levels.forEach((level, k) => on.add(level.groups.filter((group) => group.observed !== null).map((group) => whisker(on, group.predicted, Math.min(top, group.observed),
-    clamp(group.lo, top), clamp(group.hi, top), { colour: parted ? COLOURS[k % 6] : "#22262b", title: `${level.name}: ${group.n} patients predicted ${percent(group.predicted)}, observed ${percent(group.observed)}` }))));
+    clamp(group.lo, top), clamp(group.hi, top), { ...SIGNS[parted ? k % 6 : 0], colour: parted ? COLOURS[k % 6] : "#22262b", title: `${level.name}: ${group.n} patients predicted ${percent(group.predicted)}, observed ${percent(group.observed)}` }))));
   const smooth = told.curve ? ` Line: smooth curve${parted ? " of all patients" : ""} with its 95 % band.` : "";
   const any = told.curve || told.levels.some((level) => level.groups.length);
-  return card("calibration", "Do probabilities mean what they say?", any ? on.svg : null, `Points: groups of patients with like predictions, 95 % intervals.${smooth} On the dotted diagonal they do.`, reasons(told.levels));
+  return card("calibration", "Do probabilities mean what they say?", any ? on.svg : null, `Points: groups of patients with like predictions, 95 % intervals.${smooth} On the dotted diagonal they do.`,
+    parted ? key(told.levels.map((level, k) => ({ ...SIGNS[k % 6], words: level.name, colour: COLOURS[k % 6] }))) : null, reasons(told.levels));
 }
 
+const SIGNS = [false, true].flatMap((hollow) => ["circle", "square", "triangle"].map((shape) => ({ shape, hollow })));
 const clamp = (value, top) => (value === null ? null : Math.min(top, value));
 
 /** The metric of the patients who are left when the least certain go; from the evaluation. */
@@ -82,7 +84,7 @@ const words = (data, point, at) => [point.id, ...lines(data, point, at)].join(",
 function strip(data, at) {
   const classes = data.task.classes, rows = classes.map((_, k) => k);
   return frame({ width: 430, height: 330, left: 96, title: `Predicted probability of ${data.targets[at]} by known outcome`,
-    x: { from: 0, to: 1, ticks: TENTHS, label: `predicted probability: ${data.targets[at]}`, say: percent },
+    x: { from: -0.03, to: 1.03, ticks: TENTHS, label: `predicted probability: ${data.targets[at]}`, say: percent },
     y: { from: -0.5, to: classes.length - 0.5, ticks: rows, label: "", say: (k) => (classes[k].length > 14 ? `${classes[k].slice(0, 13)}…` : classes[k]) } });
 }
 

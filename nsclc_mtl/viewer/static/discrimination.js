@@ -53,13 +53,15 @@ function survival(data) {
   const last = Math.max(...entries.map(({ group }) => group.days.at(-1))), at = entries[0].group.at_risk.map((one) => one.days);
   const on = frame({ width: 430, height: 330, left: 66, below: 18 + 15 * entries.length, title: heading,
     x: { from: 0, to: Math.max(last, 1), ticks: at.filter((day) => day <= last), label: "years", say: (day) => `${Math.round(day / YEAR)}` }, y: { from: 0, to: 1, ticks: TENTHS, label: "", say: percent } });
-  for (const { group, colour, dash, words: told } of entries) {
+  for (const { group, colour, dash, short, words: told } of entries) {
     const [xs, ys] = stairs(group.days, group.survival);
     if (!parted) on.add(band(on, xs, stairs(group.days, group.lower)[1], stairs(group.days, group.upper)[1], { colour }));
     const curve = line(on, xs, ys, { colour, dash, width: 2 });
     curve.classList.add("curve");
     curve.append(h("title", {}, told));
     on.add(curve);
+    // at its end the name: colours alone do not tell subgroups apart
+    if (parted) on.add(h("text", { x: on.x(xs.at(-1)) - 3, y: on.y(ys.at(-1)) - 4, "text-anchor": "end", fill: colour }, short));
   }
   on.add(h("text", { x: 2, y: on.height + 2, fill: "#565e66" }, "at risk"));
   entries.forEach(({ group, short, colour }, k) => {
@@ -67,5 +69,5 @@ function survival(data) {
     on.add(h("text", { x: 2, y, fill: colour }, short.length > 10 ? `${short.slice(0, 9)}…` : short, h("title", {}, short)));
     on.add(group.at_risk.filter((one) => one.days <= last).map((one) => h("text", { x: on.x(one.days), y, "text-anchor": "middle", fill: colour }, `${one.n}`)));
   });
-  return card("curves", heading, on.svg, words + (parted ? "" : "Bands: 95 %."), key(entries), reasons(data.curves));
+  return card("curves", heading, on.svg, words + (parted ? "Groups of few patients say little." : "Bands: 95 %."), key(entries), reasons(data.curves));
 }

@@ -8,7 +8,7 @@ export const DASHES = ["", "7 3", "2 3", "9 3 2 3", "12 4", "4 2"];
 const SOFT = "#565e66", GRID = "#e4e7ea", AXIS = "#8a929a";
 
 /** A frame with axes: {svg, x, y, add, width, height, left, right, top, bottom}. x, y: value -> px. An axis is {from, to, ticks, label, say}. */
-export function frame({ width = 480, height = 330, left = 54, right = 22, top = 10, bottom = 44, below = 0, x, y, title }) {
+export function frame({ width = 480, height = 330, left = 62, right = 22, top = 10, bottom = 44, below = 0, x, y, title }) {
   const inside = { left, right: width - right, top, bottom: height - bottom };
   const at = (axis, low, high) => (value) => low + ((value - axis.from) / (axis.to - axis.from || 1)) * (high - low);
   const px = at(x, inside.left, inside.right), py = at(y, inside.bottom, inside.top);
@@ -25,7 +25,7 @@ export function frame({ width = 480, height = 330, left = 54, right = 22, top = 
   svg.append(h("line", { x1: inside.left, x2: inside.right, y1: inside.bottom, y2: inside.bottom, stroke: AXIS }),
     h("text", { x: (inside.left + inside.right) / 2, y: inside.bottom + 36, "text-anchor": "middle", fill: "#1d2226" }, x.label));
   const middle = (inside.top + inside.bottom) / 2;
-  if (y.label) svg.append(h("text", { x: 13, y: middle, "text-anchor": "middle", fill: "#1d2226", transform: `rotate(-90 13 ${middle})` }, y.label));
+  if (y.label) svg.append(h("text", { x: 11, y: middle, "text-anchor": "middle", fill: "#1d2226", transform: `rotate(-90 11 ${middle})` }, y.label));
   return { svg, x: px, y: py, width, height, ...inside, add: (...marks) => svg.append(...marks.flat(2).filter(Boolean)) };
 }
 
@@ -51,11 +51,11 @@ export function stairs(xs, ys, start = 1) {
   return [ax, ay];
 }
 
-/** A vertical interval with its point. */
-export const whisker = (on, at, value, low, high, { colour = "#22262b", title = "" } = {}) => h("g", {},
+/** A vertical interval with its point; further options are those of `mark`. */
+export const whisker = (on, at, value, low, high, { colour = "#22262b", title = "", ...more } = {}) => h("g", {},
   h("title", {}, title),
   low === null || high === null ? null : h("line", { x1: on.x(at), x2: on.x(at), y1: on.y(low), y2: on.y(high), stroke: colour, "stroke-width": 1.2 }),
-  h("circle", { cx: on.x(at), cy: on.y(value), r: 3.4, fill: colour }));
+  mark(on.x(at), on.y(value), { colour, size: 3.8, ...more }));
 
 const SHAPES = {
   circle: (x, y, r) => `M${x - r},${y}a${r},${r} 0 1 0 ${2 * r},0a${r},${r} 0 1 0 ${-2 * r},0z`,
