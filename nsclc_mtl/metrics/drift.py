@@ -100,7 +100,7 @@ def index(now: np.ndarray, then: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bins and 40 patients against 100 that is .32.
 
     >>> tuple(float(v.round(3)) for v in index(np.array([20, 20]), np.array([20, 20])))
-    (0.0, 0.1)
+    (0.0, 0.05)
     """
     there = (now + then) > 0
     bins = there.sum(0)

@@ -4,51 +4,69 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.trust.survival_calibration import cumulative_hazard
 from nsclc_mtl.viewer.board import Board, Said
 
 # flags of trust.csv that speak against every task of a patient
 AGAINST_ALL = ("flag:outside", "flag:site")
+YEARS = (1, 3, 5)  # of survival, told as numbers, where the curve reaches them
 UNTRAINED = "never trained"  # of the reason for a combination of modalities that no training patient had
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """The rows of predictions.csv of a patient and task: outputs by name, and the first row's known outcome."""
+
+    fold: str
+    value: dict[str, float | None]
+    truth: dict[str, Any]
+
+
 class Told:
-    """The tables of a run by patient, so that one patient costs a look-up and not a pass over the cohort."""
+    """The tables of a run by patient: one pass over each, then a patient costs look-ups in dictionaries."""
 
     def __init__(self, said: Said, tasks: Mapping[str, TaskSpec]) -> None:
         self.said, self.tasks = said, dict(tasks)
-        self._rows = dict(list(said.predictions.groupby("patient_id", sort=False)))
-        trust = said.trust
-        self._trust = dict(list(trust[trust["patient_id"] != ""].groupby("patient_id", sort=False)))
-        of_fold = trust[trust["patient_id"] == ""]
-        self._of_fold = {key: _words(rows) for key, rows in of_fold.groupby(["fold", "task"], sort=False)}
-        self._audit = _by_patient(said.audit)
-        self._shapley = _by_patient(said.shapley)
-        self._weights = _by_patient(said.weights)
+        self._predicted = _predicted(said.predictions)
+        self._facts, self._reasons = _facts(said.trust)
+        self._patients = {} if said.patients is None else _texts(said.patients, "modalities", "missing", "caution")
+
+    @cached_property
+    def _audit(self) -> dict[str, pd.DataFrame]:
+        return _by_patient(self.said.audit)
+
+    @cached_property
+    def _shapley(self) -> dict[str, pd.DataFrame]:
+        return _by_patient(self.said.shapley)
+
+    @cached_property
+    def _weights(self) -> dict[str, pd.DataFrame]:
+        return _by_patient(self.said.weights)
 
     def patient(self, patient: str) -> dict[str, Any]:
         """{present, missing, reasons, abstains}: what holds of the patient for every task."""
-        row = self.said.patients.loc[patient] if self.said.patients is not None else None
-        own = self._own(patient)
-        flags = _words(own[own["task"] == ""])
+        row = self._patients.get(patient)
+        flags = self._facts.get((patient, ""), {})
         missing = [
             k.removeprefix("flag:missing:") for k, v in flags.items() if k.startswith("flag:missing:") and v == "1"
         ]
-        caution = list(own[(own["what"] == "reason") & (own["task"] == "")]["value"])
+        caution = list(self._reasons.get((patient, ""), ()))
         if row is not None:
-            missing = str(row["missing"]).split()
-            of_tasks = set(own[(own["what"] == "reason") & (own["task"] != "")]["value"])
-            caution = [r for r in str(row["caution"]).split("; ") if r and r not in of_tasks]
+            missing = row["missing"].split()
+            of_tasks = {reason for task in self.tasks for reason in self._reasons.get((patient, task), ())}
+            caution = [r for r in row["caution"].split("; ") if r and r not in of_tasks]
         return {
-            "present": None if row is None else str(row["modalities"]).split(),
+            "present": None if row is None else row["modalities"].split(),
             "missing": missing,
             "reasons": caution,
-            "abstains": any(flags.get(flag) == "1" for flag in AGAINST_ALL)
-            or any("never trained" in r for r in caution),
+            "abstains": any(flags.get(flag) == "1" for flag in AGAINST_ALL) or any(UNTRAINED in r for r in caution),
         }
 
     def task(self, patient: str, name: str) -> dict[str, Any] | None:
@@ -56,15 +74,14 @@ class Told:
 
         `abstains`: the prediction set does not decide (several classes, or none), or the members disagree.
         """
-        spec, rows = self.tasks[name], self._rows.get(patient)
-        rows = rows[rows["task"] == name] if rows is not None else None
-        if rows is None or rows.empty:
+        spec, own = self.tasks[name], self._predicted.get((patient, name))
+        if own is None:
             return None
-        value = {str(o): number(v) for o, v in zip(rows["output"], rows["value"], strict=True)}
-        own = self._own(patient)
-        own = own[own["task"] == name]
-        facts = self._of_fold.get((str(rows["fold"].iloc[0]), name), {}) | _words(own)
+        value = own.value
+        facts = self._facts.get((own.fold, name, "fold"), {}) | self._facts.get((patient, name), {})
         likely = facts.get("set", "")
+        # of an empty set only the size has a value
+        has_set = bool(spec.classes) and ("set" in facts or "set_size" in facts)
         decided = [word for word in likely.split("|") if word] if spec.classes else []
         return {
             "name": name,
@@ -81,20 +98,19 @@ class Told:
             "interval": [number(facts.get("interval_low")), number(facts.get("interval_high"))]
             if "interval_low" in facts
             else None,
-            "set": decided if spec.classes and "set" in facts else None,
+            "set": decided if has_set else None,
             "set_level": _level(facts.get("miss")),
             "n_calibration": number(facts.get("n_calibration")),
             "members": number(facts.get("members")),
             "spread": number(facts.get("spread")),
             "votes": number(facts.get("votes")),
-            "abstains": ("set" in facts and bool(spec.classes) and len(decided) != 1)
-            or facts.get("flag:disagree") == "1",
-            "reasons": list(own[own["what"] == "reason"]["value"]),
-            "known": known(spec, dict(zip(map(str, rows.columns), rows.iloc[0], strict=True))),
+            "abstains": (has_set and len(decided) != 1) or facts.get("flag:disagree") == "1",
+            "reasons": list(self._reasons.get((patient, name), ())),
+            "known": known(spec, own.truth),
             "horizon_days": number(facts.get("horizon_days")),
             "lower_bound_days": number(facts.get("lower_bound_days")),
             "curve": _curve(value, facts),
-            "fold": str(rows["fold"].iloc[0]),
+            "fold": own.fold,
         }
 
     def shown(self, patient: str, name: str) -> list[dict[str, Any]]:
@@ -111,7 +127,8 @@ class Told:
             (str(m), str(how)): number(v)
             for m, how, v in zip(rows["modality"], rows["mode"], rows["value"], strict=True)
         }
-        have = [m for m in dict.fromkeys(rows["modality"]) if (m, "drop") in score and self._touched(rows, m)]
+        touched = set(rows.loc[(rows["mode"] == "drop") & rows["touched"].astype(bool), "modality"])
+        have = [m for m in dict.fromkeys(rows["modality"]) if (m, "drop") in score and m in touched]
         if ("", "") not in score:
             return []
         combined = {tuple(m.split("+")) if m else (): v for (m, how), v in score.items() if how == "coalition"}
@@ -119,10 +136,6 @@ class Told:
         told |= {tuple(o for o in have if o != m): score[m, "drop"] for m in have}
         told |= {tuple(o for o in have if o in names): v for names, v in combined.items() if set(names) <= set(have)}
         return [{"modalities": list(names), "score": v} for names, v in told.items()]
-
-    def _touched(self, rows: pd.DataFrame, modality: str) -> bool:
-        own = rows[(rows["modality"] == modality) & (rows["mode"] == "drop")]
-        return bool(own["touched"].any())
 
     def contributions(self, patient: str, name: str, modalities: list[str], missing: list[str]) -> list[dict[str, Any]]:
         """Shapley value of each modality for a task, and whether the patient has it: [{modality, value, present}].
@@ -140,6 +153,16 @@ class Told:
             return []
         return [{"modality": m, "value": value.get(m), "present": m not in missing} for m in modalities]
 
+    def base(self, patient: str, name: str) -> float | None:
+        """What the model says of a task without any modality: the contributions start from there."""
+        rows = self._shapley.get(patient)
+        rows = rows[rows["task"] == name] if rows is not None else None
+        if rows is None or rows.empty:
+            return None
+        if rows["output"].nunique() > 1:
+            rows = rows[rows["output"] == (self.task(patient, name) or {}).get("said")]
+        return number(rows["base"].iloc[0]) if len(rows) else None
+
     def weights(self, patient: str, name: str) -> list[dict[str, Any]]:
         """Weights that the fusion gave its parts for a task, means over the members: [{part, weight}]."""
         rows = self._weights.get(patient)
@@ -147,27 +170,6 @@ class Told:
             return []
         mean = rows[rows["task"] == name].groupby("part", sort=False)["weight"].mean()
         return [{"part": str(part), "weight": number(weight)} for part, weight in mean.items()]
-
-    def _own(self, patient: str) -> pd.DataFrame:
-        return self._trust.get(patient, self.said.trust.iloc[:0])
-
-
-def summary(board: Board, told: Told, patient: str) -> dict[str, Any]:
-    """One row of the worklist: id, covariates, and of each task what is said, how surely, and what is known."""
-    mine = told.patient(patient)
-    keep = ("said", "confidence", "set", "abstains", "known", "reasons", "risk", "value")
-    tasks = {}
-    for name in board.tasks:
-        one = told.task(patient, name)
-        tasks[name] = None if one is None else {key: one[key] for key in keep}
-    return {
-        "id": patient,
-        "covariates": covariates(board, patient),
-        **mine,
-        "tasks": tasks,
-        "slides": len(board.slides_of(patient)),
-        "scans": len(board.scans_of(patient)),
-    }
 
 
 def score_words(spec: TaskSpec) -> str:
@@ -211,8 +213,38 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _words(rows: pd.DataFrame) -> dict[str, str]:
-    return {str(w): str(v) for w, v in zip(rows["what"], rows["value"], strict=True) if str(v) != ""}
+def _predicted(table: pd.DataFrame) -> dict[tuple[str, str], Predicted]:
+    found: dict[tuple[str, str], Predicted] = {}
+    truths = ("target", "event", "time_days")
+    columns = [_column(table, c) for c in ("patient_id", "task", "fold", "output", "value", *truths)]
+    for patient, task, fold, output, value, *truth in zip(*columns, strict=True):
+        own = found.get((patient, task))
+        if own is None:
+            own = found[patient, task] = Predicted(str(fold), {}, dict(zip(truths, truth, strict=True)))
+        own.value[str(output)] = number(value)
+    return found
+
+
+def _facts(trust: pd.DataFrame) -> tuple[dict[tuple[str, ...], dict[str, str]], dict[tuple[str, str], list[str]]]:
+    """What is told by (patient, task), of a fold by (fold, task, "fold"); and the reasons by (patient, task)."""
+    facts: dict[tuple[str, ...], dict[str, str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
+    columns = [_column(trust, c) for c in ("patient_id", "fold", "task", "what", "value")]
+    for patient, fold, task, what, value in zip(*columns, strict=True):
+        if what == "reason" and patient:
+            reasons.setdefault((patient, task), []).append(value)
+        elif value != "":
+            facts.setdefault((patient, task) if patient else (str(fold), task, "fold"), {})[what] = str(value)
+    return facts, reasons
+
+
+def _column(table: pd.DataFrame, name: str) -> list[Any]:
+    return list(table[name]) if name in table else [None] * len(table)
+
+
+def _texts(table: pd.DataFrame, *columns: str) -> dict[str, dict[str, str]]:
+    rows = zip(*(_column(table, c) for c in columns), strict=True)
+    return {p: {c: str(v) for c, v in zip(columns, row, strict=True)} for p, row in zip(table.index, rows, strict=True)}
 
 
 def _by_patient(table: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
@@ -249,3 +281,19 @@ def _curve(value: Mapping[str, float | None], facts: Mapping[str, str]) -> dict[
         "lower": [low for low, _ in band] if known_sd else None,
         "upper": [high for _, high in band] if known_sd else None,
     }
+
+
+def at_years(curve: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Survival at 1, 3 and 5 years as far as the curve goes: [{years, survival, lower, upper}].
+
+    Between the days at which the curve is written the hazard is constant.
+    """
+    if curve is None:
+        return []
+
+    def at(line: list[float] | None, day: float) -> float | None:
+        return None if line is None else math.exp(-float(cumulative_hazard([line], curve["days"], [day])[0]))
+
+    lines = ("survival", "lower", "upper")
+    within = [year for year in YEARS if 365 * year <= curve["days"][-1]]
+    return [{"years": year} | {line: at(curve[line], 365 * year) for line in lines} for year in within]
