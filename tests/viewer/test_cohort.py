@@ -22,7 +22,7 @@ from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board
 from nsclc_mtl.viewer.cohort import Cohort
 from nsclc_mtl.viewer.evaluation import slug
-from nsclc_mtl.viewer.guard import COOKIE, Guard
+from nsclc_mtl.viewer.guard import Guard
 from nsclc_mtl.viewer.levels import columns, parted
 from tests.viewer import board as toys
 from tests.viewer.board import EVIL, TASKS
@@ -76,7 +76,7 @@ def _asked(board: Board) -> Ask:
 
 def _client(board: Board) -> TestClient:
     guard = Guard.local(8765)
-    return TestClient(build(board, guard), base_url="http://127.0.0.1:8765", cookies={COOKIE: guard.token})
+    return TestClient(build(board, guard), base_url="http://127.0.0.1:8765", cookies={guard.cookie: guard.token})
 
 
 def _wide(board: Board, task: str) -> pd.DataFrame:
