@@ -73,8 +73,8 @@ class Cohort:
     def of(self, task: str = "", by: str = "") -> dict[str, Any]:
         """Everything that the page shows of a task. Raises DataFault where the task or the covariate is not known.
 
-        {task: {name, kind, classes, unit, endpoint, metric}, tasks, by, bys, training, n, events, unknown, evaluation,
-        metrics, targets, levels, curves, calibration, abstention, points}
+        {task: {name, kind, classes, unit, endpoint, causes, metric}, tasks, by, bys, training, folds, n, events, unknown,
+        evaluation, other, report, metrics, targets, levels, curves, calibration, abstention, points}
         """
         name = task or next(iter(self.board.tasks))
         if name not in self.board.tasks:
@@ -95,28 +95,32 @@ class Cohort:
     def _answer(self, spec: TaskSpec, by: str) -> dict[str, Any]:
         tested = self.tested(spec)
         levels = self._levels(tested, by)
-        of, found = {}, self.evaluation
+        people = len(set(tested.patients))
+        other = self.evaluation.other(spec, people) if self.evaluation else ""
+        found = None if other else self.evaluation
+        of = {}
         for level, inside in levels.items():
             for patient in tested.patients[inside]:
                 of[str(patient)] = level
         return {
             "task": {"name": spec.name, "kind": spec.kind, "classes": list(spec.classes), "unit": spec.unit,
-                     "endpoint": spec.endpoint, "metric": WORDS[PRIMARY[spec.kind]]},
+                     "endpoint": spec.endpoint, "causes": list(spec.causes), "metric": WORDS[PRIMARY[spec.kind]]},
             "tasks": list(self.board.tasks),
             "by": by,
             "bys": self.columns,
             "training": dict(self.said.provenance).get("trained run", self.said.name),
             "folds": len(set(tested.fold)),
-            "n": len(set(tested.patients)),
+            "n": people,
             "events": _events(tested, tested.once),
             "unknown": tested.unknown,
             "evaluation": found.name if found else None,
-            "report": bool(found and found.file("report.html")),
+            "other": other,
+            "report": bool(self.evaluation and self.evaluation.file("report.html")),
             "metrics": found.metrics(spec) if found else [],
             "targets": [target.name for target in tested.targets],
-            "levels": [self._level(tested, by, level, inside) for level, inside in levels.items()],
+            "levels": [self._level(tested, found, by, level, inside) for level, inside in levels.items()],
             "curves": self._survival(tested, levels) if spec.kind == "survival" else _rocs(tested, levels),
-            "calibration": self._calibration(tested, by, levels),
+            "calibration": self._calibration(tested, found, by, levels),
             "abstention": found.abstention(spec) if found else [],
             "points": [{**point, "level": of.get(point["id"])} for point in self._points(spec.name, tested)],
         }  # fmt: skip
@@ -129,13 +133,13 @@ class Cohort:
         each = parted(self.board.covariates.loc[people, by]) if people else {}
         return {level: np.isin(tested.patients.astype(str), list(ids)) for level, ids in each.items()}
 
-    def _level(self, tested: Tested, by: str, level: str, inside: np.ndarray) -> dict[str, Any]:
+    def _level(
+        self, tested: Tested, found: Evaluation | None, by: str, level: str, inside: np.ndarray
+    ) -> dict[str, Any]:
         """{name, n, events, metric}: what the evaluation says of the subgroup; else the metric without an interval."""
         spec, metric = tested.spec, None
-        if self.evaluation and by:
-            metric = self.evaluation.of_level(spec, by, level)
-        elif self.evaluation:
-            metric = next((m for m in self.evaluation.metrics(spec) if m["metric"] == PRIMARY[spec.kind]), None)
+        if found:
+            metric = found.of_level(spec, by, level) if by else found.metrics(spec)[0]
         n = int((inside & tested.once).sum())
         if metric is None:
             value = tested.discrimination(inside) if n >= FEWEST else None
@@ -170,10 +174,12 @@ class Cohort:
             out.append({"name": level, "n": n, "reason": reason, "groups": groups})
         return out
 
-    def _calibration(self, tested: Tested, by: str, levels: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    def _calibration(
+        self, tested: Tested, found: Evaluation | None, by: str, levels: dict[str, np.ndarray]
+    ) -> list[dict[str, Any]]:
         """Of each target: the evaluation's smooth curve, and groups of patients (the evaluation's, of subgroups made
         here in the same way): [{target, curve, levels: [{name, n, reason, groups}]}]."""
-        read = {c["target"]: c for c in self.evaluation.calibration(tested.spec)} if self.evaluation else {}
+        read = {c["target"]: c for c in found.calibration(tested.spec)} if found else {}
         out = []
         for target in tested.targets:
             told = read.get(target.name)

@@ -14,6 +14,7 @@ from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.viewer.told import number
 
 LEARNER = "learner"
+MEAN = "-1"  # the fold of patients from elsewhere, whom all folds predict together
 PRIMARY = {"binary": "auc", "multiclass": "auc", "ordinal": "ordinal_auc", "survival": "c_index",
            "regression": "concordance"}  # fmt: skip
 WORDS = {
@@ -41,12 +42,24 @@ class Evaluation:
         self.folder, self.name = folder, folder.resolve().name
         told = self.file("metrics.json")
         rows = json.loads(told.read_text("utf-8")) if told else []
+        self.elsewhere = any(row["fold"] == MEAN for row in rows)
         self.rows = [row for row in rows if row["part"] == "test" and row["fold"] == "all" and row["model"] == LEARNER]
 
     def file(self, *parts: str) -> Path | None:
         """A file of the folder; None where there is none, or where a link leads elsewhere."""
         path = self.folder.joinpath(*parts)
         return path if path.is_file() and path.resolve().is_relative_to(self.folder.resolve()) else None
+
+    def other(self, spec: TaskSpec, n: int) -> str:
+        """Why its numbers are not those of the n test patients of a task, as a sentence; empty where they are."""
+        primary = [row for row in self.rows if row["task"] == spec.name and row["metric"] == PRIMARY[spec.kind]]
+        if not primary:
+            return f"The evaluation {self.name} does not judge {spec.name}."
+        if self.elsewhere or primary[0]["n"] != n:
+            return (
+                f"The evaluation {self.name} judged other patients ({primary[0]['n']}): its numbers are in its report."
+            )
+        return ""
 
     def metrics(self, spec: TaskSpec) -> list[dict[str, Any]]:
         """The task's metrics over all folds, the primary one first:

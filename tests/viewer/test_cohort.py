@@ -39,11 +39,12 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Board:
 
 
 @pytest.fixture(scope="module")
-def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluation(crowd: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `mtl evaluate` leaves, of the task `response` alone."""
     folder = tmp_path_factory.mktemp("evaluation")
     (folder / "figures").mkdir()
-    same = {"task": "response", "part": "test", "fold": "all", "model": "learner", "n": 64, "n_events": 30}
+    n = len(_wide(crowd, "response"))
+    same = {"task": "response", "part": "test", "fold": "all", "model": "learner", "n": n, "n_events": 30}
     rows = [
         same | {"metric": "auc", "value": 0.7, "lo": 0.6, "hi": float("nan"), "reason": ""},
         same | {"metric": "auc|sex=male", "value": 0.65, "lo": 0.5, "hi": 0.8, "reason": ""},
@@ -193,7 +194,7 @@ def test_an_evaluation_is_read_and_not_computed_again(crowd: Board, evaluation: 
     ask = _asked(replace(crowd, report=evaluation))
     told, by_sex, other = ask(task="response"), ask(task="response", by="sex"), ask(task="grade")
     assert [(m["words"], m["value"], m["lo"], m["hi"], m["n"], m["events"]) for m in told["metrics"]] == [
-        ("AUC", 0.7, 0.6, None, 64, 30)
+        ("AUC", 0.7, 0.6, None, told["n"], 30)
     ]
     (target,) = told["calibration"]
     assert target["curve"] == {"predicted": [0.1], "observed": [0.2], "lo": [None], "hi": [None]}
@@ -204,6 +205,21 @@ def test_an_evaluation_is_read_and_not_computed_again(crowd: Board, evaluation: 
     assert sex["female"]["lo"] is None  # the evaluation has no interval for them
     assert other["metrics"] == other["abstention"] == []
     assert other["levels"][0]["metric"]["value"] is not None
+    assert told["other"] == ""
+    assert other["other"] == f"The evaluation {evaluation.name} does not judge grade."
+
+
+@pytest.mark.parametrize("changed", [{"fold": "-1"}, {"n": 7}])
+def test_an_evaluation_of_other_patients_lends_no_numbers(
+    crowd: Board, evaluation: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    rows = json.loads((evaluation / "metrics.json").read_text())
+    folds = [row | changed for row in rows] if "n" in changed else [*rows, rows[0] | changed]
+    (tmp_path / "metrics.json").write_text(json.dumps(folds))
+    told = _asked(replace(crowd, report=tmp_path))(task="response")
+    assert "judged other patients" in told["other"]
+    assert told["metrics"] == []
+    assert told["levels"][0]["metric"]["lo"] is None
 
 
 def test_the_report_is_sandboxed_and_never_a_file_from_elsewhere(

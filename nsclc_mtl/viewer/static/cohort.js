@@ -70,6 +70,7 @@ function who(data) {
 }
 
 function metrics(data) {
+  if (data.other) return h("p", { class: "note" }, data.other);
   if (!data.evaluation) {
     return h("p", { class: "note" }, "No evaluation of this training run was found, so there are no intervals, smooth calibration curves or abstention curves. Make one with ",
       h("code", {}, `mtl evaluate ckpt=runs/train/${data.training}`), " and start mtl serve again.");

@@ -48,7 +48,7 @@ function survival(data) {
       colour: COLOURS[parted ? k % 6 : Number(higher)], dash: higher ? "7 3" : "" });
   }));
   const heading = `Survival by risk group${data.task.endpoint ? `: ${data.task.endpoint}` : ""}`;
-  const words = "Kaplan-Meier curves of test patients above and below the median risk of their own fold’s training patients (cut before looking). ";
+  const words = "Kaplan-Meier curves of test patients above and below the median risk of their own fold’s training patients (cut before looking). " + (data.task.causes.length > 1 ? `Event: ${data.task.causes[0]}; patients with another cause count as censored then. ` : "");
   if (!entries.length) return card("curves", heading, null, words, reasons(data.curves));
   const last = Math.max(...entries.map(({ group }) => group.days.at(-1))), at = entries[0].group.at_risk.map((one) => one.days);
   const on = frame({ width: 430, height: 330, left: 66, below: 18 + 15 * entries.length, title: heading,
