@@ -73,8 +73,8 @@ class Cohort:
     def of(self, task: str = "", by: str = "") -> dict[str, Any]:
         """Everything that the page shows of a task. Raises DataFault where the task or the covariate is not known.
 
-        {task: {name, kind, classes, unit, endpoint, causes, metric}, tasks, by, bys, training, folds, n, events, unknown,
-        evaluation, other, report, metrics, targets, levels, curves, calibration, abstention, points}
+        {task: {name, kind, classes, unit, endpoint, causes, metric}, tasks, by, bys, training, folds, n, events,
+        unknown, evaluation, other, report, metrics, targets, levels, curves, calibration, abstention, points}
         """
         name = task or next(iter(self.board.tasks))
         if name not in self.board.tasks:
