@@ -15,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nsclc_mtl.metrics.comparison import Interval
+from nsclc_mtl.metrics.roc import Roc, roc
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves, tripod
 from nsclc_mtl.report.evaluation import TaskResult, shares
@@ -225,20 +226,20 @@ def _verdict(against: Mapping[str, Any] | None) -> str:
     return "below the floor" if gap.hi < 0 else "not told apart from the floor"
 
 
-def _rocs(result: TaskResult, floor: str | None) -> list[curves.Roc]:
+def _rocs(result: TaskResult, floor: str | None) -> list[Roc]:
     """ROC of the learner (binary: beside the primary floor; more classes: one curve a cut or class)."""
     task = result.task
-    drawn: list[curves.Roc | None] = []
+    drawn: list[Roc | None] = []
     if task.kind == "binary":
         for model in (LEARNER, floor):
             if model is not None:
                 folds = [(f.label, score_of(task, f.said[model])) for f in result.folds if len(f.patients)]
-                drawn.append(curves.roc(model_word(model), folds))
+                drawn.append(roc(model_word(model), folds))
     else:
         cuts = range(len(task.classes) - (task.kind == "ordinal"))
         for k in cuts:
             name = f"above {task.classes[k]}" if task.kind == "ordinal" else task.classes[k]
-            drawn.append(curves.roc(name, [_one_cut(task, f, k) for f in result.folds if len(f.patients)]))
+            drawn.append(roc(name, [_one_cut(task, f, k) for f in result.folds if len(f.patients)]))
     return [d for d in drawn if d is not None][: len(curves.STYLES)]
 
 

@@ -55,18 +55,19 @@ class Reference:
 
     def group(self, task: dict[str, Any]) -> str | None:
         """The risk group of a patient: by the cut-off of the fold that predicts him, else by the mean of all folds'."""
-        cuts = self._cuts(task["name"])
+        cuts = self.cuts(task["name"])
         if task["risk"] is None or not cuts:
             return None
         cut = cuts.get(task["fold"], sum(cuts.values()) / len(cuts))
         return NAMES[2][int(groups_of([task["risk"]], [cut])[0])]
 
-    def _cuts(self, name: str) -> dict[str, float]:
+    def cuts(self, name: str) -> dict[str, float]:
+        """The median risk of each fold's training patients, by fold; empty where the run kept none."""
         each = self.said.cutoffs.get(name) or {}
         return {str(f): float(level["median"]) for f, level in each.items() if isinstance(level, dict)}
 
     def _curves(self, name: str) -> list[dict[str, Any]]:
-        cuts, parts = self._cuts(name), []
+        cuts, parts = self.cuts(name), []
         for (task, fold), own in self._by.items():
             if task == name and fold in cuts:
                 rows = own[(own["output"] == "risk") & own["time_days"].notna() & own["event"].notna()]
@@ -82,21 +83,26 @@ class Reference:
                 ticks = np.arange(0, float(rows["time_days"].max()) + 1, 365.25)
                 out.append(
                     {
-                        "name": word, "n": len(own), "events": int(own["event"].sum()), **_steps(curve),
+                        "name": word, "n": len(own), "events": int(own["event"].sum()), **steps(curve),
                         "at_risk": [{"days": float(t), "n": int((own["time_days"] >= t).sum())} for t in ticks],
                     }
                 )  # fmt: skip
         return out
 
 
-def _steps(curve: Curve) -> dict[str, list[float]]:
-    """Days, survival and its 95 % band (1 where it is not defined yet)."""
+def steps(curve: Curve) -> dict[str, list[float]]:
+    """Days, survival and its 95 % band: 1 where it is not defined yet, as before where it no longer is."""
     return {
         "days": np.asarray(curve.time, float).tolist(),
         "survival": np.asarray(curve.value, float).round(5).tolist(),
-        "lower": np.nan_to_num(np.asarray(curve.lo, float), nan=1.0).round(5).tolist(),
-        "upper": np.nan_to_num(np.asarray(curve.hi, float), nan=1.0).round(5).tolist(),
+        "lower": _defined(curve.lo),
+        "upper": _defined(curve.hi),
     }
+
+
+def _defined(band: np.ndarray) -> list[float]:
+    filled: list[float] = pd.Series(np.asarray(band, float)).ffill().fillna(1.0).round(5).tolist()
+    return filled
 
 
 def _scores(spec: TaskSpec, rows: pd.DataFrame) -> np.ndarray:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics.comparison import Interval
+from nsclc_mtl.metrics.roc import GRID, roc
 from nsclc_mtl.report import curves, page
 from nsclc_mtl.report.evaluation import metric_rows
 from nsclc_mtl.report.section import Evidence, Section, save
@@ -130,11 +131,11 @@ def test_roc_areas_are_the_aucs() -> None:
     score = np.round(label + rng.normal(size=300), 1)
     from sklearn.metrics import roc_auc_score
 
-    drawn = curves.roc("one", [(label, score)])
+    drawn = roc("one", [(label, score)])
     assert drawn is not None
-    assert np.trapezoid(drawn.mean, curves.GRID) == pytest.approx(roc_auc_score(label, score), abs=0.01)
-    assert curves.roc("none", [(np.ones(4), np.arange(4.0))]) is None
-    both = curves.roc("two", [(label, score), (np.ones(4), np.arange(4.0))])
+    assert np.trapezoid(drawn.mean, GRID) == pytest.approx(roc_auc_score(label, score), abs=0.01)
+    assert roc("none", [(np.ones(4), np.arange(4.0))]) is None
+    both = roc("two", [(label, score), (np.ones(4), np.arange(4.0))])
     assert both is not None
     assert len(both.folds) == 1
 
@@ -151,7 +152,7 @@ def test_the_numbers_behind_a_figure() -> None:
     data = curves.kaplan_meier_figure("km", groups, "survival").data
     assert data["value"].tolist() == pytest.approx([1, 0.75, 0.75, 0.375, 0.375])
     assert data["at_risk"].tolist() == [4, 4, 3, 2, 1]
-    drawn = curves.roc("one", [(np.array([0, 1, 1]), np.array([0.1, 0.4, 0.9]))])
+    drawn = roc("one", [(np.array([0, 1, 1]), np.array([0.1, 0.4, 0.9]))])
     assert drawn is not None
     data = curves.roc_figure("roc", [drawn], "ROC").data
     assert data["of"].unique().tolist() == ["mean of the folds", "fold 0"]
