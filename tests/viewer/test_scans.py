@@ -17,7 +17,7 @@ from nsclc_mtl.scans.grid import affine_of, to_sitk
 from nsclc_mtl.viewer import scans
 from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board, ScanFile
-from nsclc_mtl.viewer.guard import COOKIE, Guard
+from nsclc_mtl.viewer.guard import Guard
 from tests.viewer.conftest import PORT
 
 SHAPE = (20, 24, 28)  # z, y, x
@@ -35,7 +35,9 @@ def asked(fresh: Board) -> Iterator[TestClient]:
     guard = Guard.local(PORT)
     board = fresh
     board.scans = list(board.scans)
-    with TestClient(build(board, guard), base_url=f"http://127.0.0.1:{PORT}", cookies={COOKIE: guard.token}) as one:
+    with TestClient(
+        build(board, guard), base_url=f"http://127.0.0.1:{PORT}", cookies={guard.cookie: guard.token}
+    ) as one:
         one.board = board
         yield one
 
