@@ -6,7 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from fastapi import APIRouter, Response
 
-from nsclc_mtl.records import DataFault
+from nsclc_mtl.records import DataFault, Fault
 from nsclc_mtl.slides.reader import Slide, open_slide
 from nsclc_mtl.slides.reader.resample import resample
 from nsclc_mtl.viewer.board import Board, SlideFile
@@ -42,12 +42,14 @@ def routes(board: Board, limits: Limits) -> APIRouter:
         with open_ones.reading(n) as opened:
             slide = opened.slide
             width, height = slide.dimensions
-            return {
+            told: dict[str, Any] = {
                 "id": board.slides[n].slide_id, "patient": board.slides[n].patient_id, "width": width, "height": height,
                 "mpp": slide.mpp, "mpp_source": slide.mpp_source, "magnification": slide.magnification,
                 "tile": TILE_PX, "levels": levels(width, height), "maps": board.slides[n].scores is not None,
                 "contour": board.slides[n].contour is not None,
             }  # fmt: skip
+        open_ones.look_ahead(n)
+        return told
 
     @router.get("/tile/{level}/{x}/{y}.jpg")
     def tile(n: int, level: int, x: int, y: int) -> Response:
@@ -124,7 +126,7 @@ class Opened:
     """An open slide, and pictures of the whole of it, made when it is first looked at from afar."""
 
     def __init__(self, slide: Slide) -> None:
-        self.slide, self._lock = slide, threading.Lock()
+        self.slide, self.ahead, self._lock = slide, False, threading.Lock()
         self._wholes: list[np.ndarray] = []
 
     def overviews(self) -> list[np.ndarray]:
@@ -188,6 +190,20 @@ class OpenSlides:
                     idle = [k for k in self._open if not self._busy.get(k)]
                     for k in idle[: max(0, len(self._open) - self.most)]:
                         self._open.pop(k).slide.close()
+
+    def look_ahead(self, n: int) -> None:
+        """Has the pictures of the whole slide made, beside what is going on, so that its first view waits for less."""
+
+        def look() -> None:
+            with suppress(Fault), self.reading(n) as opened:  # whoever asks for a tile is told what is wrong
+                opened.overviews()
+
+        with self._lock:
+            opened = self._open.get(n)
+            if opened is None or opened.ahead:
+                return
+            opened.ahead = True
+        threading.Thread(target=look, name=f"overview of slide {n}", daemon=True).start()
 
 
 class Cache:

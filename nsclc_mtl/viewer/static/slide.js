@@ -86,12 +86,13 @@ export function mount(element, detail, state) {
   h("img", { src: `/api/slides/${one.n}/thumbnail.jpg`, alt: "", height: 36 }), h("span", {}, one.id))));
   tabs.hidden = listed.length < 2;
   let shown = first();
-  state.on("slide", () => { if (first() !== shown) show((shown = first())); });
+  let gone = false;
+  state.on("slide", () => { if (!gone && first() !== shown) show((shown = first())); });
   state.on("task", () => scene.task());
   state.on("opacity", (share) => scene.opacity(share));
   for (const key of ["x", "y", "zoom"]) state.on(key, () => scene.follow());
   show(shown);
-  return { unmount: () => { turn += 1; scene.close(); scene = nothing; element.replaceChildren(); } };
+  return { unmount: () => { gone = true; turn += 1; scene.close(); scene = nothing; element.replaceChildren(); } };
 }
 
 // What the controls speak to while no slide is open.
