@@ -109,7 +109,7 @@ function opened({ n, slide, info, stage, state, layers, tiles, powers, readout, 
   const viewer = new OpenSeadragon.Viewer({
     element: canvas, prefixUrl: "", drawer: "canvas", showNavigationControl: false, keyboardNavEnabled: false,
     showNavigator: true, navigatorPosition: "TOP_RIGHT", navigatorSizeRatio: 0.17, navigatorAutoFade: false, navigatorBackground: "#fff",
-    navigatorBorderColor: "#565e66", navigatorDisplayRegionColor: "#a34700", maxZoomPixelRatio: 2, visibilityRatio: 0.3,
+    navigatorBorderColor: "#565e66", navigatorDisplayRegionColor: "#a34700", maxZoomPixelRatio: 2.1, visibilityRatio: 0.3,
     animationTime: still ? 0 : 0.5, blendTime: 0, imageLoaderLimit: 6, maxImageCacheCount: 400, placeholderFillStyle: "#f3f5f7",
     gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsPen: { clickToZoom: false },
     tileSources: { width: info.width, height: info.height, tileSize: info.tile, tileOverlap: 0, maxLevel: info.levels - 1, minLevel: Math.min(LEAST_LEVEL, info.levels - 1),
