@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
+from asyncio import wrap_future
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import imagecodecs
 import numpy as np
 import pandas as pd
 from fastapi import APIRouter, Response
 
-from nsclc_mtl.records import DataFault, Fault
+from nsclc_mtl.records import DataFault
 from nsclc_mtl.slides.reader import Slide, open_slide
 from nsclc_mtl.slides.reader.resample import resample
 from nsclc_mtl.viewer.board import Board, SlideFile
@@ -23,54 +25,53 @@ if TYPE_CHECKING:
     from nsclc_mtl.viewer.app import Limits
 
 TILE_PX = 256
-OVERVIEW_PX = 2048  # edge of the picture, kept with an open slide, from which coarse levels are cut: at most 16 MB
+OVERVIEW_PX = 2048  # edge of the picture, kept with an open slide, from which coarse levels are cut: at most 17 MB
+SAME_SCALE = 0.002  # a stored level that is off by so little is shown as it is: half a pixel at most within a tile
+BLOCK_PX = 512  # edge of the pieces in which it is made
 THUMBNAIL_PX = 320
 QUALITY = 85  # of JPEG: nuclei keep their edges, a tile takes about 15 kB
 MOST_PX = 1024  # edge of a crop
 CROP_SHRINK = 16  # level-0 pixels a pixel of a crop, at most: what is read is bounded
 POINTS = ("attention", "influence:")  # the columns of a table of scores that are maps begin so
 
+Seen = TypeVar("Seen")
+
 
 def routes(board: Board, limits: Limits) -> APIRouter:
     """`/api/slides/{n}` and what lies below it. Only the scanned area is read: label and macro pictures never are."""
     router = APIRouter(prefix="/api/slides/{n}")
-    open_ones = OpenSlides(board.slides, limits.open_slides, limits.readers)
+    open_ones = OpenSlides(board.slides, limits.open_slides, limits.readers, limits.decoded_mb * 1_000_000)
     tiles = Cache(limits.cache_mb * 1_000_000 // 2)
 
-    @router.get("")
-    def info(n: int) -> dict[str, Any]:
-        with open_ones.reading(n) as opened:
-            slide = opened.slide
-            width, height = slide.dimensions
-            told: dict[str, Any] = {
-                "id": board.slides[n].slide_id, "patient": board.slides[n].patient_id, "width": width, "height": height,
-                "mpp": slide.mpp, "mpp_source": slide.mpp_source, "magnification": slide.magnification,
-                "tile": TILE_PX, "levels": levels(width, height), "maps": board.slides[n].scores is not None,
-                "contour": board.slides[n].contour is not None,
-            }  # fmt: skip
-        open_ones.look_ahead(n)
-        return told
-
-    @router.get("/tile/{level}/{x}/{y}.jpg")
-    def tile(n: int, level: int, x: int, y: int) -> Response:
-        picture = tiles.get((n, level, x, y), lambda: _tile(open_ones, n, level, x, y))
+    async def jpeg(key: tuple[Any, ...], see: Callable[[Opened], bytes]) -> Response:
+        picture = tiles.kept(key)
+        if picture is None:
+            picture = await wrap_future(open_ones.see(key[0], see))
+            tiles.keep(key, picture)
         return Response(picture, media_type="image/jpeg")
 
+    @router.get("")
+    async def info(n: int) -> dict[str, Any]:
+        file = open_ones.file(n)
+        width, height, mpp, source, magnification = await wrap_future(open_ones.see(n, _told))
+        open_ones.look_ahead(n)
+        return {
+            "id": file.slide_id, "patient": file.patient_id, "width": width, "height": height, "mpp": mpp,
+            "mpp_source": source, "magnification": magnification, "tile": TILE_PX, "levels": levels(width, height),
+            "maps": file.scores is not None, "contour": file.contour is not None,
+        }  # fmt: skip
+
+    @router.get("/tile/{level}/{x}/{y}.jpg")
+    async def tile(n: int, level: int, x: int, y: int) -> Response:
+        return await jpeg((n, level, x, y), lambda opened: _tile(opened, level, x, y))
+
     @router.get("/thumbnail.jpg")
-    def thumbnail(n: int) -> Response:
-        return Response(tiles.get((n, "thumbnail"), lambda: _thumbnail(open_ones, n)), media_type="image/jpeg")
+    async def thumbnail(n: int) -> Response:
+        return await jpeg((n, "thumbnail"), _thumbnail)
 
     @router.get("/crop.jpg")
-    def crop(n: int, x: int, y: int, size: int, px: int = 256) -> Response:
-        def made() -> bytes:
-            with open_ones.reading(n) as opened:
-                if not (16 <= px <= MOST_PX and 1 <= size <= min(max(opened.slide.dimensions), px * CROP_SHRINK)):
-                    raise DataFault(
-                        f"a crop is 16 to {MOST_PX} px of a square that is at most {CROP_SHRINK} times as wide"
-                    )
-                return encoded(opened.slide.read(x, y, size, px))
-
-        return Response(tiles.get((n, "crop", x, y, size, px), made), media_type="image/jpeg")
+    async def crop(n: int, x: int, y: int, size: int, px: int = 256) -> Response:
+        return await jpeg((n, "crop", x, y, size, px), lambda opened: _crop(opened, x, y, size, px))
 
     @router.get("/scores")
     def scores(n: int) -> dict[str, Any]:
@@ -123,45 +124,73 @@ def encoded(pixels: np.ndarray) -> bytes:
 
 
 class Opened:
-    """An open slide, and pictures of the whole of it, made when it is first looked at from afar."""
+    """A slide that opens when it is first read, and pictures of the whole of it."""
 
-    def __init__(self, slide: Slide) -> None:
-        self.slide, self.ahead, self._lock = slide, False, threading.Lock()
+    def __init__(self, file: SlideFile, cache_bytes: int) -> None:
+        self.file, self.cache_bytes, self.ahead = file, cache_bytes, False
+        self._slide: Slide | None = None
+        self._opening, self._making = threading.Lock(), threading.Lock()
         self._wholes: list[np.ndarray] = []
+        self.shrink = 1  # level-0 pixels a pixel of the first of the wholes
+
+    @property
+    def slide(self) -> Slide:
+        """The open slide. Raises ItemFault where it cannot be used."""
+        with self._opening:
+            if self._slide is None:
+                self._slide = open_slide(self.file.path, self.file.mpp, cache_bytes=self.cache_bytes)
+            return self._slide
+
+    def close(self) -> None:
+        """Gives the file back."""
+        with self._opening:
+            if self._slide is not None:
+                self._slide.close()
 
     def overviews(self) -> list[np.ndarray]:
-        """uint8 [h, w, 3] each: the slide with no edge longer than OVERVIEW_PX, and halves of it down to a tile."""
-        with self._lock:
+        """uint8 [h, w, 3] each: the slide at the finest level with no edge longer than OVERVIEW_PX, then every coarser
+        level, down to one pixel."""
+        with self._making:
             if not self._wholes:
-                shrink = max(max(self.slide.dimensions) / OVERVIEW_PX, 1.0)
-                wholes = [self.slide.thumbnail(shrink * self.slide.mpp)]
-                while max(wholes[-1].shape) > TILE_PX:
-                    height, width = wholes[-1].shape[:2]
-                    box = (0.0, 0.0, float(width), float(height))
-                    wholes.append(resample(wholes[-1], box, -(-width // 2), -(-height // 2)))
+                width, height = self.slide.dimensions
+                while max(width, height) > OVERVIEW_PX * self.shrink:
+                    self.shrink *= 2
+                wholes = [np.empty((-(-height // self.shrink), -(-width // self.shrink), 3), np.uint8)]
+                for top in range(0, wholes[0].shape[0], BLOCK_PX):
+                    for left in range(0, wholes[0].shape[1], BLOCK_PX):
+                        block = wholes[0][top : top + BLOCK_PX, left : left + BLOCK_PX]
+                        block[...] = self._read(left, top, block.shape[1], block.shape[0], self.shrink)
+                while max(wholes[-1].shape[:2]) > 1:
+                    wholes.append(_halved(wholes[-1]))
                 self._wholes = wholes
             return self._wholes
 
     def area(self, left: int, top: int, across: int, down: int, shrink: int) -> np.ndarray:
         """uint8 [down, across, 3] at (left, top), all in pixels of the level that is `shrink` times coarser than 0."""
-        wide, high = self.slide.dimensions
-        if max(wide, high) / shrink <= OVERVIEW_PX:
-            fine = [one for one in self.overviews() if one.shape[1] >= 0.99 * wide / shrink]
-            whole = fine[-1] if fine else self.overviews()[0]
-            per_x, per_y = whole.shape[1] / wide * shrink, whole.shape[0] / high * shrink
-            right, bottom = min((left + across) * per_x, whole.shape[1]), min((top + down) * per_y, whole.shape[0])
-            return resample(whole, (left * per_x, top * per_y, right, bottom), across, down)
+        if max(self.slide.dimensions) > OVERVIEW_PX * shrink:
+            return self._read(left, top, across, down, shrink)
+        wholes = self.overviews()
+        if shrink < self.shrink:
+            raise DataFault("the levels of a slide halve from one to the next")
+        return wholes[(shrink // self.shrink).bit_length() - 1][top : top + down, left : left + across]
+
+    def _read(self, left: int, top: int, across: int, down: int, shrink: int) -> np.ndarray:
         if across == down:  # pixels of a level that has this very scale are taken as they are
-            return self.slide.read(left * shrink, top * shrink, across * shrink, across)
+            return self.slide.read(left * shrink, top * shrink, across * shrink, across, SAME_SCALE)
         return self.slide.read_area(left * shrink, top * shrink, across * shrink, down * shrink, across, down)
 
 
 class OpenSlides:
-    """Slide files, opened when they are asked for; the ones asked for longest ago are closed beyond `most`."""
+    """Slide files, opened when they are asked for; the ones asked for longest ago are closed beyond `most`.
 
-    def __init__(self, files: list[SlideFile], most: int, readers: int) -> None:
+    They are read in `readers` threads of their own: OpenSlide keeps a handle a thread. `decoded` bytes of tiles are
+    kept by all open slides together.
+    """
+
+    def __init__(self, files: list[SlideFile], most: int, readers: int, decoded: int = 256_000_000) -> None:
         self.files, self.most = files, max(1, most)
-        self._readers = threading.BoundedSemaphore(max(1, readers))
+        self.cache_bytes = decoded // self.most
+        self.pool = ThreadPoolExecutor(max(1, readers), thread_name_prefix="slides")
         self._open: OrderedDict[int, Opened] = OrderedDict()
         self._busy: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -172,38 +201,42 @@ class OpenSlides:
             raise DataFault(f"no slide {n} is shown here")
         return self.files[n]
 
+    def see(self, n: int, what: Callable[[Opened], Seen]) -> Future[Seen]:
+        """What becomes of the open slide in the next free thread of the readers; faults as in `reading`."""
+        self.file(n)
+
+        def seen() -> Seen:
+            with self.reading(n) as opened:
+                return what(opened)
+
+        return self.pool.submit(seen)
+
+    def look_ahead(self, n: int) -> None:
+        """Has the pictures of the whole slide made once, so that its first view waits for less."""
+
+        def look(opened: Opened) -> None:
+            if not opened.ahead:
+                opened.ahead = True
+                opened.overviews()  # whoever asks for a tile is told what is wrong
+
+        self.see(n, look)
+
     @contextmanager
     def reading(self, n: int) -> Iterator[Opened]:
         """The open slide, not to be closed within. Raises DataFault where there is none or it cannot be read."""
         file = self.file(n)
-        with self._readers:
-            with self._lock:
-                if n not in self._open:
-                    self._open[n] = Opened(open_slide(file.path, file.mpp))
-                self._open.move_to_end(n)
-                self._busy[n] = self._busy.get(n, 0) + 1
-            try:
-                yield self._open[n]
-            finally:
-                with self._lock:
-                    self._busy[n] -= 1
-                    idle = [k for k in self._open if not self._busy.get(k)]
-                    for k in idle[: max(0, len(self._open) - self.most)]:
-                        self._open.pop(k).slide.close()
-
-    def look_ahead(self, n: int) -> None:
-        """Has the pictures of the whole slide made, beside what is going on, so that its first view waits for less."""
-
-        def look() -> None:
-            with suppress(Fault), self.reading(n) as opened:  # whoever asks for a tile is told what is wrong
-                opened.overviews()
-
         with self._lock:
-            opened = self._open.get(n)
-            if opened is None or opened.ahead:
-                return
-            opened.ahead = True
-        threading.Thread(target=look, name=f"overview of slide {n}", daemon=True).start()
+            opened = self._open.setdefault(n, Opened(file, self.cache_bytes))
+            self._open.move_to_end(n)
+            self._busy[n] = self._busy.get(n, 0) + 1
+        try:
+            yield opened
+        finally:
+            with self._lock:
+                self._busy[n] -= 1
+                idle = [k for k in self._open if not self._busy.get(k)]
+                for k in idle[: max(0, len(self._open) - self.most)]:
+                    self._open.pop(k).close()
 
 
 class Cache:
@@ -214,41 +247,67 @@ class Cache:
         self._kept: OrderedDict[Any, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Any, make: Any) -> bytes:
-        """What is kept under the key, else what `make` makes."""
+    def kept(self, key: Any) -> bytes | None:
+        """What is kept under the key."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        made: bytes = make()
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def keep(self, key: Any, made: bytes) -> None:
+        """Keeps it, and forgets what was asked for longest ago where it is too much."""
         with self._lock:
             self.size += len(made) - len(self._kept.pop(key, b""))
             self._kept[key] = made
             while self.size > self.most and self._kept:
                 self.size -= len(self._kept.popitem(last=False)[1])
-        return made
+
+    def get(self, key: Any, make: Callable[[], bytes]) -> bytes:
+        """What is kept under the key, else what `make` makes."""
+        found = self.kept(key)
+        if found is None:
+            found = make()
+            self.keep(key, found)
+        return found
 
 
-def _tile(open_ones: OpenSlides, n: int, level: int, x: int, y: int) -> bytes:
-    with open_ones.reading(n) as opened:
-        width, height = opened.slide.dimensions
-        last = levels(width, height) - 1
-        if not 0 <= level <= last:
-            raise DataFault(f"slide {n} has no level {level}")
-        shrink = 2 ** (last - level)
-        wide, high = -(-width // shrink), -(-height // shrink)  # pixels of the level
-        left, top = x * TILE_PX, y * TILE_PX
-        if not (0 <= left < wide and 0 <= top < high):
-            raise DataFault(f"level {level} of slide {n} has no tile {x}, {y}")
-        return encoded(opened.area(left, top, min(TILE_PX, wide - left), min(TILE_PX, high - top), shrink))
+def _told(opened: Opened) -> tuple[int, int, float, str, float]:
+    slide = opened.slide
+    return *slide.dimensions, slide.mpp, slide.mpp_source, float(slide.magnification)
 
 
-def _thumbnail(open_ones: OpenSlides, n: int) -> bytes:
-    with open_ones.reading(n) as opened:
-        whole = opened.overviews()[0]
-        share = min(1.0, THUMBNAIL_PX / max(whole.shape))
-        across, down = (max(1, round(whole.shape[k] * share)) for k in (1, 0))
-        return encoded(resample(whole, (0.0, 0.0, float(whole.shape[1]), float(whole.shape[0])), across, down))
+def _tile(opened: Opened, level: int, x: int, y: int) -> bytes:
+    width, height = opened.slide.dimensions
+    last = levels(width, height) - 1
+    if not 0 <= level <= last:
+        raise DataFault(f"this slide has no level {level}")
+    shrink = 2 ** (last - level)
+    wide, high = -(-width // shrink), -(-height // shrink)  # pixels of the level
+    left, top = x * TILE_PX, y * TILE_PX
+    if not (0 <= left < wide and 0 <= top < high):
+        raise DataFault(f"level {level} of this slide has no tile {x}, {y}")
+    return encoded(opened.area(left, top, min(TILE_PX, wide - left), min(TILE_PX, high - top), shrink))
+
+
+def _thumbnail(opened: Opened) -> bytes:
+    whole = [one for one in opened.overviews() if max(one.shape) >= THUMBNAIL_PX or one is opened.overviews()[0]][-1]
+    share = min(1.0, THUMBNAIL_PX / max(whole.shape))
+    across, down = (max(1, round(whole.shape[k] * share)) for k in (1, 0))
+    return encoded(resample(whole, (0.0, 0.0, float(whole.shape[1]), float(whole.shape[0])), across, down))
+
+
+def _crop(opened: Opened, x: int, y: int, size: int, px: int) -> bytes:
+    if not (16 <= px <= MOST_PX and 1 <= size <= min(max(opened.slide.dimensions), px * CROP_SHRINK)):
+        raise DataFault(f"a crop is 16 to {MOST_PX} px of a square that is at most {CROP_SHRINK} times as wide")
+    return encoded(opened.slide.read(x, y, size, px))
+
+
+def _halved(picture: np.ndarray) -> np.ndarray:
+    """uint8 [h, w, 3], half as large: means of two by two; an odd edge stands for itself."""
+    even = np.pad(picture, [(0, n % 2) for n in picture.shape[:2]] + [(0, 0)], mode="edge")
+    height, width = even.shape[:2]
+    return resample(even, (0.0, 0.0, float(width), float(height)), width // 2, height // 2)
 
 
 def _geojson(path: Any, fault: str) -> dict[str, Any]:
