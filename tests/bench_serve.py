@@ -169,6 +169,15 @@ def resident_mb(pid: int) -> float:
     return int(told.split("VmRSS:")[1].split()[0]) / 1024
 
 
+def busy_s(pid: int) -> float:
+    """Processor seconds that a process has used; NaN where the system does not say."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return float("nan")
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(path: Path, seconds: float, clients: int, connections: int, rest: float) -> int:
     """Prints what was measured on a slide; the number of errors."""
     import json
@@ -181,6 +190,7 @@ def measure(path: Path, seconds: float, clients: int, connections: int, rest: fl
             line = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
             line.request("GET", "/api/slides/0", headers={"cookie": f"mtl={token}"})
             told = json.loads(line.getresponse().read())
+            busy = busy_s(server.pid)
             memory = [resident_mb(server.pid)]
             viewers = [Viewer(int(port), token, told, seed, connections, rest) for seed in range(clients)]
             end = time.perf_counter() + seconds
@@ -190,6 +200,7 @@ def measure(path: Path, seconds: float, clients: int, connections: int, rest: fl
             while any(thread.is_alive() for thread in threads):
                 time.sleep(0.5)
                 memory.append(resident_mb(server.pid))
+            busy = busy_s(server.pid) - busy
         finally:
             server.terminate()
     tiles = 1000 * np.concatenate([viewer.tiles for viewer in viewers])
@@ -199,6 +210,7 @@ def measure(path: Path, seconds: float, clients: int, connections: int, rest: fl
     print(f"  a tile   p50 {np.median(tiles):.1f} ms, p95 {np.quantile(tiles, 0.95):.1f} ms; {len(tiles)} tiles")
     print(f"  a view   p50 {np.median(views):.1f} ms, p95 {np.quantile(views, 0.95):.1f} ms; {len(views)} views")
     print(f"  together {len(tiles) / seconds:.0f} tiles/s, {len(errors)} errors {errors[:3] or ''}")
+    print(f"  server   {1000 * busy / len(tiles):.1f} ms of one processor a tile")
     middle = memory[len(memory) // 2]
     print(f"  memory   {memory[0]:.0f} MB at the start, {middle:.0f} in the middle, {memory[-1]:.0f} at the end")
     return len(errors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from asyncio import wrap_future
+from asyncio import shield, wrap_future
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from nsclc_mtl.viewer.app import Limits
 
 TILE_PX = 256
-OVERVIEW_PX = 2048  # edge of the picture, kept with an open slide, from which coarse levels are cut: at most 17 MB
+TOGETHER = 2  # tiles across and down that are decoded as one block
+OVERVIEW_LEVEL = 11  # of deep zoom: no edge is longer than 2^11 pixels
+OVERVIEW_PX = (
+    2**OVERVIEW_LEVEL
+)  # edge of the picture, kept with an open slide, from which coarse levels are cut: at most 17 MB
 SAME_SCALE = 0.002  # a stored level that is off by so little is shown as it is: half a pixel at most within a tile
 BLOCK_PX = 512  # edge of the pieces in which it is made
 THUMBNAIL_PX = 320
@@ -42,6 +46,7 @@ def routes(board: Board, limits: Limits) -> APIRouter:
     router = APIRouter(prefix="/api/slides/{n}")
     open_ones = OpenSlides(board.slides, limits.open_slides, limits.readers, limits.decoded_mb * 1_000_000)
     tiles = Cache(limits.cache_mb * 1_000_000 // 2)
+    coming: dict[tuple[int, ...], Future[dict[tuple[int, int], bytes]]] = {}  # only the event loop touches it
 
     async def jpeg(key: tuple[Any, ...], see: Callable[[Opened], bytes]) -> Response:
         picture = tiles.kept(key)
@@ -63,6 +68,19 @@ def routes(board: Board, limits: Limits) -> APIRouter:
 
     @router.get("/tile/{level}/{x}/{y}.jpg")
     async def tile(n: int, level: int, x: int, y: int) -> Response:
+        if (found := tiles.kept((n, level, x, y))) is not None:
+            return Response(found, media_type="image/jpeg")
+        if level <= OVERVIEW_LEVEL:  # waits here, and leaves the readers to those who look closer
+            await shield(wrap_future(open_ones.look_ahead(n)))
+        block = (n, level, x // TOGETHER, y // TOGETHER)
+        if block not in coming:
+            coming[block] = open_ones.see(n, lambda opened: _block(opened, *block[1:]))
+        try:
+            made = await shield(wrap_future(coming[block]))
+        finally:
+            coming.pop(block, None)
+        for (column, row), picture in made.items():
+            tiles.keep((n, level, column, row), picture)
         return await jpeg((n, level, x, y), lambda opened: _tile(opened, level, x, y))
 
     @router.get("/thumbnail.jpg")
@@ -127,7 +145,8 @@ class Opened:
     """A slide that opens when it is first read, and pictures of the whole of it."""
 
     def __init__(self, file: SlideFile, cache_bytes: int) -> None:
-        self.file, self.cache_bytes, self.ahead = file, cache_bytes, False
+        self.file, self.cache_bytes = file, cache_bytes
+        self.ahead: Future[None] | None = None  # when the pictures of the whole are there
         self._slide: Slide | None = None
         self._opening, self._making = threading.Lock(), threading.Lock()
         self._wholes: list[np.ndarray] = []
@@ -165,6 +184,10 @@ class Opened:
                 self._wholes = wholes
             return self._wholes
 
+    def look(self) -> None:
+        """Makes the pictures of the whole."""
+        self.overviews()
+
     def area(self, left: int, top: int, across: int, down: int, shrink: int) -> np.ndarray:
         """uint8 [down, across, 3] at (left, top), all in pixels of the level that is `shrink` times coarser than 0."""
         if max(self.slide.dimensions) > OVERVIEW_PX * shrink:
@@ -187,7 +210,7 @@ class OpenSlides:
     kept by all open slides together.
     """
 
-    def __init__(self, files: list[SlideFile], most: int, readers: int, decoded: int = 256_000_000) -> None:
+    def __init__(self, files: list[SlideFile], most: int, readers: int, decoded: int = 512_000_000) -> None:
         self.files, self.most = files, max(1, most)
         self.cache_bytes = decoded // self.most
         self.pool = ThreadPoolExecutor(max(1, readers), thread_name_prefix="slides")
@@ -211,15 +234,14 @@ class OpenSlides:
 
         return self.pool.submit(seen)
 
-    def look_ahead(self, n: int) -> None:
-        """Has the pictures of the whole slide made once, so that its first view waits for less."""
-
-        def look(opened: Opened) -> None:
-            if not opened.ahead:
-                opened.ahead = True
-                opened.overviews()  # whoever asks for a tile is told what is wrong
-
-        self.see(n, look)
+    def look_ahead(self, n: int) -> Future[None]:
+        """Has the pictures of the whole slide made, once while it is open."""
+        file = self.file(n)
+        with self._lock:
+            opened = self._open.setdefault(n, Opened(file, self.cache_bytes))
+            if opened.ahead is None or (opened.ahead.done() and opened.ahead.exception()):
+                opened.ahead = self.see(n, Opened.look)
+            return opened.ahead
 
     @contextmanager
     def reading(self, n: int) -> Iterator[Opened]:
@@ -277,17 +299,40 @@ def _told(opened: Opened) -> tuple[int, int, float, str, float]:
     return *slide.dimensions, slide.mpp, slide.mpp_source, float(slide.magnification)
 
 
+def _block(opened: Opened, level: int, column: int, row: int) -> dict[tuple[int, int], bytes]:
+    """JPEG of the tiles of a block by (x, y): a view asks for all of them, and what is stored is decoded once.
+
+    None of them where the block cannot be read as a whole: then each tile is on its own, and tells what is wrong.
+    """
+    edge = TOGETHER * TILE_PX
+    try:
+        left, top, wide, high, shrink = _place(opened, level, column, row, edge)
+        pixels = opened.area(left, top, wide, high, shrink)
+    except DataFault:
+        return {}
+    return {
+        ((left + x) // TILE_PX, (top + y) // TILE_PX): encoded(pixels[y : y + TILE_PX, x : x + TILE_PX])
+        for y in range(0, high, TILE_PX)
+        for x in range(0, wide, TILE_PX)
+    }
+
+
 def _tile(opened: Opened, level: int, x: int, y: int) -> bytes:
+    return encoded(opened.area(*_place(opened, level, x, y, TILE_PX)))
+
+
+def _place(opened: Opened, level: int, x: int, y: int, edge: int) -> tuple[int, int, int, int, int]:
+    """Left, top, width and height of a tile in pixels of its level, and by how much that is coarser than the slide."""
     width, height = opened.slide.dimensions
     last = levels(width, height) - 1
     if not 0 <= level <= last:
         raise DataFault(f"this slide has no level {level}")
     shrink = 2 ** (last - level)
     wide, high = -(-width // shrink), -(-height // shrink)  # pixels of the level
-    left, top = x * TILE_PX, y * TILE_PX
+    left, top = x * edge, y * edge
     if not (0 <= left < wide and 0 <= top < high):
         raise DataFault(f"level {level} of this slide has no tile {x}, {y}")
-    return encoded(opened.area(left, top, min(TILE_PX, wide - left), min(TILE_PX, high - top), shrink))
+    return left, top, min(edge, wide - left), min(edge, high - top), shrink
 
 
 def _thumbnail(opened: Opened) -> bytes:

@@ -114,3 +114,33 @@ def test_a_slide_that_vanished_is_told_in_a_sentence(fresh: Board, tmp_path: Pat
     answer = client.get("/api/slides/0")
     assert answer.status_code == 404
     assert "secret" not in answer.text
+
+
+def test_the_levels_from_afar_are_those_of_the_slide_halved(shown: Board) -> None:
+    slides = OpenSlides(shown.slides, most=1, readers=2)
+    slides.look_ahead(0).result(60)
+    with slides.reading(0) as opened:
+        wholes = opened.overviews()
+        assert [whole.shape[:2] for whole in wholes[:3]] == [(1024, 1280), (512, 640), (256, 320)]
+        assert wholes[-1].shape[:2] == (1, 1)
+        mean = wholes[0][:512, :512].astype(float).mean((0, 1))
+        assert np.abs(opened.area(0, 0, 256, 256, 2).mean((0, 1)) - mean).max() < 1
+    assert slides.look_ahead(0) is slides.look_ahead(0)
+
+
+def test_tiles_that_are_asked_for_together_are_decoded_together(
+    client: TestClient, shown: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nsclc_mtl.viewer import slides
+
+    asked: list[tuple[int, ...]] = []
+    area = slides.Opened.area
+
+    def counted(self: slides.Opened, *place: int) -> np.ndarray:
+        asked.append(place)
+        return area(self, *place)
+
+    monkeypatch.setattr(slides.Opened, "area", counted)
+    for x, y in ((2, 2), (3, 2), (2, 3), (3, 3)):
+        assert pixels(client, f"/api/slides/0/tile/11/{x}/{y}.jpg").shape == (256, 256, 3)
+    assert asked == [(512, 512, 512, 512, 1)]
