@@ -37,10 +37,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Board:
 
 @pytest.fixture
 def fresh(shown: Board, tmp_path: Path) -> Board:
-    """The same board with a file of reviews of its own."""
+    """The same board with a file of reviews and lists of files of its own."""
     from dataclasses import replace
 
-    return replace(shown, reviews=tmp_path / "reviews.jsonl")
+    return replace(shown, reviews=tmp_path / "reviews.jsonl", slides=list(shown.slides), scans=list(shown.scans))
 
 
 @pytest.fixture
