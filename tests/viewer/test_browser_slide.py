@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 HTML = """<!doctype html><html lang="en"><meta charset="utf-8"><title>toy & co</title><link rel="icon" href="data:,">
-<link rel="stylesheet" href="/static/base.css"><main id="slides"></main>
+<link rel="stylesheet" href="/static/base.css"><main id="slides" style="height: 700px"></main>
 <script type="module" src="/slides-only.js"></script></html>"""
 SCRIPT = """import { mount } from "/static/slide.js";
 import { state } from "/static/state.js";

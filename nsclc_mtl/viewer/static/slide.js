@@ -9,7 +9,7 @@ import { mark, strip } from "./slide_strip.js";
 
 const UNEXPLAINED = "The model's maps are not there for this slide. Run mtl predict with explain.patients=all, and serve that run.";
 const PLACE_MS = 250; // the address follows when the view has rested so long
-const FLY_POWER = 20; // a tile is looked at so
+const FLY_POWER = 20; // a tile is looked at so, where it fits
 const LEAST_LEVEL = 8; // the level that fits into one tile: coarser ones show nothing more
 
 /** Shows the slides of `detail.slides` in the element, at the place that `state` names. Gives {unmount}. */
@@ -30,12 +30,12 @@ export function mount(element, detail, state) {
       h("button", { type: "button", "aria-label": "zoom out", click: () => scene.zoom(1 / 1.5) }, "−"),
       h("button", { type: "button", "aria-label": "zoom in", click: () => scene.zoom(1.5) }, "+"),
       h("button", { type: "button", click: () => scene.home() }, "Whole slide"),
-      h("button", { type: "button", click: () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen?.()) }, "Full screen"),
-      readout),
+      h("button", { type: "button", click: () => (document.fullscreenElement ? document.exitFullscreen() : box.requestFullscreen?.()) }, "Full screen")),
     h("div", { class: "slide-main" }, stage, h("div", { class: "slide-side" }, layers.element, contour,
       h("p", { class: "soft slide-keys" }, "Keys: arrows move, + − zoom, 0 whole slide, 1 to 6 magnification, h map on or off"))),
     tiles);
-  element.replaceChildren(h("div", { class: "slide-box" }, root));
+  const box = h("div", { class: "slide-box" }, root);
+  element.replaceChildren(box);
 
   const task = () => state.task ?? detail.tasks?.[0]?.name ?? "";
   let scene = nothing;
@@ -83,7 +83,7 @@ export function mount(element, detail, state) {
   }
   tabs.append(...listed.map((one) => h("button", { type: "button", "data-n": one.n, title: one.id,
     click: () => state.set({ slide: one.n, x: undefined, y: undefined, zoom: undefined }) },
-  h("img", { src: `/api/slides/${one.n}/thumbnail.jpg`, alt: "", height: 36 }), h("span", {}, one.id))));
+  h("img", { src: `/api/slides/${one.n}/thumbnail.jpg`, alt: "", height: 28 }), h("span", {}, one.id))));
   tabs.hidden = listed.length < 2;
   let shown = first();
   let gone = false;
@@ -104,12 +104,12 @@ function opened({ n, slide, info, stage, state, layers, tiles, powers, readout, 
   const canvas = h("div", { class: "slide-canvas" });
   const scalebar = h("div", { class: "slide-scale" }, h("span", {}), h("i", {}));
   const numbers = h("output", { class: "slide-numbers", hidden: true });
-  stage.replaceChildren(canvas, scalebar, numbers);
+  stage.replaceChildren(canvas, readout, scalebar, numbers);
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const viewer = new OpenSeadragon.Viewer({
     element: canvas, prefixUrl: "", drawer: "canvas", showNavigationControl: false, keyboardNavEnabled: false,
     showNavigator: true, navigatorPosition: "TOP_RIGHT", navigatorSizeRatio: 0.17, navigatorAutoFade: false, navigatorBackground: "#fff",
-    navigatorBorderColor: "#565e66", navigatorDisplayRegionColor: "#a34700", maxZoomPixelRatio: 2.1, visibilityRatio: 0.3,
+    navigatorBorderColor: "#565e66", navigatorDisplayRegionColor: "#a34700", maxZoomPixelRatio: 2.1, visibilityRatio: 0.3, preserveImageSizeOnResize: true,
     animationTime: still ? 0 : 0.5, blendTime: 0, imageLoaderLimit: 6, maxImageCacheCount: 400, placeholderFillStyle: "#f3f5f7",
     gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsPen: { clickToZoom: false },
     tileSources: { width: info.width, height: info.height, tileSize: info.tile, tileOverlap: 0, maxLevel: info.levels - 1, minLevel: Math.min(LEAST_LEVEL, info.levels - 1),
@@ -121,15 +121,20 @@ function opened({ n, slide, info, stage, state, layers, tiles, powers, readout, 
   layer.opacity = state.opacity ?? layer.opacity;
   const { viewport } = viewer;
   let [heat, placing, timer, map, closed] = [null, false, 0, null, false];
+  let whole = true; // nobody has moved: the whole slide stays in sight, whatever becomes of its place on the page
 
   const scan = powerOf(1, info.mpp); // magnification at which a scanned pixel is one of the screen
   const zoomOf = (power) => (scaleOf(power, info.mpp) * info.width) / viewport.getContainerSize().x;
   const settled = (x, y, power, at_once = still) => {
+    whole = false;
     viewport.panTo(new OpenSeadragon.Point(x / info.width, y / info.width), at_once);
     viewport.zoomTo(zoomOf(power), null, at_once);
     viewport.applyConstraints(at_once);
   };
+  const home = (at_once = still) => { whole = true; viewport.goHome(at_once); };
+  const limits = () => { viewport.minZoomLevel = Math.min(0.8 * viewport.getHomeZoom(), zoomOf(1)); };
   const place = () => {
+    if (whole) return { slide: n, x: undefined, y: undefined, zoom: undefined };
     const [view, centre] = [layer.view(), viewport.getCenter(true)];
     return { slide: n, x: Math.round(centre.x * info.width), y: Math.round(centre.y * info.width), zoom: Number(powerOf(view.scale, info.mpp).toFixed(4)) };
   };
@@ -163,16 +168,25 @@ function opened({ n, slide, info, stage, state, layers, tiles, powers, readout, 
   const chosen = (k) => { layer.marked = k; mark(tiles, k); read(k); layer.later(); };
   const fly = (k) => {
     chosen(k);
-    settled(heat.x[k] + heat.size / 2, heat.y[k] + heat.size / 2, Math.min(FLY_POWER, 2 * scan));
+    const { width, height } = layer.view();
+    const whole = powerOf((0.95 * Math.min(width, height)) / heat.size, info.mpp); // at more, the tile is not seen whole
+    const power = POWERS.findLast((one) => one <= Math.min(FLY_POWER, 2.1 * scan, whole)) ?? whole;
+    settled(heat.x[k] + heat.size / 2, heat.y[k] + heat.size / 2, power);
   };
 
   viewer.addOnceHandler("open", () => {
-    viewport.minZoomLevel = Math.min(0.8 * viewport.getHomeZoom(), zoomOf(1));
+    limits();
     if (state.x !== undefined && state.y !== undefined && state.zoom > 0) settled(state.x, state.y, state.zoom, true);
     told();
     stage.dataset.open = n;
     viewer.addHandler("update-viewport", () => { told(); clearTimeout(timer); timer = setTimeout(rested, PLACE_MS); });
   });
+  for (const act of ["canvas-drag", "canvas-scroll", "canvas-pinch", "canvas-double-click", "navigator-click", "navigator-drag"]) viewer.addHandler(act, () => { whole = false; });
+  viewer.addHandler("resize", () => requestAnimationFrame(() => {
+    if (closed || !viewer.isOpen()) return;
+    limits();
+    if (whole) home(true);
+  }));
   viewer.addHandler("open-failed", () => stage.append(h("p", { class: "slide-note", role: "alert" }, "This slide cannot be shown.")));
   viewer.addHandler("tile-load-failed", () => { scalebar.title = "parts of this slide cannot be read"; });
   viewer.addHandler("canvas-click", (event) => { if (event.quick && heat && map) chosen(at(event.originalEvent)); });
@@ -197,10 +211,11 @@ function opened({ n, slide, info, stage, state, layers, tiles, powers, readout, 
 
   return {
     close: () => { closed = true; clearTimeout(timer); delete stage.dataset.open; viewer.destroy(); },
-    power: (power) => { viewport.zoomTo(zoomOf(power), null, still); viewport.applyConstraints(); },
-    zoom: (by) => { viewport.zoomBy(by); viewport.applyConstraints(); },
-    home: () => viewport.goHome(),
+    power: (power) => { whole = false; viewport.zoomTo(zoomOf(power), null, still); viewport.applyConstraints(); },
+    zoom: (by) => { whole = false; viewport.zoomBy(by); viewport.applyConstraints(); },
+    home: () => home(),
     pan: (x, y) => {
+      whole = false;
       const box = viewport.getBounds();
       viewport.panBy(new OpenSeadragon.Point((x * box.width) / 5, (y * box.height) / 5));
       viewport.applyConstraints();

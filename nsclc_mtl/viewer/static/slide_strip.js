@@ -14,7 +14,7 @@ export function strip(n, heat, name, fly) {
     const place = percentile ? `percentile ${Number(percentile[k].toFixed(1))}` : "";
     const query = new URLSearchParams({ x: heat.x[k], y: heat.y[k], size: heat.size, px: CROP_PX });
     return h("button", { type: "button", class: "slide-tile", "data-tile": k, "aria-label": `tile of rank ${rank} of ${order.length}, ${place}: fly there`, click: () => fly(k) },
-      h("img", { src: `/api/slides/${n}/crop.jpg?${query}`, alt: "", loading: "lazy", width: 104, height: 104 }),
+      h("img", { src: `/api/slides/${n}/crop.jpg?${query}`, alt: "", loading: "lazy", width: 84, height: 84 }),
       h("span", {}, `rank ${rank}`), h("span", { class: "soft" }, place));
   };
   const row = (title, tiles) => h("section", { "aria-label": title }, h("h3", {}, title), h("div", { class: "slide-tiles" }, ...tiles));
