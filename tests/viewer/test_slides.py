@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from nsclc_mtl.slides.reader import open_slide
 from nsclc_mtl.viewer.board import Board
-from nsclc_mtl.viewer.slides import TILE_PX, Cache, OpenSlides
+from nsclc_mtl.viewer.open_slides import Cache, Opened, OpenSlides
+from nsclc_mtl.viewer.slides import TILE_PX
 
 
 def pixels(client: TestClient, path: str, **query: int) -> np.ndarray:
@@ -131,16 +132,14 @@ def test_the_levels_from_afar_are_those_of_the_slide_halved(shown: Board) -> Non
 def test_tiles_that_are_asked_for_together_are_decoded_together(
     client: TestClient, shown: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nsclc_mtl.viewer import slides
-
     asked: list[tuple[int, ...]] = []
-    area = slides.Opened.area
+    area = Opened.area
 
-    def counted(self: slides.Opened, *place: int) -> np.ndarray:
+    def counted(self: Opened, *place: int) -> np.ndarray:
         asked.append(place)
         return area(self, *place)
 
-    monkeypatch.setattr(slides.Opened, "area", counted)
+    monkeypatch.setattr(Opened, "area", counted)
     for x, y in ((2, 2), (3, 2), (2, 3), (3, 3)):
         assert pixels(client, f"/api/slides/0/tile/11/{x}/{y}.jpg").shape == (256, 256, 3)
     assert asked == [(512, 512, 512, 512, 1)]

@@ -169,8 +169,8 @@ function opened({ n, slide, info, stage, state, layers, tiles, powers, readout, 
   const fly = (k) => {
     chosen(k);
     const { width, height } = layer.view();
-    const whole = powerOf((0.95 * Math.min(width, height)) / heat.size, info.mpp); // at more, the tile is not seen whole
-    const power = POWERS.findLast((one) => one <= Math.min(FLY_POWER, 2.1 * scan, whole)) ?? whole;
+    const fits = powerOf((0.95 * Math.min(width, height)) / heat.size, info.mpp); // at more, a part of the tile is out of sight
+    const power = POWERS.findLast((one) => one <= Math.min(FLY_POWER, 2.1 * scan, fits)) ?? fits;
     settled(heat.x[k] + heat.size / 2, heat.y[k] + heat.size / 2, power);
   };
 
