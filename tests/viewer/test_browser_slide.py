@@ -13,7 +13,7 @@ from nsclc_mtl.viewer.guard import POLICY
 from tests.viewer.board import EVIL
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
@@ -47,7 +47,13 @@ WAIT_MS = 60_000
 
 
 def look(page: Page, patient: str = "P0001", **place: Any) -> None:
-    """The page of slides alone, under the same rules as every other, once the map is drawn."""
+    """The page of slides alone, once a slide is open."""
+    only_slides(page, patient, **place)
+    page.wait_for_selector(".slide-stage[data-open]")
+
+
+def only_slides(page: Page, patient: str = "P0001", **place: Any) -> None:
+    """Goes to a page of slides alone, under the same rules as every other."""
     host = page.url.split("/", 3)
     root = "/".join(host[:3])
     page.set_default_timeout(WAIT_MS)
@@ -55,7 +61,6 @@ def look(page: Page, patient: str = "P0001", **place: Any) -> None:
         body=HTML, content_type="text/html", headers={"content-security-policy": POLICY}))  # fmt: skip
     page.route("**/slides-only.js", lambda route: route.fulfill(body=SCRIPT, content_type="text/javascript"))
     page.goto(f"{root}/slides-only?{urlencode({'id': patient} | place)}")
-    page.wait_for_selector(".slide-stage[data-open]")
 
 
 def until(page: Page, true: str) -> None:
@@ -157,3 +162,69 @@ def test_a_hostile_name_is_a_name_and_a_slide_without_maps_says_how_to_get_them(
     assert "explain.patients=all" in page.locator(".slide-side").inner_text()
     assert page.title() == "toy & co"
     assert page.locator("img[src='x']").count() == 0
+
+
+def test_a_slide_that_cannot_be_opened_says_why_in_its_place(browser: Browser, fresh: Board, address: str) -> None:
+    from dataclasses import replace
+
+    fresh.slides[:] = [replace(fresh.slides[0], path=fresh.slides[0].path.with_name("gone.svs")), *fresh.slides[1:]]
+    context = browser.new_context()  # the browser itself tells of the answer 404 on its console
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.goto(address)
+    only_slides(page)
+    page.wait_for_selector(".slide-note[role='alert']")
+    assert "slide 'gone.svs' does not exist" in page.locator(".slide-note").inner_text()
+    page.get_by_role("button", name="P0001-S2").click()  # the others are there
+    page.wait_for_selector(".slide-stage[data-open='1']")
+    assert "slide=1" in page.url
+    context.close()
+
+
+def test_the_outline_is_drawn_and_the_map_goes_with_a_key(page: Page) -> None:
+    look(page, map="attention")
+    mapped(page)
+    page.locator(".slide-canvas .openseadragon-canvas").first.focus()
+    page.keyboard.press("h")
+    until(page, "document.querySelectorAll('.slide-tile').length === 0")
+    assert "map=none" in page.url
+    page.wait_for_timeout(500)
+    line = page.evaluate(LAYER)[1]
+    assert line > 500
+    page.get_by_label("Outline of the tissue").uncheck()
+    until(page, f"{LAYER}[1] === 0")
+    page.locator(".slide-canvas .openseadragon-canvas").first.focus()
+    page.keyboard.press("h")
+    until(page, f"{LAYER}[1] > 1000")
+
+
+@pytest.mark.parametrize("on_grid", [True, False])
+def test_ten_thousand_tiles_are_drawn_between_two_frames(page: Page, on_grid: bool) -> None:
+    look(page)
+    took = page.evaluate(
+        """async (onGrid) => {
+          const { Heatmap } = await import("/static/heatmap.js");
+          const tiles = [...Array(10000).keys()];
+          const raw = tiles.map((k) => (k * 7919) % 10007);
+          const x = tiles.map((k) => (k % 100) * 256 + (onGrid ? 0 : k % 3));
+          const y = tiles.map((k) => Math.floor(k / 100) * 256);
+          const heat = new Heatmap({ size: 256, x, y, maps: { attention: { raw, percentile: null } } });
+          heat.choose("attention", "raw", 0);
+          const canvas = Object.assign(document.createElement("canvas"), { width: 1300, height: 700 });
+          const context = canvas.getContext("2d", { willReadFrequently: true });
+          const times = [];
+          for (let k = 0; k < 20; k += 1) {
+            const begun = performance.now();
+            heat.draw(context, { left: -k, top: -k, scale: 0.03, width: 1300, height: 700 });
+            times.push(performance.now() - begun);
+          }
+          const found = [0, 5050, 9999].map((k) => heat.at(x[k] + 128, y[k] + 128));
+          return { found, gone: heat.at(-1, 5), median: times.sort((a, b) => a - b)[10], grid: heat.cells !== null };
+        }""",
+        on_grid,
+    )
+    assert took["grid"] is on_grid
+    assert took["found"] == [0, 5050, 9999]
+    assert took["gone"] == -1
+    print(f"10,000 tiles, {'grid' if on_grid else 'rectangles'}: {took['median']:.1f} ms")
+    assert took["median"] < (30 if on_grid else 300)
