@@ -6,6 +6,7 @@ import json
 from asyncio import shield, wrap_future
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
@@ -81,18 +82,18 @@ def routes(board: Board, limits: Limits) -> APIRouter:
         return await jpeg((n, "crop", x, y, size, px), lambda opened: _crop(opened, x, y, size, px))
 
     @router.get("/scores")
-    def scores(n: int) -> dict[str, Any]:
+    def scores(n: int) -> Response:
         file = open_ones.file(n).scores
         if file is None:
             raise DataFault("this slide was not explained: run mtl predict with explain.patients=all")
-        return maps(pd.read_csv(file))
+        return Response(json.dumps(maps(pd.read_csv(file)), allow_nan=False), media_type="application/json")
 
     @router.get("/contour")
-    def contour(n: int) -> dict[str, Any]:
+    def contour(n: int) -> Response:
         return _geojson(open_ones.file(n).contour, "this slide was not tiled here")
 
     @router.get("/tiles.geojson")
-    def for_qupath(n: int) -> dict[str, Any]:
+    def for_qupath(n: int) -> Response:
         return _geojson(open_ones.file(n).tiles, "this slide was not explained")
 
     return router
@@ -184,11 +185,12 @@ def _crop(opened: Opened, x: int, y: int, size: int, px: int) -> bytes:
     return encoded(opened.slide.read(x, y, size, px))
 
 
-def _geojson(path: Any, fault: str) -> dict[str, Any]:
+def _geojson(path: Path | None, fault: str) -> Response:
     if path is None:
         raise DataFault(fault)
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return Response(path.read_bytes(), media_type="application/geo+json")
 
 
 def _plain(column: pd.Series) -> list[float | None]:
-    return [None if not np.isfinite(v) else float(f"{v:.6g}") for v in column.to_numpy(float)]
+    values = column.to_numpy(float)
+    return [value if known else None for value, known in zip(values.tolist(), np.isfinite(values), strict=True)]

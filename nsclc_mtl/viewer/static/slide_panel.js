@@ -27,15 +27,16 @@ export function panel(state, change) {
     const own = `influence:${told.task}`;
     const wanted = state.map ?? (found[own] ? "influence" : "attention");
     if (wanted === "none") return null;
-    const column = wanted === "influence" ? own : wanted;
+    const column = wanted.startsWith("influence") ? own : wanted;
     return found[column] ? column : null;
   };
 
+  const strength = () => opacity.set(state.opacity ?? 0.45, (share) => `${Math.round(100 * share)} %`);
   const drawn = () => {
     const chosen = name();
     select.value = chosen === null ? "none" : chosen === "attention" ? "attention" : "influence";
     settings.hidden = chosen === null;
-    opacity.set(state.opacity ?? 0.45, (share) => `${Math.round(100 * share)} %`);
+    strength();
     if (chosen !== null) {
       const ranks = told.heat.maps[chosen].percentile !== null;
       if (!ranks) told.scale = "raw";
@@ -63,7 +64,7 @@ export function panel(state, change) {
     drawn();
   };
   state.on("map", drawn);
-  state.on("opacity", drawn);
+  state.on("opacity", strength);
   return { element, show, name };
 }
 
