@@ -89,7 +89,7 @@ def serve(path: Path) -> None:
     nothing = pd.DataFrame(columns=["patient_id", "task", "fold", "output", "value", "part", "what"])
     board = Board("bench", {}, ["wsi"], pd.DataFrame(index=["A"]), [Said("bench", nothing, nothing)])
     board.slides = [SlideFile("slide", "A", path)]
-    listening = socket.socket()
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # as `mtl serve`: no Nagle
     listening.bind(("127.0.0.1", 0))
     listening.listen()  # who comes before the server is up waits
     guard = Guard.local(listening.getsockname()[1])
@@ -114,16 +114,27 @@ class Viewer:
         """One tile, timed."""
         begun = time.perf_counter()
         try:
-            if not hasattr(self.own, "line"):
-                self.own.line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-            self.own.line.request("GET", path, headers={"cookie": f"mtl={self.token}"})
-            answer = self.own.line.getresponse()
-            if answer.status != 200 or not answer.read().startswith(b"\xff\xd8"):
-                self.errors.append(f"{answer.status} {path}")
+            status, picture = self.answer(path)
+            if status != 200 or not picture.startswith(b"\xff\xd8"):
+                self.errors.append(f"{status} {path}")
         except (OSError, http.client.HTTPException) as wrong:
             self.errors.append(f"{wrong!r} {path}")
-            self.own.__dict__.clear()
         self.tiles.append(time.perf_counter() - begun)
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        """Status and body; asks again, as browsers do, where the server has closed a line that rested too long."""
+        used = hasattr(self.own, "line")
+        if not used:
+            self.own.line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            self.own.line.request("GET", path, headers={"cookie": f"mtl={self.token}"})
+            answer = self.own.line.getresponse()
+            return answer.status, answer.read()
+        except (ConnectionError, http.client.HTTPException):
+            del self.own.line
+            if used:
+                return self.answer(path)
+            raise
 
     def pan(self, end: float) -> None:
         """Looks around until the clock says `end`."""

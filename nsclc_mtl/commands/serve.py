@@ -68,7 +68,8 @@ def checked(settings: Mapping[str, Any]) -> socket.socket:
             "or keep 127.0.0.1 and use ssh -L or a reverse proxy"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # named as TCP, since asyncio turns off Nagle's waiting (40 ms an answer) on such sockets alone
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if sys.platform != "win32":
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

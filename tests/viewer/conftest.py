@@ -63,7 +63,7 @@ def address(fresh: Board) -> Iterator[str]:
     """Where a real server shows the board, with the token: http://127.0.0.1:PORT/?token=..."""
     import uvicorn
 
-    with socket.socket() as listening:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         guard = Guard.local(port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -143,3 +144,10 @@ def test_tiles_that_are_asked_for_together_are_decoded_together(
     for x, y in ((2, 2), (3, 2), (2, 3), (3, 3)):
         assert pixels(client, f"/api/slides/0/tile/11/{x}/{y}.jpg").shape == (256, 256, 3)
     assert asked == [(512, 512, 512, 512, 1)]
+
+
+def test_answers_are_not_held_back_by_nagle() -> None:
+    from nsclc_mtl.commands.serve import checked
+
+    with checked({"host": "127.0.0.1", "port": 0, "tls": {"cert": None, "key": None}, "allow_remote": False}) as one:
+        assert one.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY on such sockets alone
