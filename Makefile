@@ -37,6 +37,8 @@ $(VENDOR)/made: nsclc_mtl/viewer/package.json nsclc_mtl/viewer/package-lock.json
 	cp nsclc_mtl/viewer/node_modules/@niivue/niivue/dist/index.min.js $(VENDOR)/niivue.js
 	cp nsclc_mtl/viewer/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(VENDOR)/openseadragon.js
 	cp nsclc_mtl/viewer/node_modules/openseadragon/LICENSE.txt $(VENDOR)/openseadragon-license.txt
+	cd nsclc_mtl/viewer/node_modules && for file in $$(ls */[Ll][Ii][Cc][Ee][Nn]* @*/*/[Ll][Ii][Cc][Ee][Nn]* | grep -v '^openseadragon/\|^@rollup/'); do \
+		echo "== $$(dirname $$file)"; cat "$$file"; echo; done > ../static/vendor/niivue-licenses.txt
 	rm -rf nsclc_mtl/viewer/node_modules
 	@touch $@
 
@@ -44,7 +46,9 @@ demo: setup  ## make the phantom cohort and run tile, extract, train, evaluate, 
 	$(BIN)/mtl demo $(ARGS)
 
 serve: setup  ## show the newest run of `mtl predict` in the browser (the demo's, after make demo)
-	$(BIN)/mtl serve run=$$(ls -td runs/predict/*/ 2> /dev/null | head -1) $(ARGS)
+	@run=$$(ls -t runs/predict/*/predictions.csv 2> /dev/null | head -1); \
+	test -n "$$run" || { echo "there is no run of mtl predict here: make demo, then make serve"; exit 2; }; \
+	exec $(BIN)/mtl serve "run=$${run%/predictions.csv}" $(ARGS)
 
 test: setup  ## run the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
@@ -87,8 +91,9 @@ $(VENV)/.dvc: pyproject.toml constraints.txt $(VENV)/.installed
 	$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[data]'
 	@touch $@
 
-wheel: setup  ## build the wheel into dist/
+wheel: setup  ## build the wheel into dist/, with the viewers of `mtl serve` where npm is here
 	rm -rf dist
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory viewer; fi
 	$(BIN)/python -m build --wheel --outdir dist
 
 wheel-check: wheel  ## install the wheel in a clean environment outside the checkout and compose a configuration there
@@ -96,7 +101,11 @@ wheel-check: wheel  ## install the wheel in a clean environment outside the chec
 	$(PYTHON) -m venv "$$away/venv"; \
 	"$$away/venv/bin/python" -m pip --disable-pip-version-check install -q $(PIP_FLAGS) -c constraints.txt dist/*.whl; \
 	cd "$$away"; venv/bin/mtl --version; venv/bin/mtl train --show > shown.yaml; test -s shown.yaml; \
-	test "$$(ls)" = "$$(printf 'shown.yaml\nvenv')"; echo "the wheel composes mtl train in a clean environment"
+	venv/bin/mtl serve run=none --show > served.yaml; test -s served.yaml; \
+	pages=$$(dirname "$$(venv/bin/python -c 'import nsclc_mtl; print(nsclc_mtl.__file__)')")/viewer; \
+	test -s "$$pages/static/base.css"; test -s "$$pages/templates/base.html.j2"; test -s "$$pages/NOTICE.md"; \
+	if command -v npm > /dev/null; then test -s "$$pages/static/vendor/openseadragon.js"; test -s "$$pages/static/vendor/niivue.js"; fi; \
+	test "$$(ls)" = "$$(printf 'served.yaml\nshown.yaml\nvenv')"; echo "the wheel composes mtl train and mtl serve in a clean environment"
 
 ci: test lint types wheel-check  ## what .ci/run runs
 

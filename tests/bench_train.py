@@ -1,9 +1,10 @@
 """Training, measured in one run: `make bench-train`.
 
 Steps (forward and backward, no optimiser) of every slide encoder on 8,192 tiles of 1,024 features in half precision,
-against the products of matrices that such a step cannot do without, on the same machine and thread; rounds of all ways
-alternate and the median counts. Then packed bags against one bag after the other, cost against tiles and patients,
-patients a second from disk, and peak memory. A new encoder is a line of ENCODERS.
+against the products of matrices that such a step cannot do without, on the same machine and thread, in single precision
+and in bf16; rounds of all ways alternate and the median counts. Then packed bags against one bag after the other, cost
+against tiles and patients, patients a second from disk with the system's file cache cold and warm, and peak memory
+against tiles. A new encoder is a line of ENCODERS.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +29,13 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from nsclc_mtl.bags.cache import BagCache
+from nsclc_mtl.encoders.supervised import SupervisedEncoder
 from nsclc_mtl.features import store
-from nsclc_mtl.records import Bag, Features
+from nsclc_mtl.records import Bag, Features, Target
 
 TILES, FEATURES, DIM = 8192, 1024, 32
+CLASSES = {"grade": 3}
+LARGE, MODES = (8192, 65_536, 200_000), ("training", "training, bf16", "evaluation")  # of peak memory
 Work = Callable[[], object]
 
 
@@ -48,6 +53,12 @@ ENCODERS = {
     "ABMIL 64/32": Encoder("mil.ABMIL", 64, {}, [(64, 32), (64, 32), (32, 1)]),
     "ABMIL 512/256": Encoder("mil.ABMIL", 512, {"hidden": 512, "gate": 256}, [(512, 256), (512, 256), (256, 1)]),
     "mean": Encoder("mil.MeanPool", None),
+    "max": Encoder("pooling.MaxPool", 64),
+    "CLAM SB": Encoder("clam.CLAM", 64, {"classes": CLASSES}, [(64, 32), (64, 32), (32, 1)]),
+    "CLAM MB": Encoder("clam.CLAM", 64, {"classes": CLASSES, "branches": "class"}, [(64, 32), (64, 32), (32, 3)]),
+    "DSMIL": Encoder("dsmil.DSMIL", 64, {"classes": CLASSES}, [(64, 3), (64, 32), (64, 64)]),
+    # keys, values, queries and what follows them, and keys times values, a head of 16; the convolutions are no product
+    "TransMIL": Encoder("transmil.TransMIL", 64, {}, [(64, 64)] * 6 + [(64, 17)] * 3),
 }
 
 
@@ -61,29 +72,35 @@ def made(encoder: Encoder, features: int = FEATURES, **options: Any) -> nn.Modul
     return module.train()
 
 
-def step(module: nn.Module, bag: Bag, bf16: bool = False) -> Work:
-    """One training step: forward and backward."""
+def step(module: nn.Module, bag: Bag, bf16: bool = False, own: bool = True) -> Work:
+    """One training step: forward and backward, with an encoder's `own` losses of tiles where it has some."""
+    present = torch.ones(len(bag.offsets) - 1, dtype=torch.bool)
+    targets = {"grade": Target(present, torch.arange(len(present)).remainder(CLASSES["grade"]).float(), None)}
 
     def work() -> Tensor:
         module.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            loss = module(bag).vector.float().square().sum()
+            said = module(bag)
+            loss = said.vector.float().square().sum()
+            if own and isinstance(module, SupervisedEncoder):
+                loss = loss + sum(module.supervise(bag, said, targets, present).values())
         loss.backward()
         return loss.detach()
 
     return work
 
 
-def limit(encoder: Encoder, tiles: int = TILES) -> tuple[Work, float, str]:
+def limit(encoder: Encoder, tiles: int = TILES, dtype: torch.dtype = torch.float32) -> tuple[Work, float, str]:
     """The products of a step alone, of the same shapes, their FLOPs and the formula.
 
     The first layer needs no gradient of the features: forward and one product back; those after it two back.
     """
     if encoder.hidden is None:
-        rows, share = torch.randn(tiles, FEATURES), torch.full((1, tiles), 1 / tiles)
+        rows, share = torch.randn(tiles, FEATURES).to(dtype), torch.full((1, tiles), 1 / tiles, dtype=dtype)
         return lambda: share @ rows, 2.0 * tiles * FEATURES, f"2*{tiles}*{FEATURES} (the mean as a product)"
     products = [(FEATURES, encoder.hidden, 2), *((a, b, 3) for a, b in encoder.inner)]
-    data = [(torch.randn(tiles, a), torch.randn(b, a), torch.randn(tiles, b), times) for a, b, times in products]
+    shapes = [((tiles, a), (b, a), (tiles, b), times) for a, b, times in products]
+    data = [(*(torch.randn(shape).to(dtype) for shape in three), times) for *three, times in shapes]
 
     def work() -> None:
         for seen, weight, gradient, times in data:
@@ -93,19 +110,23 @@ def limit(encoder: Encoder, tiles: int = TILES) -> tuple[Work, float, str]:
                 gradient @ weight
 
     flops = sum(2.0 * tiles * a * b * times for a, b, times in products)
-    terms = " + ".join(f"{times}*{a}*{b}" for a, b, times in products)
+    many = Counter(products)
+    terms = " + ".join(f"{times * n}*{a}*{b}" for (a, b, times), n in many.items())
     return work, flops, f"2*{tiles}*({terms})"
 
 
 def alternated(ways: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every way, round by round, after one that warms up."""
+    """Seconds of the processor of every way, round by round, after one that warms up.
+
+    Nothing here waits, and there is one thread: on a machine of one's own these are the seconds of the clock.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, work in ways.items():
-            began = time.perf_counter()
+            began = time.process_time()
             work()
             if turn:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(time.process_time() - began)
     return times
 
 
@@ -123,28 +144,38 @@ def bag_of(sizes: Sequence[int], features: int = FEATURES, seed: int = 0) -> Bag
 
 def against_products(rounds: int, console: Console) -> None:
     """Every encoder against its products, and in bf16 against its own single precision."""
-    table = Table(
-        "encoder", "step ms", "tiles/s", "products ms", "share of limit", "GFLOP", "bf16 ms", "bf16 faster",
-        title=f"training step, {TILES} tiles x {FEATURES}, 4 patients, one thread",
-    )  # fmt: skip
+    single, half = Table(title=f"training step, {TILES} tiles x {FEATURES}, 4 patients, single precision"), Table()
+    half.title = "the same in bf16, against single precision; products: the same of their products alone"
+    for table, words in (
+        (single, ("encoder", "step ms", "tiles/s", "products ms", "share of limit", "GFLOP")),
+        (half, ("encoder", "step ms", "tiles/s", "products ms", "share of limit", "step faster", "products faster")),
+    ):
+        for word in words:
+            table.add_column(word)
     bag, formulas = bag_of([TILES // 4] * 4), []
     for name, encoder in ENCODERS.items():
         module, (products, flops, formula) = made(encoder), limit(encoder)
-        ways = {"products": products, "step": step(module, bag)} | (
-            {"bf16": step(module, bag, bf16=True)} if has_bf16() else {}
-        )
+        ways = {"products": products, "step": step(module, bag)}
+        if has_bf16():
+            ways |= {
+                "bf16 products": limit(encoder, dtype=torch.bfloat16)[0],
+                "bf16 step": step(module, bag, bf16=True),
+            }
         times = alternated(ways, rounds)
-        ms = {way: f"{1e3 * np.median(seconds):.1f}" for way, seconds in times.items()}
-        table.add_row(
-            name, ms["step"], f"{TILES / np.median(times['step']):,.0f}", ms["products"],
-            f"{ratio(times, 'products', 'step'):.2f}", f"{flops / 1e9:.2f}", ms.get("bf16", "-"),
-            f"{ratio(times, 'step', 'bf16'):.2f}" if "bf16" in times else "-",
-        )  # fmt: skip
+        for table, kind in ((single, ""), (half, "bf16 ")):
+            if kind and not has_bf16():
+                continue
+            seconds, limited = (float(np.median(times[kind + way])) for way in ("step", "products"))
+            share = ratio(times, f"{kind}products", f"{kind}step")
+            table.add_row(
+                name, f"{1e3 * seconds:.1f}", f"{TILES / seconds:,.0f}", f"{1e3 * limited:.1f}", f"{share:.2f}",
+                *([f"{ratio(times, way, f'bf16 {way}'):.2f}" for way in ("step", "products")] if kind else
+                  [f"{flops / 1e9:.2f}"]),
+            )  # fmt: skip
         formulas.append(f"{name}: FLOP = {formula}")
-    console.print(table)
+    console.print(single)
     console.print("\n".join(formulas), highlight=False)
-    if not has_bf16():
-        console.print("bf16: this processor has no avx512_bf16 or amx_bf16; not measured")
+    console.print(half if has_bf16() else "bf16: this processor has no avx512_bf16 or amx_bf16; not measured")
 
 
 def has_bf16() -> bool:
@@ -178,7 +209,7 @@ def packed(rounds: int, console: Console, patients: int = 16, tiles: int = 500, 
                     losses.append(loss.detach())
                 return torch.stack(losses).sum()
 
-            together = step(module, whole)
+            together = step(module, whole, own=False)  # which is a mean over patients, not a sum
             torch.testing.assert_close(alone(), together(), rtol=1e-4, atol=1e-5)
             times = alternated({"alone": alone, "packed": together}, rounds)
             ms = {way: f"{1e3 * np.median(seconds):.1f}" for way, seconds in times.items()}
@@ -230,11 +261,17 @@ def from_disk(console: Console, patients: int = 16, tiles: int = 12_000, drawn: 
         }
         kept = BagCache(10**10)
         _ = [kept([path]) for path in paths]
-        table = Table("way", "cold", "warm", title=f"patients/s from disk, {tiles} tiles x {FEATURES} a patient")
+        table = Table("way", "cold", "MB read", "warm", title=f"patients/s, {tiles} tiles x {FEATURES} a patient")
         for name, work in (ways | {"drawn from bags in memory": lambda: [kept([p], draw=draw) for p in paths]}).items():
-            cold = "-" if "memory" in name else f"{patients / _timed(work, paths):.1f}"
-            table.add_row(name, cold, f"{patients / float(np.median([_timed(work) for _ in range(3)])):.1f}")
+            before, cold = _read_mb(), 0.0 if "memory" in name else patients / _timed(work, paths)
+            table.add_row(
+                name, f"{cold:.1f}" if cold else "-", f"{_read_mb() - before:.0f}",
+                f"{patients / float(np.median([_timed(work) for _ in range(3)])):.1f}",
+            )  # fmt: skip
         console.print(table)
+        console.print(
+            "cold: the files' pages were given up before; MB read: what then came from the device, by the system"
+        )
 
 
 def _timed(work: Work, cold: Sequence[str] = ()) -> float:
@@ -248,37 +285,48 @@ def _timed(work: Work, cold: Sequence[str] = ()) -> float:
     return time.perf_counter() - began
 
 
+def _read_mb() -> float:
+    """MB that this process made the system fetch from a device; NaN where it does not say."""
+    said = (int(line.split()[1]) for line in _lines("/proc/self/io") if line.startswith("read_bytes"))
+    return next(said, float("nan")) / 1e6
+
+
 def memory(console: Console) -> None:
     """Peak memory of a process: what a training step and an evaluation add to the libraries and the features."""
-    table = Table("encoder", "mode", "tiles", "features MB", "beside them MB", title="peak memory beside the libraries")
+    table = Table("encoder", "mode", *(f"{n:,} tiles" for n in LARGE), title="peak MB beside libraries and features")
+    table.add_row("(features)", "", *(f"{tiles * FEATURES * 2 / 1e6:.0f}" for tiles in LARGE))
     for name in ENCODERS:
-        for mode, tiles in (("training", 65_536), ("evaluation", 65_536)):
-            words = [sys.executable, __file__, "--peak", name, mode, str(tiles)]
-            beside = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-            table.add_row(name, mode, str(tiles), f"{tiles * FEATURES * 2 / 1e6:.0f}", f"{beside:.0f}")
+        for mode in MODES:
+            words = [sys.executable, __file__, "--peak", name, mode]
+            beside = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+            table.add_row(name, mode, *beside)
     console.print(table)
 
 
-def peak(name: str, mode: str, tiles: int) -> None:
-    """Prints the MB that a step takes beside the features; run in a process of its own."""
-    module = made(ENCODERS[name])
-    step(module, bag_of([256]))()  # what libraries hold after a first step is theirs
-    features = torch.empty(tiles, FEATURES, dtype=torch.float16)
-    for rows in features.split(1024):
-        rows.copy_(torch.randn(len(rows), FEATURES))
-    bag = Bag(features, torch.tensor([0, tiles]))
-    before = _memory("VmHWM")
-    if mode == "training":
-        step(module, bag)()
-    else:
-        with torch.no_grad():
-            module.eval()(bag)
-    print(max(0.0, _memory("VmHWM") - before))
+def peak(name: str, mode: str) -> None:
+    """Prints the MB that steps of more and more tiles take beside the features; run in a process of its own."""
+    module, bf16 = made(ENCODERS[name]), "bf16" in mode
+    step(module, bag_of([256]), bf16)()  # what libraries hold after a first step is theirs
+    some = torch.randn(1024, FEATURES)
+    features = torch.cat([some.half()] * (max(LARGE) // 1024 + 1))
+    before = _memory("VmRSS")
+    for tiles in LARGE:
+        bag = Bag(features[:tiles], torch.tensor([0, tiles]))
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
+        if mode == "evaluation":
+            with torch.no_grad():
+                module.eval()(bag)
+        else:
+            step(module, bag, bf16)()
+        print(f"{max(0.0, _memory('VmHWM') - before):.0f}")
 
 
 def _memory(word: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(word)) * 1.024e-3
+    return next(int(line.split()[1]) for line in _lines("/proc/self/status") if line.startswith(word)) * 1.024e-3
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
 
 
 PARTS = ("products", "packed", "growth", "disk", "memory")
@@ -288,15 +336,22 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--encoders", default=",".join(ENCODERS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     words = parser.parse_args()
     torch.set_num_threads(1)
     if words.peak:
-        return peak(words.peak[0], words.peak[1], int(words.peak[2]))
+        return peak(*words.peak)
     console, parts = Console(width=130), words.parts.split(",")
+    model = next((row.split(": ")[1] for row in _lines("/proc/cpuinfo") if row.startswith("model name")), "?")
+    console.print(f"{model}, torch {torch.__version__}, one thread; load of the machine {os.getloadavg()[0]:.1f}")
     if unknown := set(parts) - set(PARTS):
         raise SystemExit(f"no part {sorted(unknown)}: {', '.join(PARTS)}")
+    if unknown := set(wanted := words.encoders.split(",")) - set(ENCODERS):
+        raise SystemExit(f"no encoder {sorted(unknown)}: {', '.join(ENCODERS)}")
+    for name in set(ENCODERS) - set(wanted):
+        del ENCODERS[name]
     if "products" in parts:
         against_products(words.rounds, console)
     if "packed" in parts:

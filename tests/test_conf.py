@@ -59,9 +59,10 @@ def test_every_verb_composes(verb: str) -> None:
     cfg = compose(verb, [])
     faults = [fault for fault in check(cfg) if "has no value" not in fault]
     assert not faults
-    assert "seed" in cfg
-    assert "name" in cfg
     assert cfg.paths.runs == "runs"
+    if verb != "serve":  # which computes nothing and makes no run folder
+        assert "seed" in cfg
+        assert "name" in cfg
 
 
 @pytest.mark.parametrize(("verb", "group", "option"), CHOICES)

@@ -44,3 +44,14 @@ def test_torchvision_beside_a_cpu_torch_is_told(monkeypatch: pytest.MonkeyPatch)
     finding = doctor.torchvision()
     assert finding.state == "missing"
     assert "pip uninstall torchvision" in finding.do
+
+
+def test_what_mtl_serve_lacks_is_a_note_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.0")
+    monkeypatch.setattr(doctor.Path, "is_file", lambda self: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    finding = doctor.viewer()
+    assert (finding.state, finding.do) == ("note", "install Node.js, then make viewer")
+    assert "no openseadragon, no niivue" in finding.found
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    assert doctor.viewer().do == "pip install 'nsclc-mtl[viewer]'"

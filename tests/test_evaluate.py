@@ -81,7 +81,9 @@ def test_a_learner_that_knows_all_that_can_be_known(trained: Path, capsys: pytes
     for name in ("tables/tripod.csv", "tables/cohort.csv", "figures/study-flow.svg", "figures/survival-survival.csv"):
         assert (out / name).is_file(), name
     floors = read_table(out / "floors.csv")
-    assert set(floors["part"]) == {"test"}
+    assert set(floors["part"]) == {"test", "train"}
+    assert set(floors.loc[floors["part"] == "train", "task"]) == {"response"}  # a threshold is found by them
+    assert own["response", "sensitivity", "floor:rna"]["value"] is not None
     account = json.loads((out / "run.json").read_text())
     assert account["done"] == ["grade", "stage", "response", "survival"]
     assert {Path(i["path"]).name for i in account["inputs"]} == {

@@ -227,7 +227,7 @@ def test_one_seed_is_one_hash_of_weights(way: Way) -> None:
 
 
 def test_every_default_part_trains_in_bf16(way: Way) -> None:
-    words = ["precision=bf16-mixed", "fold=0", "skip=linear", "callbacks=[early_stopping,ema]", "logger=csv"]
+    words = ["precision=bf16", "fold=0", "skip=linear", "callbacks=[early_stopping,ema]", "logger=csv"]
     assert way.train("mixed", *words) == 0
     mixed = way.table(name="mixed")
     assert set(mixed["task"]) == {"grade", "stage", "response", "survival"}

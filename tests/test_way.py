@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from recount import recounted
+from report_tables import strangers
 
 from nsclc_mtl.config import execute
 from nsclc_mtl.phantom.cohort import make
@@ -276,9 +278,12 @@ def test_a_combination_that_was_never_trained_is_refused(way: Way, capsys: pytes
 
 
 def test_evaluate_reads_the_run(way: Way) -> None:
-    assert way.run("evaluate", "e", f"ckpt={way.folder()}", "bootstrap=20", "floors=[stage]") == 0
-    rows = json.loads((way.folder("evaluate", "e") / "metrics.json").read_text())
-    assert {"grade", "stage", "response", "survival"} == {r["task"] for r in rows}
+    """Every row of metrics.json is what other code makes of the files, every number of the page's tables is there."""
+    words = ("bootstrap=24", "floors=[stage]", "primary_floor=stage")
+    assert way.run("evaluate", "e", f"ckpt={way.folder()}", *words) == 0
+    told = recounted(way.data, way.folder(), way.folder("evaluate", "e"))
+    assert {"grade", "stage", "response", "survival"} == {task for task, *_ in told.again}
+    assert not strangers(way.folder("evaluate", "e"), way.folder())
     assert (way.folder("evaluate", "e") / "report.html").is_file()
 
 

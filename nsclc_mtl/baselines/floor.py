@@ -7,7 +7,7 @@ by cross-validated likelihood among the non-test patients of the fold; test pati
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from nsclc_mtl.baselines.design import Design
 from nsclc_mtl.baselines.likelihoods import baseline_hazard
 from nsclc_mtl.baselines.model import Model, Outcome, Space
 from nsclc_mtl.baselines.ridge import Ridge
-from nsclc_mtl.baselines.tuning import choose, inner_folds
+from nsclc_mtl.baselines.tuning import choose, held_out, inner_folds
 from nsclc_mtl.records import Repeated, TaskSpec
 from nsclc_mtl.tables.robust import robust_features
 
@@ -56,6 +56,10 @@ def fit_floors(
     model: Model | None = None,
 ) -> pd.DataFrame:
     """Test-part predictions of every floor, in the long format of predictions.csv plus the column `model`.
+
+    Binary tasks have rows of part `train` too, to find a threshold by: the probabilities of all non-test patients whose
+    outcome is known, each from the fit on the other inner folds of the search for the penalty. Those of the fit on all
+    of them would lie further apart than new patients' do.
 
     tables: {name: frame indexed by patient_id}, numeric, boolean or text; cells and whole rows may be missing.
     labels: as `Manifest.labels`. splits: columns patient_id, fold, part. stage: the task that is the TNM stage.
@@ -101,12 +105,25 @@ def fit_floors(
                     spaces = family.spaces([blocks[b] for b in sees], alone)
                 rng = np.random.default_rng([seed, _number(str(fold)), _number(name), _number(task.name)])
                 days = (horizons or {}).get(task.name)
-                outputs, alone_by = _predict(family, task, spaces, labels[task.name].reindex(training), rng, days)
+                told = _predict(family, task, spaces, labels[task.name].reindex(training), rng, days)
                 if len(sees) == 1:
-                    found[task.name, sees[0]] = alone_by
-                frames.append(_long(f"floor:{name}", task, fold, test, outputs, labels[task.name]))
+                    found[task.name, sees[0]] = told.alone
+                model_name, label = f"floor:{name}", labels[task.name]
+                frames.append(_long(model_name, task, fold, "test", test, told.outputs, label))
+                if told.crossed:
+                    people = [training[k] for k in told.known]
+                    frames.append(_long(model_name, task, fold, "train", people, told.crossed, label))
     columns = ["model", "patient_id", "task", "fold", "part", "output", "value", "target", "event", "time_days"]
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+class _Told(NamedTuple):
+    """What a floor says of a task in a fold."""
+
+    outputs: dict[str, np.ndarray]  # output -> [test patient]; NaN where training allows no fit
+    alone: float  # what joining goes by
+    known: np.ndarray = np.zeros(0, dtype=int)  # training patients with an outcome
+    crossed: Mapping[str, np.ndarray] = {}  # output -> [known patient], each by the fit without its inner fold
 
 
 def _predict(
@@ -116,8 +133,8 @@ def _predict(
     label: pd.DataFrame,
     rng: np.random.Generator,
     days: Sequence[float] | None,
-) -> tuple[dict[str, np.ndarray], float]:
-    """Outputs of the test patients {output: [patient]} and what joining goes by; NaN where training allows no fit."""
+) -> _Told:
+    """Outputs of the test patients, and of a binary task held-out ones of the training patients."""
     survival = task.kind == "survival"
     y = label["time_days" if survival else "value"].to_numpy(dtype=float)
     event = label["event"].to_numpy(dtype=float) if survival else np.zeros(len(y))
@@ -128,7 +145,7 @@ def _predict(
     names = ["risk"] + [f"surv:{d:g}" for d in days or ()] if survival else [f"p:{c}" for c in task.classes]
     counts = np.unique(event[event == 1] if survival else y, return_counts=True)[1]
     if len(counts) < (1 if survival else 2) or counts.min() < _FEWEST:
-        return {name: np.full(len(spaces[0].test), np.nan) for name in names}, np.nan
+        return _Told({name: np.full(len(spaces[0].test), np.nan) for name in names}, np.nan)
     inner = inner_folds(event if survival else y, model.inner, rng)
     classes, number = (np.zeros(0), y) if survival else np.unique(y, return_inverse=True)
     outcome = Outcome(number, event, len(classes), task.kind != "multiclass")
@@ -139,24 +156,28 @@ def _predict(
         risk = said(space.test)
         hazard = baseline_hazard(said(z), y, event, np.asarray(days or (), dtype=float))
         curves = np.exp(-hazard * np.exp(risk)[:, None])
-        return dict(zip(names, [risk, *curves.T], strict=True)), path.alone(step)
+        return _Told(dict(zip(names, [risk, *curves.T], strict=True)), path.alone(step))
     proba = np.zeros((len(space.test), len(task.classes)))
     proba[:, classes.astype(int)] = said(space.test)  # a class without training patients gets probability 0
-    return dict(zip(names, proba.T, strict=True)), path.alone(step)
+    outputs, alone = dict(zip(names, proba.T, strict=True)), path.alone(step)
+    if task.kind != "binary":
+        return _Told(outputs, alone)
+    crossed = held_out(path, z, outcome, step, inner)  # both classes occur, so the columns are those of the task
+    return _Told(outputs, alone, known, dict(zip(names, crossed.T, strict=True)))
 
 
 def _predict_number(
     model: Model, spaces: list[Space], y: np.ndarray, known: np.ndarray, rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], float]:
+) -> _Told:
     """`value` of the test patients and what joining goes by; NaN where the known numbers allow no fit."""
     if len(y) < 2 * model.inner or np.ptp(y) == 0:
-        return {"value": np.full(len(spaces[0].test), np.nan)}, np.nan
+        return _Told({"value": np.full(len(spaces[0].test), np.nan)}, np.nan)
     order = rng.permutation(len(y))  # ties are dealt by chance
     inner = np.empty(len(y), int)
     inner[order] = inner_folds(np.argsort(np.argsort(y[order], kind="stable"), kind="stable"), model.inner, rng)
     outcome = Outcome(y, np.zeros(len(y)), 0, True, number=True)
     space, path, step = choose(model, spaces, known, outcome, inner)
-    return {"value": path.fit(space.train[known], outcome, step)(space.test)}, path.alone(step)
+    return _Told({"value": path.fit(space.train[known], outcome, step)(space.test)}, path.alone(step))
 
 
 def _stage_table(label: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
@@ -166,9 +187,15 @@ def _stage_table(label: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
 
 
 def _long(
-    model: str, task: TaskSpec, fold: Any, patients: list[str], outputs: dict[str, np.ndarray], label: pd.DataFrame
+    model: str,
+    task: TaskSpec,
+    fold: Any,
+    part: str,
+    patients: list[str],
+    outputs: Mapping[str, np.ndarray],
+    label: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Outputs of the test patients as rows of predictions.csv."""
+    """Outputs of the patients of a part as rows of predictions.csv."""
     own = label.reindex(patients)
     frame = pd.DataFrame({"patient_id": patients})
     if task.kind == "survival":
@@ -178,7 +205,7 @@ def _long(
         frame["target"] = ["" if pd.isna(v) else word(v) for v in own["value"]]
         frame["event"], frame["time_days"] = np.nan, np.nan
     rows = [frame.assign(output=name, value=value) for name, value in outputs.items()]
-    return pd.concat(rows, ignore_index=True).assign(model=model, task=task.name, fold=fold, part="test")
+    return pd.concat(rows, ignore_index=True).assign(model=model, task=task.name, fold=fold, part=part)
 
 
 def _number(text: str) -> int:

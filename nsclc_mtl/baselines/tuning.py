@@ -49,6 +49,22 @@ def path_scores(path: Path, z: np.ndarray, outcome: Outcome, inner: np.ndarray) 
     return scores
 
 
+def held_out(path: Path, z: np.ndarray, outcome: Outcome, step: int, inner: np.ndarray) -> np.ndarray:
+    """Class probabilities of each patient by the exact fit on the other inner folds, [patient, class].
+
+    A class that the others lack has probability 0; NaN where they are of one class. The penalty was chosen on the same
+    inner folds: that is one choice among few, but not none.
+    """
+    proba = np.full((len(z), outcome.classes), np.nan)
+    for k in np.unique(inner):
+        fit = inner != k
+        ours, there = outcome.of(fit)
+        if len(there) > 1:
+            proba[~fit] = 0
+            proba[np.ix_(~fit, there)] = path.fit(z[fit], ours, step)(z[~fit])
+    return proba
+
+
 def _survival(path: Path, z: np.ndarray, outcome: Outcome, fit: np.ndarray) -> Iterator[float]:
     """What the held-out patients add to the partial likelihood (Verweij and van Houwelingen, 1993), per penalty."""
     ours, _ = outcome.of(fit)

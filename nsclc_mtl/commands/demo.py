@@ -274,6 +274,8 @@ def _tell(steps: Sequence[Step], settings: Mapping[str, Any], run: Run) -> None:
     run.show(results(json.loads(metrics.read_text())))
     run.say(f"report: {Path(folders['evaluate']) / 'report.html'}")
     run.say(f"predictions, with maps of what they rest on: {folders['predict']}")
+    run.say("the patients in the browser, beside their slides and scans (or: make serve):")
+    run.say(f"  mtl serve run={folders['predict']}")
     run.say("next: the same on 400 patients at the level of features, where there is enough to learn from:")
     run.say("  mtl train cohort.level=features cohort.n=400")
 

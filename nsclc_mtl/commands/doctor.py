@@ -44,7 +44,8 @@ def doctor() -> int:
 def look() -> list[Finding]:
     """Every finding, in the order in which a cohort needs things."""
     looks: tuple[Callable[[], Finding], ...] = (
-        python, torch, accelerator, bfloat16, torchvision, openslide, monai, pyradiomics, pycox, cores, memory, disk,
+        python, torch, accelerator, bfloat16, torchvision, openslide, monai, pyradiomics, pycox, viewer,
+        cores, memory, disk,
     )  # fmt: skip
     return [_safely(one) for one in looks]
 
@@ -136,6 +137,21 @@ def pycox() -> Finding:
         return Finding("pycox", "missing", "cannot be imported with NUMBA_DISABLE_JIT=1", "unset NUMBA_DISABLE_JIT")
     importlib.import_module("pycox.models")
     return Finding("pycox", "ok", str(_version("pycox")))
+
+
+def viewer() -> Finding:
+    """What `mtl serve` needs: FastAPI and uvicorn, and the slide and scan viewers that npm brings."""
+    versions = {name: _version(name) for name in ("fastapi", "uvicorn")}
+    absent = [name for name, version in versions.items() if version is None]
+    if absent:
+        return Finding("mtl serve", "note", f"no {', no '.join(absent)}", "pip install 'nsclc-mtl[viewer]'")
+    vendor = Path(__file__).parents[1] / "viewer" / "static" / "vendor"
+    gone = [name for name in ("openseadragon", "niivue") if not (vendor / f"{name}.js").is_file()]
+    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    if gone:
+        how = "make viewer" if shutil.which("npm") else "install Node.js, then make viewer"
+        return Finding("mtl serve", "note", f"{found}; no {', no '.join(gone)}: no slides and scans", how)
+    return Finding("mtl serve", "ok", f"{found}, openseadragon, niivue")
 
 
 def cores() -> Finding:

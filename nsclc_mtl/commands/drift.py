@@ -19,7 +19,9 @@ def measured(models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str]) 
     """Rows of `drift.csv`: one a feature of each modality, and before them one of the modality itself (feature empty).
 
     modality, feature; n: new patients in whom it is measured, trained: training patients (mean over the folds);
-    difference: standardised, in SD of training; distance: Kolmogorov-Smirnov's; chance: P of the difference of one
+    difference: standardised, in SD of training; distance: Kolmogorov-Smirnov's; stability:
+    population stability index (of a category on the row of its column), stability_chance: its mean where nothing moved;
+    chance: P of the difference of one
     feature, were there none (of a modality: of its missing share); missing, missing_trained: shares without it (of a
     feature: among those who have the modality); strange: share of a category that training did not have. Numbers are
     means over the folds; a feature that a fold did not choose is left out of them. Folds that kept no summaries of
@@ -38,7 +40,8 @@ def measured(models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str]) 
         for name, before in data.fitted.reference.items():
             tables.append(_modality(name, before, len(set(manifest.who(name)) & set(ids)), len(ids)))
             if name in now and len(now[name].values):
-                tables.append(_features(name, before, now[name]))
+                codes = data.fitted.tables[name].categories if name in data.fitted.tables else {}
+                tables.append(_features(name, before, now[name], codes))
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
     # most of them are read once: a table that two folds chose other columns of keeps the first one's order
@@ -51,7 +54,8 @@ def measured(models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str]) 
 
 
 COLUMNS = (
-    "modality", "feature", "n", "trained", "difference", "distance", "chance", "missing", "missing_trained", "strange",
+    "modality", "feature", "n", "trained", "difference", "distance", "stability", "stability_chance", "chance",
+    "missing", "missing_trained", "strange",
 )  # fmt: skip
 
 
@@ -72,7 +76,8 @@ def _modality(name: str, before: Mapping[str, Any], n: int, of: int) -> pd.DataF
     return pd.DataFrame([row]).reindex(columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[2:], float))
 
 
-def _features(name: str, before: Mapping[str, Any], now: Any) -> pd.DataFrame:
+def _features(name: str, before: Mapping[str, Any], now: Any, codes: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """A row a feature. codes: column -> the categories that training knew; `f"{column}={category}"` are features."""
     import numpy as np
     import pandas as pd
 
@@ -83,6 +88,9 @@ def _features(name: str, before: Mapping[str, Any], now: Any) -> pd.DataFrame:
     values = now.values[names].to_numpy(float)
     at, below = (np.array(before[word], float).reshape(len(drift.LEVELS), -1)[:, kept] for word in ("deciles", "below"))
     mean, sd, count = (np.array(before[word], float)[kept] for word in ("mean", "sd", "measured"))
+    stable, usual = drift.stability(values, at, below, count)
+    single = {f"{column}={v}" for column, words in codes.items() for v in words}  # told as one, by their column
+    stable, usual = (np.where([n in single for n in names], np.nan, told) for told in (stable, usual))
     table = pd.DataFrame(
         {
             "modality": name,
@@ -91,6 +99,8 @@ def _features(name: str, before: Mapping[str, Any], now: Any) -> pd.DataFrame:
             "trained": count,
             "difference": drift.standardised_difference(values, mean, sd),
             "distance": drift.distance(values, at, below),
+            "stability": stable,
+            "stability_chance": usual,
             "missing": 1 - np.isfinite(values).mean(0),
             "missing_trained": 1 - count / before["read"],
         }
@@ -102,12 +112,77 @@ def _features(name: str, before: Mapping[str, Any], now: Any) -> pd.DataFrame:
     # an ordered column is a number too; of a category the row tells nothing else
     table["strange"] = table["feature"].map(odd.set_index("feature")["strange"]).astype(float)
     apart = odd[~odd["feature"].isin(names)].reindex(columns=list(COLUMNS))
+    apart = apart.astype(dict.fromkeys(COLUMNS[2:], float))
+    for column, words in codes.items():
+        at_row = apart["feature"] == column
+        told = _code(column, words, before, now)
+        apart.loc[at_row, ["stability", "stability_chance"]] = told
     whole = pd.concat([part for part in (table, apart) if len(part)] or [table])
     return whole.astype(dict.fromkeys(COLUMNS[2:], float)).reset_index(drop=True)
 
 
-def told(models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str], run: Run) -> pd.DataFrame:
-    """`measured`, written to `drift.csv` of the run, and the strongest shifts in sentences for the user."""
+def _code(column: str, words: Sequence[str], before: Mapping[str, Any], now: Any) -> tuple[float, float]:
+    """Stability of a column of categories, and its mean where nothing moved; a further bin for what training lacked."""
+    import numpy as np
+
+    from nsclc_mtl.metrics import drift
+
+    names = [f"{column}={v}" for v in words]
+    if not set(names) <= set(before["names"]):
+        return float("nan"), float("nan")
+    rows = [before["names"].index(n) for n in names]
+    shares, trained = np.array(before["mean"], float)[rows], np.array(before["measured"], float)[rows]
+    counts = np.append(now.values[names].sum().to_numpy(float), float(now.strange[column].sum()))
+    if counts.sum() < drift.LEAST or trained.min(initial=np.inf) < drift.LEAST:
+        return float("nan"), float("nan")
+    stable, usual = drift.index(counts, np.append(np.rint(shares * trained), 0.0))
+    return float(stable), float(usual)
+
+
+OUTSIDE = "outside.csv"
+
+
+def outside_shares(models: Mapping[int, Any], far: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """Rows of `outside.csv`: of each fold, how many new patients lie outside of what its training patients are like.
+
+    fold; part: a modality, `all` (the fused views of the tasks) or `furthest` (the flag of trust.csv: the part that is
+    furthest out); n: new patients who have it; known: patients whom they are ranked among; outside: share whose rank
+    among these is at most `rate`; lo, hi: its 95 % interval (Wilson); band_lo, band_hi: where the share lies with
+    95 % probability if the new patients are like the known ones (beta-binomial). far: of `outside.judge`, by fold.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from nsclc_mtl.metrics.calibration import rates
+    from nsclc_mtl.trust.conformal import coverage_band
+    from nsclc_mtl.trust.outside import enough
+
+    rows = []
+    for fold, seen in far.items():
+        state = models[fold][1].fitted.outside
+        if not state or "rarity" not in seen:
+            continue
+        rate = float(state["rate"])
+        for part in [c for c in seen if c not in ("rarity", "furthest")] + ["furthest"]:
+            known = len(state["known"] if part == "furthest" else state["scales"][part]["sorted"])
+            if part == "furthest":
+                rank = seen["rarity"].dropna().to_numpy(float)
+            else:  # of the share who lie nearer
+                rank = (1 + known * (1 - seen[part].dropna().to_numpy(float))) / (known + 1)
+            if not len(rank) or known < enough(rate):
+                continue
+            out = (rank <= rate + 1e-9).astype(float)
+            share, lo, hi = rates(out)(np.ones(len(out), dtype=bool))
+            low, high = coverage_band(known, len(out), rate)
+            rows.append((fold, part, len(out), known, share, lo, hi, rate, 1 - high, 1 - low))
+    names = ["fold", "part", "n", "known", "outside", "lo", "hi", "rate", "band_lo", "band_hi"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def told(
+    models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str], far: Mapping[int, pd.DataFrame], run: Run
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`measured` and `outside_shares` of these patients, written to the run, and the strongest shifts in sentences."""
     from nsclc_mtl.report.sections.drift import sentences
 
     table = measured(models, manifest, ids)
@@ -119,4 +194,7 @@ def told(models: Mapping[int, Any], manifest: Manifest, ids: Sequence[str], run:
         run.say(
             "note: inputs are not compared with training: this model was trained before summaries of them were kept"
         )
-    return table
+    away = outside_shares(models, {fold: rows.loc[rows.index.intersection(list(ids))] for fold, rows in far.items()})
+    if len(away):
+        away.to_csv(run.path / OUTSIDE, index=False, lineterminator="\n", float_format="%.5g")
+    return table, away

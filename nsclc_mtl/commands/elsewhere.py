@@ -27,10 +27,10 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     from nsclc_mtl.commands.floors import carry, fit_floors
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
     from nsclc_mtl.commands.predict import predict_cohort, save
-    from nsclc_mtl.commands.trained import read_table, tasks_of, trained_run
+    from nsclc_mtl.commands.trained import as_written, read_table, tasks_of, trained_run
     from nsclc_mtl.report.subgroup import asked_for
 
-    moved, told, tested = None, list[str](), dict[str, int]()
+    moved, away, told, tested = None, None, list[str](), dict[str, int]()
     if settings["predictions"]:
         config, _, folds = trained_run(settings)
         later = locked.joined(settings, config, folder, run)
@@ -47,7 +47,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         predictions = read_table(run.path / "predictions.csv")
         tasks = tasks_of(folder / "cohort.json", manifest)
         if not tested:
-            moved = drift.told(made.models, manifest, made.ids, run)
+            moved, away = drift.told(made.models, manifest, made.ids, made.far, run)
     asked_for(manifest, settings["subgroups"])
     count = predictions["patient_id"].nunique()
     run.say(f"{manifest.name}: {count} patients that the model never saw, tasks {', '.join(tasks)}")
@@ -66,7 +66,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
             elif settings["floors"] != []:
                 floors = carry(settings, trained, (read, manifest), splits, predictions, tasks, run)
     if floors is not None:
-        floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
+        floors = as_written(floors, run.path / "floors.csv")
     follow_up = censoring.of_training(folder, folds, tasks, ours, splits)
     if follow_up.reason:
         run.say(f"note: no Uno's C, AUC at a time and Brier score of survival: {follow_up.reason}")
@@ -79,7 +79,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         seed=int(settings["seed"]),
         follow_up=follow_up,
     )
-    outside: dict[str, Any] = {"drift": moved}
+    outside: dict[str, Any] = {"drift": moved, "outside": away}
     if not trained or Path(settings["ckpt"]).resolve() != folder.resolve():  # else the run's own predictions have them
         outside["cutoffs"] = cutoffs.of_model(folder, [int(name.removeprefix("fold")) for name in folds])
     if not tested:

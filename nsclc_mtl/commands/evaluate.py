@@ -22,7 +22,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.floors import fit_floors
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
-    from nsclc_mtl.commands.trained import NEEDED, read_table, run_folder, tasks_of
+    from nsclc_mtl.commands.trained import NEEDED, as_written, read_table, run_folder, tasks_of
     from nsclc_mtl.config import plain
     from nsclc_mtl.report.subgroup import asked_for
 
@@ -55,7 +55,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     # thousands of fits of a hundred columns each: threads of the linear algebra would only wait for each other
     with threadpool_limits(1):
         floors = fit_floors(settings, trained, manifest, splits, predictions, tasks)
-    floors.to_csv(run.path / "floors.csv", index=False, lineterminator="\n", float_format="%.7g")
+    floors = as_written(floors, run.path / "floors.csv")
     results = evaluate_predictions(
         with_others(predictions, floors, oracle_rows(trained, predictions, tasks)),
         tasks,

@@ -28,7 +28,7 @@ def fit_floors(
     tasks: Mapping[str, TaskSpec],
     apart: tuple[dict[str, pd.DataFrame], str | None] | None = None,
 ) -> pd.DataFrame:
-    """Test-part predictions of the floors that `floors` asks for. Raises UsageFault on an unknown one.
+    """Predictions of the floors that `floors` asks for (`baselines.fit_floors`). Raises UsageFault on an unknown one.
 
     `apart` is what `apart_tables` gives, where the caller has it already.
     """
@@ -214,7 +214,8 @@ def carry(
     if absent:
         run.say(f"note: no floor of {', '.join(absent)}, which cohort={theirs.name} does not have")
     run.say(f"floors fitted on {len(members)} patients of the training cohort, {ours.name}")
-    return made.assign(patient_id=made["patient_id"].str.removeprefix(THEIRS))
+    made = made[made["part"] == "test"]
+    return made.assign(patient_id=made["patient_id"].str.removeprefix(THEIRS)).reset_index(drop=True)
 
 
 def _frame(parts: list[tuple[str, int, str]]) -> pd.DataFrame:

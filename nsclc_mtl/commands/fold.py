@@ -203,7 +203,7 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share
             "max_epochs": max(chosen["max_epochs"], math.ceil(settings["optim"]["min_steps"] / steps)),
         },
         accelerator=accelerator,
-        precision=settings["precision"],
+        precision="bf16-mixed" if settings["precision"] == "bf16" else settings["precision"],
         logger=loggers or False,
         callbacks=[checkpoint.Resumable(progress, member, settings["checkpoint_s"]), *callbacks],
         # the processes are ours also where there is one: Lightning would look for others in the variables of SLURM

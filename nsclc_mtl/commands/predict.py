@@ -35,6 +35,7 @@ class Predicted:
     read: dict[str, Any]  # settings that the cohort was read with
     folder: Path  # of the training run
     trust: pd.DataFrame  # rows of trust.csv
+    far: dict[int, pd.DataFrame]  # fold -> `outside.judge` of the patients of elsewhere
 
 
 def body(cfg: DictConfig, run: Run) -> None:
@@ -51,7 +52,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     save(made, run.path)
     strangers_only = [p for p in made.ids if p not in made.tested and p not in set(made.trained_on)]
     if strangers_only:
-        drift.told(made.models, made.manifest, strangers_only, run)
+        drift.told(made.models, made.manifest, strangers_only, made.far, run)
     if settings["lock"]:
         digest = locked.lock(run.path, made.models, run)
         run.say(f"predictions locked; deposit the sha256 of lock.json now, before outcomes exist: {digest}")
@@ -138,10 +139,10 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
         words = cautions.loc[trained_on, "caution"]
         cautions.loc[trained_on, "caution"] = [f"{w}; {TRAINED_ON}" if w else TRAINED_ON for w in words]
     asked = {**trained, "trust": {**(trained.get("trust") or {}), **_said(settings.get("trust"))}}
-    outputs, told = combine(models, manifest, by, tested, asked)
+    outputs, told, far = combine(models, manifest, by, tested, asked)
     cautions = reasons.joined(cautions, told, manifest)
     table = pd.concat([long_table(wide, manifest, fold, "test") for fold, wide in outputs.items()])
-    return Predicted(ids, table, cautions, manifest, models, tested, by, trained_on, read, folder, told)
+    return Predicted(ids, table, cautions, manifest, models, tested, by, trained_on, read, folder, told, far)
 
 
 def _said(words: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -261,8 +262,8 @@ def combine(
     by: Mapping[str, Sequence[int]],
     tested: Mapping[str, int],
     settings: Mapping[str, Any],
-) -> tuple[dict[int, dict[str, pd.DataFrame]], pd.DataFrame]:
-    """Outputs per fold, and the rows of `trust.csv`.
+) -> tuple[dict[int, dict[str, pd.DataFrame]], pd.DataFrame, dict[int, pd.DataFrame]]:
+    """Outputs per fold, the rows of `trust.csv`, and by fold how far out the patients lie whom no fold held out.
 
     Own patients are predicted by the fold that held them out; the others by the mean of theirs, as fold -1.
     """
@@ -279,11 +280,14 @@ def combine(
             out[fold] = seen.outputs
             told.append(reasons.rows([seen], manifest, fold, most))
     means: list[dict[str, Any]] = []
+    far: dict[int, list[pd.DataFrame]] = {}
     for folds in dict.fromkeys(tuple(by[p]) for p in by if p not in tested):
         alike = [p for p in by if p not in tested and tuple(by[p]) == folds]
         each = [reasons.look(models[fold][0], manifest, alike, models[fold][1], **asked) for fold in folds]
         told.append(reasons.rows(each, manifest, -1, most))
+        for fold, one in zip(folds, each, strict=True):
+            far.setdefault(fold, []).append(one.outside)
         means.append({t: sum(e.outputs[t] for e in each) / len(each) for t in each[0].outputs})
     if means:
         out[-1] = {task: pd.concat([mean[task] for mean in means]) for task in means[0]}
-    return out, pd.concat(told, ignore_index=True)
+    return out, pd.concat(told, ignore_index=True), {fold: pd.concat(parts) for fold, parts in far.items()}

@@ -159,8 +159,9 @@ def _said(spec: TaskSpec, wide: pd.DataFrame, of: Mapping[str, Any]) -> tuple[An
 
 def spread(spec: TaskSpec, members: Sequence[pd.DataFrame], of: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """How far members differ, each [patient]: `spread` (SD of the probability of the predicted class, of being
-    event-free at the horizon, of the number), `distance` (mean total variation; of a number the mean deviation in SD of
-    the training patients), and of classes `mutual_information` (nats) and `votes`."""
+    event-free at the horizon, of the number), of survival also `spread:<day>` (SD of S at each predicted day),
+    `distance` (mean total variation; of a number the mean deviation in SD of the training patients), and of classes
+    `mutual_information` (nats) and `votes`."""
     import numpy as np
 
     from nsclc_mtl.trust import ensemble
@@ -172,7 +173,10 @@ def spread(spec: TaskSpec, members: Sequence[pd.DataFrame], of: Mapping[str, Any
     if spec.kind == "survival":
         free = np.stack([_at_horizon(m, of) for m in members])
         pairs = np.stack([free, 1 - free], axis=2)
-        return {"spread": ensemble.deviation(free), "distance": ensemble.distance(pairs)}
+        days, _ = confidence.curves(members[0])
+        at = np.stack([confidence.curves(m)[1] for m in members])  # [member, patient, day]
+        each = {f"spread:{day:g}": ensemble.deviation(at[:, :, k]) for k, day in enumerate(days)}
+        return {"spread": ensemble.deviation(free), **each, "distance": ensemble.distance(pairs)}
     p = np.stack([m[[f"p:{c}" for c in spec.classes]].to_numpy(float) for m in members])
     top = p.mean(axis=0).argmax(axis=1)
     return {
@@ -211,11 +215,12 @@ def _of_set(made: _Rows, spec: TaskSpec, words: pd.Series) -> None:
         for what, end in (("interval_low", 0), ("interval_high", 2)):
             made.add(ids, task, what, words.str.split().str[end])
     else:
-        size = words.str.count(r"\|") + 1
+        size = words.str.count(r"\|") + (words != "")
         made.add(ids, task, "set_size", size)
         made.add(ids, task, "flag:several", (size > 1).astype(int))
         told = [f"{task}: {' or '.join(w.split('|'))}, the set does not decide" for w in words]
         made.reason(ids, task, size > 1, told)
+        made.reason(ids, task, size == 0, [f"{task}: the folds agree on no class"] * len(words))
 
 
 def _patients(made: _Rows, seen: Sequence[Seen], manifest: Manifest, ids: Any) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from nsclc_mtl.viewer.board import Board, Said, ScanFile, SlideFile
 
+FEATURES = {".h5", ".hdf5", ".npz", ".pt", ".pth"}  # slides.csv may name features of tiles, which nobody can look at
+
 
 def board(settings: Mapping[str, Any]) -> Board:
     """The board of the run that `settings["run"]` names. Raises UsageFault where it is no run with predictions."""
@@ -27,7 +29,8 @@ def board(settings: Mapping[str, Any]) -> Board:
     trained, _, _ = trained_run({"ckpt": training})
     told = _config(run)
     given = settings["cohort"] if "modalities" in settings["cohort"] or settings["cohort"].get("root") else None
-    read = cohort_settings({"cohort": given or told.get("cohort") or {}, "paths": trained["paths"]}, trained)
+    paths = told.get("paths") or trained.get("paths") or settings["paths"]
+    read = cohort_settings({"cohort": given or told.get("cohort") or {}, "paths": paths}, trained)
     manifest = open_cohort(read)
     models = [said(run, training)]
     if settings["against"]:
@@ -41,8 +44,8 @@ def board(settings: Mapping[str, Any]) -> Board:
         manifest.notes.append(f"{strange} patients of the run are not in the cohort, and are not shown")
     return Board(
         cohort=manifest.name,
-        tasks=tasks_of(training / "cohort.json", manifest),
-        modalities=list(json.loads((training / "cohort.json").read_text("utf-8"))["modalities"]),
+        tasks=tasks_of(run / "cohort.json", manifest),
+        modalities=list(json.loads((run / "cohort.json").read_text("utf-8"))["modalities"]),
         covariates=manifest.patients.loc[shown].drop(columns=outcomes, errors="ignore"),
         models=models,
         slides=slides(manifest, read, run, set(shown)),
@@ -59,14 +62,24 @@ def folders(word: Any) -> tuple[Path, Path]:
     if not run.is_dir():
         raise UsageFault(f"run='{word}' does not exist: give the folder that `mtl predict` or `mtl train` printed")
     if (run / "metrics.json").is_file() and not (run / "predictions.csv").is_file() and "ckpt" in _config(run):
-        run = Path(str(_config(run)["ckpt"]))  # an evaluation of a run's own patients
+        run = _training(run)  # an evaluation of a run's own patients
     if not (run / "predictions.csv").is_file() or not (run / "cohort.json").is_file():
         raise UsageFault(f"run='{word}' has no predictions: give the folder of a finished `mtl predict`")
     if (run / "splits.csv").is_file():
         return run, run
+    return run, _training(run)
+
+
+def _training(run: Path) -> Path:
+    """The training (or bundle) that a run names; where `runs/` has moved, the one of that name beside the run."""
     from nsclc_mtl.commands.trained import trained_run
 
-    return run, trained_run({"ckpt": _config(run).get("ckpt") or ""})[1]
+    named = Path(str(_config(run).get("ckpt") or ""))
+    if not named.exists():
+        runs = run.resolve().parent.parent
+        ends = (runs.joinpath(*named.parts[k:]) for k in range(len(named.parts) - 1) if named.parts[k] != named.anchor)
+        named = next((end for end in ends if end.exists()), named)
+    return trained_run({"ckpt": named})[1]
 
 
 def said(run: Path, training: Path) -> Said:
@@ -74,12 +87,12 @@ def said(run: Path, training: Path) -> Said:
     import pandas as pd
 
     from nsclc_mtl.commands import cutoffs
-    from nsclc_mtl.commands.trained import read_table
     from nsclc_mtl.viewer.board import Said
 
-    predictions = read_table(run / "predictions.csv")
+    predictions = _predictions(run / "predictions.csv")
     ids = set(predictions["patient_id"])
-    before = predictions if training == run else read_table(training / "predictions.csv")
+    past = training / "predictions.csv"  # a bundle has none, for it holds no patients
+    before = predictions if training == run else _predictions(past) if past.is_file() else None
     audits = [pd.read_parquet(path) for path in sorted(training.glob("fold*/audit.parquet"))]
     cautions = _table(run / "patients.csv")
     trust = _table(run / "trust.csv")
@@ -92,8 +105,8 @@ def said(run: Path, training: Path) -> Said:
         audit=_of(pd.concat(audits) if audits else None, ids),
         weights=_of(_numbers(_table(run / "fusion_weights.csv"), "weight"), ids),
         features=_numbers(_table(run / "features.csv"), "mean_abs", "mean", "n"),
-        reference=before[before["part"] == "test"],
-        cutoffs=cutoffs.of_training(before),
+        reference=None if before is None else before[before["part"] == "test"],
+        cutoffs={} if before is None else cutoffs.of_training(before),
         provenance=provenance(run, training),
     )
 
@@ -126,7 +139,7 @@ def slides(manifest: Manifest, read: Mapping[str, Any], run: Path, shown: set[st
     root, out = cohort_root(read), Path(read["paths"]["out"])
     for slide_id, row in manifest.slides.iterrows():
         patient, path = str(row["patient_id"]), root / str(row["path"])
-        if patient not in shown or not path.is_file():
+        if patient not in shown or not path.is_file() or path.suffix.lower() in FEATURES:
             continue
         folder = patient_folder(run, patient)
         scores, tiles = folder / f"{slide_id}-tiles.csv", folder / f"{slide_id}-tiles.geojson"
@@ -198,7 +211,21 @@ def _config(run: Path) -> dict[str, Any]:
     import yaml
 
     file = run / "config.yaml"
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValueError, TypeError) as wrong:
+        raise DataFault(f"{file} is no configuration of a run: make the run again") from wrong
+
+
+def _predictions(path: Path) -> pd.DataFrame:
+    from nsclc_mtl.commands.trained import read_table
+
+    try:
+        return read_table(path)
+    except ValueError as wrong:  # pandas' own: no UTF-8, lines of different lengths, no columns
+        raise DataFault(f"{path} is no table of predictions: write the predictions again") from wrong
 
 
 def _table(path: Path) -> pd.DataFrame | None:

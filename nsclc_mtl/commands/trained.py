@@ -80,6 +80,13 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
+def as_written(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Writes a table of predictions with seven digits and gives back what stands there: what is judged can be judged
+    again from the file, to the last tie."""
+    table.to_csv(path, index=False, lineterminator="\n", float_format="%.7g")
+    return read_table(path) if len(table) else table
+
+
 def tasks_of(path: Path, manifest: Manifest) -> dict[str, TaskSpec]:
     """The tasks that were trained: kind and class order from `cohort.json`, columns from the cohort."""
     trained = json.loads(path.read_text(encoding="utf-8"))["tasks"]

@@ -93,7 +93,8 @@ NULL = (
 )  # null means something  # fmt: skip
 WORDS: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
-    "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),  # Lightning's
+    # Lightning's, and bf16 for bf16-mixed
+    "precision": ("32-true", "bf16", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
     "trust.mondrian": ("none", "class", "site"),
     "cox.mode": ("batch", "exact"),
     "trainer.strategy": ("auto", "ddp"),

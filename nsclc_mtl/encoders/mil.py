@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from nsclc_mtl.encoders.coordinates import DIM, Coordinates, places
 from nsclc_mtl.encoders.segments import owners, segment_softmax, weighted_sum
 from nsclc_mtl.encoders.tiles import blocks, first_layer, tile_scale, wide_blocks
-from nsclc_mtl.records import Bag, Embedding
+from nsclc_mtl.records import Bag, Embedding, UsageFault
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 LOOK = 8192  # tiles whose hidden features are held at once where no gradient is asked for
 
 
@@ -21,34 +23,50 @@ class ABMIL(nn.Module):
     Features may come in half precision. Where no gradient is asked for, a bag is looked at in pieces, with a softmax
     that is corrected as it goes (Milakov and Gimelshein, 2018), so that a slide of any size needs little beside itself.
 
+    The network that the paper's appendix gives for the classic bags (MUSK1 to ELEPHANT) is `hidden=[256, 128, 64]`,
+    `gate=64`, `activation="relu"`, `dropout=0`, `tile_dropout=0.5`.
+
     Args:
-        in_dim: features of a tile. dim: size of the embedding. hidden: width of the tile layer. gate: width of the
-            attention gate.
+        in_dim: features of a tile. dim: size of the embedding. hidden: width of the tile layer, or the widths of
+            several one after the other. gate: width of the attention gate.
         scale: `{mean, sd}` of the tile features on the training patients; None leaves them as they are.
         dropout: of tile features (see `tiles.first_layer`) and of the pooled vector, in training.
         tokens: hand the hidden tiles [tile, hidden] to the fusion too.
-        coordinates: whether the place of a tile is added in its layer, or the numbers of its code (see `Coordinates`).
+        coordinates: whether the place of a tile is added in its first layer, or the numbers of its code (see
+            `Coordinates`).
+        activation: of the tile layers, `gelu` or `relu`. tile_dropout: of what each tile layer says, in training.
+
+    Raises UsageFault for another activation, and for no width or one below 1.
     """
 
     def __init__(
         self,
         in_dim: int,
         dim: int,
-        hidden: int = 64,
+        hidden: int | Sequence[int] = 64,
         gate: int = 32,
         dropout: float = 0.1,
         scale: dict[str, list[float]] | None = None,
         tokens: bool = False,
         coordinates: bool | int = False,
+        activation: str = "gelu",
+        tile_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.place = Coordinates(hidden, DIM if coordinates is True else coordinates) if coordinates else None
-        self.hidden, self.token_dim = hidden, hidden if tokens else None
+        widths = [hidden] if isinstance(hidden, int) else list(hidden)
+        if not widths or min(widths) < 1:
+            raise UsageFault(f"hidden={hidden} must be the width of a tile layer, or a list of widths: 1 or more")
+        if activation not in ACTIVATIONS:
+            raise UsageFault(f"activation={activation} is none of {', '.join(ACTIVATIONS)}")
+        self.place = Coordinates(widths[0], DIM if coordinates is True else coordinates) if coordinates else None
+        self.hidden, self.token_dim = widths[-1], widths[-1] if tokens else None
         self.scale = tile_scale(scale)
-        self.tile = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_dim, hidden), nn.GELU())
-        self.content, self.gate = nn.Linear(hidden, gate), nn.Linear(hidden, gate)
+        self.tile = nn.Sequential(nn.Dropout(dropout))
+        for before, width in zip([in_dim, *widths], widths, strict=False):
+            self.tile.extend([nn.Linear(before, width), ACTIVATIONS[activation](), nn.Dropout(tile_dropout)])
+        self.content, self.gate = nn.Linear(self.hidden, gate), nn.Linear(self.hidden, gate)
         self.score = nn.Linear(gate, 1)
-        self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, dim))
+        self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.hidden, dim))
 
     def forward(self, bag: Bag) -> Embedding:
         """Vector [patient, dim] and attention [tile] of a packed bag; patients without tiles get the bias alone."""
@@ -68,9 +86,12 @@ class ABMIL(nn.Module):
 
     def _hidden(self, features: Tensor, at: Tensor | None) -> Tensor:
         """Hidden features [tile, hidden] of tiles at places [tile, 2]."""
-        drop, layer, act = cast(tuple[nn.Dropout, nn.Linear, nn.GELU], tuple(self.tile))
+        drop, layer = cast(nn.Dropout, self.tile[0]), cast(nn.Linear, self.tile[1])
         made = first_layer(features, self.scale, layer, drop.p, drop.training)
-        return act(made if self.place is None or at is None else made + self.place.said_of(at))
+        made = made if self.place is None or at is None else made + self.place.said_of(at)
+        for follows in list(self.tile)[2:]:
+            made = follows(made)
+        return made
 
     def _score(self, tile: Tensor) -> Tensor:
         """Gated score [tile] of hidden features, in single precision: sums over thousands of tiles follow."""
@@ -115,7 +136,10 @@ class MeanPool(nn.Module):
             return Embedding(
                 self.out(weighted_sum(attention, self.scale(bag.features), bag.offsets)), attention=attention
             )
-        pooled = torch.zeros(len(sizes), bag.features.shape[1], device=owner.device)
+        first = next(self.out.parameters())
+        width = torch.promote_types(first.dtype, torch.float32)
+        pooled = torch.zeros(len(sizes), bag.features.shape[1], device=owner.device, dtype=width)
         for rows, wide in wide_blocks(bag.features, self.scale):
-            pooled.index_add_(0, owner[rows], wide)
-        return Embedding(self.out(pooled / sizes.clamp(min=1)[:, None]), attention=attention)
+            pooled.index_add_(0, owner[rows], wide.to(width))
+        mean = (pooled / sizes.clamp(min=1)[:, None]).to(first.dtype)
+        return Embedding(self.out(mean), attention=attention)

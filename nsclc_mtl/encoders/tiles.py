@@ -1,12 +1,13 @@
 """Tiles on their way into a slide encoder: scaled, dropped out and multiplied a block at a time, in either direction.
 
 A bag's features stay in half precision as they came; only the block that is being worked on is wide, and it fits the
-processor's cache. What a backward pass needs of it is made again instead of kept.
+processor's cache. What a backward pass needs of it is made again instead of kept. Where the product is in half
+precision it is kept: it is no larger than the bag, and making it again would take as long as half of the products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,10 @@ def first_layer(
     second order are refused by torch.
     """
     sides = min(round(dropout * SIDES), SIDES - 1) if training else 0
-    dice = _dice(features, sides) if sides else None
     kind = features.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else layer.weight.dtype
     given = _Given(scale, sides, dtype, torch.promote_types(layer.weight.dtype, torch.float32))
-    out: Tensor = _FirstLayer.apply(features, layer.weight, layer.bias, dice, given)
+    out: Tensor = _FirstLayer.apply(features, layer.weight, layer.bias, given, torch.is_grad_enabled())
     return out
 
 
@@ -88,16 +88,24 @@ def wide_blocks(features: Tensor, scale: TileScale | AsTheyAre) -> Iterator[tupl
         yield from _seen(features, None, _Given(scale, 0, torch.float32, torch.float32))
 
 
-def _dice(features: Tensor, sides: int) -> Tensor:
-    """A random byte for every feature, uint8 [tile, dim], from torch's generator."""
+def _drawn(features: Tensor, sides: int, mask: Tensor | None) -> Iterator[Tensor]:
+    """Which features stay, uint8 [tile, dim] of 0 and 1, a block at a time and in `mask`, from torch's generator."""
+    shape, device = features.shape, features.device
     if _get_current_dispatch_mode_stack():  # one that ties draws to patients has to see whose each of them is
-        return (torch.rand(features.shape, device=features.device) * SIDES).to(torch.uint8)
-    if features.device.type != "cpu":
-        return torch.randint(0, SIDES, features.shape, dtype=torch.uint8, device=features.device)
-    # torch draws one number at a time here; NumPy's fastest generator, started by torch's, takes a third of the time
-    start = int(torch.randint(0, 2**62, ()))
-    words = np.random.SFC64(start).random_raw(-(-features.numel() // 8))
-    return torch.from_numpy(words.view(np.uint8)[: features.numel()]).view(features.shape)
+        stays = iter((torch.rand(shape, device=device) >= sides / SIDES).byte().split(BLOCK))
+    elif device.type != "cpu":
+        stays = iter((torch.randint(0, SIDES, shape, dtype=torch.uint8, device=device) >= sides).byte().split(BLOCK))
+    else:
+        # torch draws one number at a time here; NumPy's fastest generator, started by torch's, takes a third of that
+        stays = _thrown(np.random.SFC64(int(torch.randint(0, 2**62, ()))), shape, sides)
+    return stays if mask is None else (own.copy_(some) for own, some in zip(mask.split(BLOCK), stays, strict=True))
+
+
+def _thrown(generator: np.random.SFC64, shape: Sequence[int], sides: int) -> Iterator[Tensor]:
+    for rows in blocks(shape[0], BLOCK):
+        many = (rows.stop - rows.start) * shape[1]
+        dice = generator.random_raw(-(-many // 8)).view(np.uint8)[:many]
+        yield torch.from_numpy(np.greater_equal(dice, sides).view(np.uint8)).view(-1, shape[1])
 
 
 class _Given:
@@ -119,29 +127,42 @@ class _FirstLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, dice: Tensor | None, given: _Given
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, given: _Given, backward: bool
     ) -> Tensor:
-        """Products [tile, hidden]."""
-        ctx.save_for_backward(features, weight, dice)
-        ctx.given, ctx.has_bias = given, bias is not None
+        """Products [tile, hidden]; `backward` says whether there may be a pass back."""
+
+        def whole(dtype: torch.dtype) -> Tensor:
+            return torch.empty(features.shape, dtype=dtype, device=features.device)
+
+        kept = whole(given.product) if backward and given.product.itemsize < given.wide.itemsize else None
+        again = backward and (kept is None or features.requires_grad)  # features and mask are looked at on the way back
+        mask = whole(torch.uint8) if again and given.sides else None
         turned = given.over_kept(weight).to(given.product).T
         out = torch.empty(len(features), len(weight), dtype=given.product, device=features.device)
-        for rows, seen in _seen(features, dice, given):
-            torch.mm(seen, turned, out=out[rows])
+        stays = _drawn(features, given.sides, mask) if given.sides else None
+        for rows, seen in _seen(features, stays, given, kept):
+            if kept is None:
+                torch.mm(seen, turned, out=out[rows])
+        if kept is not None:
+            torch.mm(kept, turned, out=out)
+        ctx.save_for_backward(features if again else None, weight, mask, kept)
+        ctx.given, ctx.has_bias = given, bias is not None
         return out if bias is None else out.add_(bias.to(given.product))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of features (where asked for), weight and bias."""
-        features, weight, dice = ctx.saved_tensors
+        features, weight, mask, kept = ctx.saved_tensors
         given: _Given = ctx.given
         of_features = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_features = _of_features(features, weight, dice, given, gradient)
-        if ctx.needs_input_grad[1]:
+            of_features = _of_features(features, weight, mask, given, gradient)
+        if ctx.needs_input_grad[1] and kept is not None:
+            of_weight = given.over_kept((gradient.to(given.product).T @ kept).to(weight.dtype))
+        elif ctx.needs_input_grad[1]:
             total = torch.zeros_like(weight)
-            for rows, seen in _seen(features, dice, given):
+            for rows, seen in _seen(features, None if mask is None else iter(mask.split(BLOCK)), given):
                 # not in place: the gradient may be several that are taken at once (vmap)
                 total = total + gradient[rows].to(given.product).T @ seen
             of_weight = given.over_kept(total)
@@ -150,26 +171,32 @@ class _FirstLayer(torch.autograd.Function):
         return of_features, of_weight, of_bias, None, None
 
 
-def _seen(features: Tensor, dice: Tensor | None, given: _Given) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows with what the product sees of them; a block is gone when the next one is asked for."""
+def _seen(
+    features: Tensor, stays: Iterator[Tensor] | None, given: _Given, kept: Tensor | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of rows with what the product sees of them, written to `kept` [tile, dim] of 16 bits; without it a block
+    is gone when the next one is asked for."""
     wide = torch.empty(min(BLOCK, len(features)), features.shape[1], dtype=given.wide, device=features.device)
-    kept = torch.empty_like(wide) if dice is not None else None
+    mask = torch.empty_like(wide, dtype=given.wide if kept is None else torch.int16) if stays is not None else None
     for rows in blocks(len(features), BLOCK):
         seen = wide[: rows.stop - rows.start].copy_(features[rows])
         if given.scaled is not None:
             torch.addcmul(given.scaled[0], seen, given.scaled[1], out=seen).clamp_(-given.clip, given.clip)
-        if dice is not None and kept is not None:
-            seen.mul_(kept[: len(seen)].copy_(dice[rows]).ge_(given.sides))
+        if kept is not None:
+            seen = kept[rows].copy_(seen)
+        if stays is not None and mask is not None:
+            # of 16 bits the bits are multiplied: as numbers they would be made wide and narrow again
+            (seen if kept is None else seen.view(torch.int16)).mul_(mask[: len(seen)].copy_(next(stays)))
         yield rows, seen.to(given.product)
 
 
-def _of_features(features: Tensor, weight: Tensor, dice: Tensor | None, given: _Given, gradient: Tensor) -> Tensor:
+def _of_features(features: Tensor, weight: Tensor, mask: Tensor | None, given: _Given, gradient: Tensor) -> Tensor:
     """Gradient of the features, [tile, dim]; 0 where they were cut off or dropped."""
     parts, weight = [], given.over_kept(weight).to(given.product)
     for rows in blocks(len(features), BLOCK):
         part = (gradient[rows].to(given.product) @ weight).to(given.wide)
-        if dice is not None:
-            part = part * (dice[rows] >= given.sides)
+        if mask is not None:
+            part = part * mask[rows]
         if given.scaled is not None:
             scaled = torch.addcmul(given.scaled[0], features[rows].to(given.wide), given.scaled[1])
             part = part * given.scaled[1] * (scaled.abs() <= given.clip)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from math import isqrt
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +16,7 @@ from nsclc_mtl.encoders.segments import owners, segment_sum
 from nsclc_mtl.records import Bag, Embedding, UsageFault
 
 FLOOR = 1e-4  # of the attention's feature map: never zero, so that there is always something to divide by
+SMALL = 1024  # tiles of a patient who is looked at together with others; a larger one keeps the processor busy alone
 
 
 class TransMIL(nn.Module):
@@ -67,13 +70,86 @@ class TransMIL(nn.Module):
 
         Patients without tiles get what the class token says to itself, the same for all of them.
         """
-        n, owner, sizes = len(bag.offsets) - 1, owners(bag.offsets), bag.offsets.diff().tolist()
+        n, owner = len(bag.offsets) - 1, owners(bag.offsets)
+        alike = Alike(bag.offsets.diff().tolist(), bag.offsets.device)
         tile, first = self.tile(bag), self.first.expand(n, -1)
-        first, tile = self.look(first, tile, sizes)
+        first, tile = self.look(first, tile, alike)
         if self.position is not None:
-            tile = self.position(tile, sizes)
-        first, attention = self.decide.pool(first, tile, sizes, owner)
+            tile = self.position(tile, alike)
+        first, attention = self.decide.pool(first, tile, alike, owner)
         return Embedding(self.out(first), tokens=tile, attention=attention, offsets=bag.offsets)
+
+
+class Alike:
+    """Patients of about the same number of tiles side by side, so that one product serves them all.
+
+    Those of at most `SMALL` tiles that fold into a square of the same side stand together, filled up with zeros to the
+    longest of them. Everyone else stands alone, where his tiles are, without a copy.
+
+    Args:
+        sizes: tiles of each patient. device: of the tiles.
+    """
+
+    def __init__(self, sizes: Sequence[int], device: torch.device | None = None) -> None:
+        members: dict[tuple[int, int], list[int]] = {}
+        for i, size in enumerate(sizes):
+            members.setdefault((_side(size), 0 if size <= SMALL else i), []).append(i)
+        begin = [0, *accumulate(sizes)]
+        self.sides = [side for side, _ in members]
+        self.groups: list[_Together | slice] = []
+        rows = [np.zeros(0, np.int64)]
+        for group in members.values():
+            rows += [np.arange(begin[i], begin[i + 1]) for i in group]
+            if len(group) == 1:
+                self.groups.append(slice(begin[group[0]], begin[group[0] + 1]))
+            else:
+                self.groups.append(_Together(rows[-len(group) :], device))
+        self.counts = [len(group) for group in members.values()]
+        self.patients = _moved([np.array(group) for group in members.values()], device)
+        self.tiles = _moved(rows, device)
+
+    def split(self, tile: Tensor) -> list[Tensor]:
+        """Of [tile, ...], those of each group [patient, place, ...]."""
+        return [tile[group][None] if isinstance(group, slice) else group.filled(tile) for group in self.groups]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """[tile, ...] again of what `split` gave; what stands at the places filled up is gone."""
+        pairs = zip(self.groups, parts, strict=True)
+        there = [part[0] if isinstance(group, slice) else part.flatten(0, 1)[group.places] for group, part in pairs]
+        return torch.cat(there) if self.tiles is None else torch.cat(there)[self.tiles.argsort()]
+
+    def patients_apart(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Of [patient, ...], those of each group."""
+        return (x if self.patients is None else x[self.patients]).split(self.counts)
+
+    def patients_together(self, parts: Sequence[Tensor]) -> Tensor:
+        """[patient, ...] again of what `patients_apart` gave."""
+        joined = torch.cat(list(parts))
+        return joined if self.patients is None else joined[self.patients.argsort()]
+
+
+class _Together:
+    """Rows of the tiles of several patients, and their places when each is filled up to the longest."""
+
+    def __init__(self, rows: Sequence[np.ndarray], device: torch.device | None) -> None:
+        self.shape = len(rows), max(map(len, rows))
+        places = [k * self.shape[1] + np.arange(len(own)) for k, own in enumerate(rows)]
+        self.rows, self.places = (torch.from_numpy(np.concatenate(of)).to(device) for of in (rows, places))
+
+    def filled(self, tile: Tensor) -> Tensor:
+        blank = tile.new_zeros(self.shape[0] * self.shape[1], *tile.shape[1:])
+        return blank.index_copy(0, self.places, tile[self.rows]).unflatten(0, self.shape)
+
+
+def _moved(order: Sequence[np.ndarray], device: torch.device | None) -> Tensor | None:
+    """The order as one tensor; None where nothing moves."""
+    joined = np.concatenate(order)
+    return None if (joined == np.arange(len(joined))).all() else torch.from_numpy(joined).to(device)
+
+
+def _side(size: int) -> int:
+    """Of the smallest square that holds so many tiles."""
+    return isqrt(size - 1) + 1 if size else 0
 
 
 class KernelAttention(nn.Module):
@@ -89,29 +165,29 @@ class KernelAttention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def forward(self, first: Tensor, tile: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def forward(self, first: Tensor, tile: Tensor, alike: Alike) -> tuple[Tensor, Tensor]:
         """The class tokens [patient, width] and the tiles [tile, width], each with what it read added."""
         own, others = self.norm(first), self.norm(tile)
-        state, _ = self._state(own, others, sizes)
-        query = self._kernel(self.query(others)).split(list(sizes))
-        read = [torch.einsum("thd,hde->the", *pair) for pair in zip(query, state.unbind(0), strict=True)]
-        return first + self._class(own, state), tile + self.out(_divided(torch.cat(read)))
+        state, _ = self._state(own, others, alike)
+        pairs = zip(alike.split(self._kernel(self.query(others))), alike.patients_apart(state), strict=True)
+        read = [torch.einsum("pthd,phde->pthe", *pair) for pair in pairs]
+        return first + self._class(own, state), tile + self.out(_divided(alike.join(read)))
 
-    def pool(self, first: Tensor, tile: Tensor, sizes: Sequence[int], owner: Tensor) -> tuple[Tensor, Tensor]:
+    def pool(self, first: Tensor, tile: Tensor, alike: Alike, owner: Tensor) -> tuple[Tensor, Tensor]:
         """The class tokens alone [patient, width], and what each tile weighs in them [tile], one within a patient."""
         own, others = self.norm(first), self.norm(tile)
-        state, key = self._state(own, others, sizes)
+        state, key = self._state(own, others, alike)
         query = self._kernel(self.query(own))
         weight = (query[owner] * key).sum(2).float()  # [tile, head]
         weight = weight / segment_sum(weight, owner, len(first))[owner]
         return first + self._class(own, state), weight.mean(1)
 
-    def _state(self, own: Tensor, others: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _state(self, own: Tensor, others: Tensor, alike: Alike) -> tuple[Tensor, Tensor]:
         """Keys times values of each patient with the class token's own, [patient, head, d, d + 1], and the tiles' keys
         [tile, head, d]."""
         key, value = self._kernel(self.key(others)), _with_ones(self._split(self.value(others)))
-        parts = zip(key.split(list(sizes)), value.split(list(sizes)), strict=True)
-        state = torch.stack([torch.einsum("thd,the->hde", *pair) for pair in parts])
+        parts = zip(alike.split(key), alike.split(value), strict=True)
+        state = alike.patients_together([torch.einsum("pthd,pthe->phde", *pair) for pair in parts])
         mine = self._kernel(self.key(own)), _with_ones(self._split(self.value(own)))
         return state + torch.einsum("phd,phe->phde", *mine), key
 
@@ -146,19 +222,20 @@ class PyramidPosition(nn.Module):
         super().__init__()
         self.wide, self.middle, self.narrow = (nn.Conv2d(width, width, size, groups=width) for size in (7, 5, 3))
 
-    def forward(self, tile: Tensor, sizes: Sequence[int]) -> Tensor:
+    def forward(self, tile: Tensor, alike: Alike) -> Tensor:
         """The tiles [tile, width] with their positions; nobody's square holds a tile of somebody else."""
         identity = torch.zeros_like(self.wide.weight)
         identity[:, :, 3, 3] = 1.0
         kernel = identity + self.wide.weight
         kernel = kernel + functional.pad(self.middle.weight, [1] * 4) + functional.pad(self.narrow.weight, [2] * 4)
         bias = torch.stack([own for own in (self.wide.bias, self.middle.bias, self.narrow.bias) if own is not None])
-        return torch.cat([self._seen(own, kernel, bias.sum(0)) for own in tile.split(list(sizes))])
+        parts = zip(alike.split(tile), alike.sides, strict=True)
+        return alike.join([self._seen(own, side, kernel, bias.sum(0)) for own, side in parts])
 
-    def _seen(self, tile: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        if not len(tile):
+    def _seen(self, tile: Tensor, side: int, kernel: Tensor, bias: Tensor) -> Tensor:
+        """Of patients [patient, tile, width] whose squares have this side."""
+        if not side:
             return tile
-        side = isqrt(len(tile) - 1) + 1
-        square = functional.pad(tile, (0, 0, 0, side * side - len(tile))).T.unflatten(1, (side, side))
-        seen = functional.conv2d(square[None], kernel, bias, padding=3, groups=len(kernel))
-        return seen[0].flatten(1).T[: len(tile)]
+        n = tile.shape[1]
+        square = functional.pad(tile, (0, 0, 0, side * side - n)).mT.unflatten(2, (side, side))
+        return functional.conv2d(square, kernel, bias, padding=3, groups=len(kernel)).flatten(2).mT[:, :n]

@@ -1,5 +1,5 @@
-"""Whether inputs have moved since training: standardised differences, Kolmogorov-Smirnov's distance, both against
-summaries of the training patients, who need not be at hand."""
+"""Whether inputs have moved since training: standardised differences, Kolmogorov-Smirnov's distance, the population
+stability index, all against summaries of the training patients, who need not be at hand."""
 
 from __future__ import annotations
 
@@ -68,6 +68,46 @@ def distance(values: np.ndarray, at: np.ndarray, below: np.ndarray) -> np.ndarra
     """
     gap = np.abs(share_below(values, at) - below).max(axis=0)
     return np.where(np.isfinite(values).sum(0) >= LEAST, gap, np.nan)
+
+
+def stability(
+    values: np.ndarray, at: np.ndarray, below: np.ndarray, trained: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Population stability index of each column [column], and what it is on average where nothing moved [column].
+
+    Bins lie between the training deciles. values: float [patient, column], NaN where not measured. at, below: of
+    `deciles`; deciles that ties made one bound no bin. trained: training patients who were measured, [column]. NaN
+    where either side has fewer than `LEAST` values. See `index`.
+    """
+    known = np.isfinite(values).sum(0)
+    before = np.asarray(trained, dtype=float)
+    shares = [np.diff(np.r_[np.zeros((1, s.shape[1])), s, np.ones((1, s.shape[1]))], axis=0)
+              for s in (share_below(values, at), below)]  # fmt: skip
+    now, then = (np.rint(share * n) for share, n in zip(shares, (known, before), strict=True))
+    told, usual = index(now, then)
+    enough = (known >= LEAST) & np.isfinite(at).all(0) & (before >= LEAST)
+    return np.where(enough, told, np.nan), np.where(enough, usual, np.nan)
+
+
+def index(now: np.ndarray, then: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Population stability index of counts [bin, ...], and its mean where both are draws from one distribution.
+
+    The sum over the bins of (q - p) ln(q / p), p the share in training and q the share now (Siddiqi, "Credit risk
+    scorecards", 2006), which is Jeffreys' divergence. Half a patient is added to each bin of both sides, so that an
+    empty one gives a finite number; bins that are empty on both sides are none. By convention below .1 is called
+    stable and .25 or more moved: that fits thousands of patients. Where nothing moved its mean is about
+    (bins - 1)(1/n + 1/m) for n and m patients (Yurdakul and Naranjo, Journal of Risk Model Validation, 2020): with ten
+    bins and 40 patients against 100 that is .32.
+
+    >>> tuple(float(v.round(3)) for v in index(np.array([20, 20]), np.array([20, 20])))
+    (0.0, 0.05)
+    """
+    there = (now + then) > 0
+    bins = there.sum(0)
+    n, m = now.sum(0), then.sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        q, p = (now + 0.5) / (n + bins / 2), (then + 0.5) / (m + bins / 2)
+        return np.where(there, (q - p) * np.log(q / p), 0.0).sum(0), (bins - 1) * (1 / n + 1 / m)
 
 
 def chance(

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-_STEPS = 60
+_STEPS = 100
 _SMALL = 1e-10  # a step below this, in standard deviations of the covariates, is the end
-_FAR = 5.0  # no step is longer
+_FAR = 1e4  # no step is longer, in standard deviations: columns that are almost alike need long ones
+_CERTAIN = 35.0  # logit of a probability that is 0 or 1 in double precision: no finite fit
+_OVERSHOT = 0.5  # a step after which the likelihood falls by more than this share of its first slope is halved
 _CELLS = 1_000_000  # samples times patients fitted at once: bounds memory at any cohort size
-_FLAT = 1e-9  # information per patient below which the likelihood has no curvature left
+_FLAT = 1e-14  # information per patient below which the likelihood has no curvature left: probabilities are 0 and 1
 
 
 def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
@@ -31,12 +33,14 @@ def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarr
     extra = 0.0 if offset is None else offset
 
     def move(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        said = 1 / (1 + np.exp(-np.clip(beta @ z.T + extra, -35, 35)))
+        said = 1 / (1 + np.exp(-np.clip(beta @ z.T + extra, -_CERTAIN, _CERTAIN)))
         information = (w * said * (1 - said)) @ squares
         return (w * (y - said)) @ z, information.reshape(len(w), z.shape[1], z.shape[1])
 
     near = logistic(x, y, w[:1], offset)[0] * scale if len(w) > 1 else np.zeros(z.shape[1])
-    return _newton(move, near, w.sum(axis=1)) / scale
+    beta = _newton(move, near, w.sum(axis=1))
+    beta[(np.abs(beta @ z.T + extra) * (w > 0)).max(axis=1) >= _CERTAIN] = np.nan
+    return beta / scale
 
 
 def cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,16 +114,21 @@ def _newton(move: Move, near: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """
     beta = np.tile(np.nan_to_num(near), (len(counts), 1))
     done = np.zeros(len(counts), dtype=bool)
+    step, promised = np.zeros_like(beta), np.zeros(len(counts))  # the last one, and the slope along it where it began
     for _ in range(_STEPS):
         gradient, information = move(beta)
-        flat = np.linalg.eigvalsh(information)[:, 0] < _FLAT * np.maximum(counts, 1)
-        step = np.einsum("dij,dj->di", np.linalg.pinv(information, hermitian=True), gradient)
-        size = np.abs(step).max(axis=1)
-        step *= np.minimum(1, _FAR / np.maximum(size, 1e-300))[:, None]  # a long first step must not leave the valley
+        over = np.einsum("dj,dj->d", gradient, step) < -_OVERSHOT * promised
+        flat = ~over & (np.linalg.eigvalsh(information)[:, 0] < _FLAT * np.maximum(counts, 1))
+        ahead = np.einsum("dij,dj->di", np.linalg.pinv(information, hermitian=True), gradient)
+        size = np.abs(ahead).max(axis=1)
+        ahead *= np.minimum(1, _FAR / np.maximum(size, 1e-300))[:, None]
+        step = np.where(over[:, None], -step / 2, ahead)  # half of the way back from beyond the maximum
         beta = np.where((done | flat)[:, None], beta, beta + step)
-        done |= (size < _SMALL) & ~flat
+        done |= (size < _SMALL * np.maximum(1, np.abs(beta).max(axis=1))) & ~flat & ~over
         if (done | flat).all():
             break
+        promised = np.where(over, promised / 2, np.einsum("dj,dj->d", gradient, ahead))
+        step = np.where(over[:, None], -step, step)
     beta[~done] = np.nan
     return beta
 

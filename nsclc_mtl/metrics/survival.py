@@ -157,13 +157,14 @@ def censoring_curve(time: ArrayLike, event: ArrayLike) -> Curve:
     return Curve(steps, value, blank, blank.copy(), at_risk.astype(int))
 
 
-def log_rank(time: ArrayLike, event: ArrayLike, group: ArrayLike) -> tuple[Score, int]:
+def log_rank(time: ArrayLike, event: ArrayLike, group: ArrayLike, strata: ArrayLike | None = None) -> tuple[Score, int]:
     """Log-rank chi-square and its degrees of freedom (groups - 1). group: [n] of any numbers.
 
-    Mantel's form with hypergeometric variance. No P value here: risk groups of a cross-validated model are not
-    independent of the outcome, so the chi-square table does not hold for them.
+    Mantel's form with hypergeometric variance. strata: [n] of any numbers; patients are compared within their stratum
+    alone, and what is observed, expected and its variance are summed over the strata. No P value here: risk groups of a
+    cross-validated model are not independent of the outcome, so the chi-square table does not hold for them.
     """
-    t, e, g = _arrays(time, event, group)
+    t, e, g, s = _arrays(time, event, group, np.zeros(len(np.asarray(time))) if strata is None else strata)
     names, member = np.unique(g, return_inverse=True)
     if len(names) < 2:
         return Score.missing("one group only"), 0
@@ -172,14 +173,18 @@ def log_rank(time: ArrayLike, event: ArrayLike, group: ArrayLike) -> tuple[Score
     one_hot = np.eye(len(names))[member]
     excess = np.zeros(len(names))
     variance = np.zeros((len(names), len(names)))
-    for when in np.unique(t[e == 1]):
-        risk = one_hot[t >= when].sum(axis=0)
-        dead = one_hot[(t == when) & (e == 1)].sum(axis=0)
-        n, d = risk.sum(), dead.sum()
-        share = risk / n
-        excess += dead - d * share
-        if n > 1:
-            variance += d * (n - d) / (n - 1) * (np.diag(share) - np.outer(share, share))
+    for stratum in np.unique(s):
+        inside = s == stratum
+        for when in np.unique(t[inside & (e == 1)]):
+            risk = one_hot[inside & (t >= when)].sum(axis=0)
+            dead = one_hot[inside & (t == when) & (e == 1)].sum(axis=0)
+            n, d = risk.sum(), dead.sum()
+            share = risk / n
+            excess += dead - d * share
+            if n > 1:
+                variance += d * (n - d) / (n - 1) * (np.diag(share) - np.outer(share, share))
+    if not variance.any():
+        return Score.missing("no stratum holds two groups at risk"), len(names) - 1
     chi = excess[:-1] @ np.linalg.pinv(variance[:-1, :-1]) @ excess[:-1]
     return Score(float(chi)), len(names) - 1
 

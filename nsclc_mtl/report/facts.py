@@ -137,13 +137,9 @@ def limits(of: Facts) -> list[str]:
         if result.events is not None:
             fewer = result.events if result.task.kind == "survival" else min(result.events, result.n - result.events)
             if fewer < ENOUGH_EVENTS:
-                word, least = (
-                    ("events", f"{ENOUGH_EVENTS} are")
-                    if result.task.kind == "survival"
-                    else ("positive patients", f"{ENOUGH_EVENTS}, and as many negative ones, are")
-                )
+                word = "events" if result.task.kind == "survival" else "of the rarer class"
                 out.append(
-                    f"{name}: {result.events} {word} among {result.n} patients. At least {least} advised for a "
+                    f"{name}: {fewer} {word} among {result.n} patients. At least {ENOUGH_EVENTS} are advised for a "
                     "validation, so only large faults would show."
                 )
         if gap := _not_above(of, result):

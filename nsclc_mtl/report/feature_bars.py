@@ -51,10 +51,13 @@ def figure(name: str, table: pd.DataFrame, title: str, unit: str = "score", stro
 
 
 def _label(what: object, value: object) -> str:
-    """`column = value` in at most 28 signs; of a long name the end, which tells more than how it begins."""
+    """`column = value` in at most 28 signs. Of a long name the end, which tells more than how it begins; of one of
+    several words (Leukocytes [#/volume] in Blood) the beginning."""
     said, word = _value(value), str(what)
     most = 25 - len(said)
-    return f"{word if len(word) <= most else '…' + word[1 - most :]} = {said}"
+    if len(word) > most:
+        word = word[: most - 1].rstrip(" [(") + "…" if " " in word else "…" + word[1 - most :]
+    return f"{word} = {said}"
 
 
 def _value(text: object, most: int = 9) -> str:

@@ -62,6 +62,7 @@ def metrics_of(task: TaskSpec, folds: Sequence[Fold]) -> dict[str, MeasureOf]:
     if task.kind == "binary":
         each["sensitivity"] = lambda f, s: _rate(task, f, s, 1)
         each["specificity"] = lambda f, s: _rate(task, f, s, 0)
+        each["balanced_accuracy_at_threshold"] = lambda f, s: _both_rates(task, f, s)
     return each
 
 
@@ -102,7 +103,7 @@ def _cut(task: TaskSpec, k: int) -> MeasureOf:
         proba = proba_of(task, said)
         if proba is None:
             return Score.missing("no probabilities")
-        return _ordered((fold.label > k).astype(float), 1 - proba[:, : k + 1].sum(axis=1))
+        return _ordered((fold.label > k).astype(float), proba[:, k + 1 :].sum(axis=1))
 
     return measure_of
 
@@ -159,3 +160,12 @@ def _rate(task: TaskSpec, fold: Fold, said: pd.DataFrame, label: int) -> Measure
     called = proba[:, 1] >= said["threshold"].to_numpy(dtype=float)
     own = (fold.label == label).astype(float)
     return ratio(own * (called == bool(label)), own)
+
+
+def _both_rates(task: TaskSpec, fold: Fold, said: pd.DataFrame) -> Measure | Score:
+    """Mean of sensitivity and specificity at the threshold that training patients fixed."""
+    each = [_rate(task, fold, said, label) for label in (1, 0)]
+    for one in each:
+        if isinstance(one, Score):
+            return one
+    return mean_of([m for m in each if not isinstance(m, Score)])

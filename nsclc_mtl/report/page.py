@@ -42,6 +42,7 @@ METRIC_WORDS = {
     "quadratic_kappa": "quadratic weighted kappa",
     "sensitivity": "sensitivity at the training threshold",
     "specificity": "specificity at the training threshold",
+    "balanced_accuracy_at_threshold": "balanced accuracy at the training threshold",
     "calibration_slope": "calibration slope",
     "share": "share of the attainable margin",
     "fusion_share": "fusion share",
@@ -246,7 +247,7 @@ def _one_cut(task: TaskSpec, fold: Fold, k: int) -> tuple[np.ndarray, np.ndarray
     if proba is None:
         return fold.label * 0, fold.label * np.nan
     if task.kind == "ordinal":
-        return (fold.label > k).astype(float), 1 - proba[:, : k + 1].sum(axis=1)
+        return (fold.label > k).astype(float), proba[:, k + 1 :].sum(axis=1)
     return (fold.label == k).astype(float), proba[:, k]
 
 
@@ -264,14 +265,22 @@ def _images(images: Sequence[tuple[Path, str]]) -> list[dict[str, str]]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−") if math.isfinite(value) else "–"
+    if not math.isfinite(value):
+        return "–"
+    return f"{_no_minus(value):.3f}".replace("-", "−")
+
+
+def _no_minus(value: float) -> float:
+    """The value, without the sign of one that is 0.000 on the page."""
+    return 0.0 if abs(value) < 0.0005 else value
 
 
 def _signed(at: Interval) -> Markup:
     """A difference with its interval, the interval on a line of its own where the page is narrow."""
     if not math.isfinite(at.value):
         return Markup("–")
-    return _banded(f"{at.value:+.3f}".replace("-", "−"), at)
+    value = _no_minus(at.value)
+    return _banded(f"{value:+.3f}".replace("-", "−") if value else _number(value), at)
 
 
 def _interval(at: Interval) -> Markup:

@@ -86,7 +86,7 @@ def targets_of(result: TaskResult, models: Sequence[str]) -> tuple[list[Target],
                 target.lacking[model] = "it gives no probabilities"
                 continue
             whole = np.concatenate([p for p in each if p is not None])
-            p = 1 - whole[:, : k + 1].sum(axis=1) if above else whole[:, k]
+            p = whole[:, k + 1 :].sum(axis=1) if above else whole[:, k]
             _keep(target, model, np.clip(p, 0, 1))
         out.append(target)
     return out, []

@@ -38,6 +38,7 @@ class Evidence:
     # median, lower_tertile, upper_tertile), where predictions of the training patients are not at hand (a bundle)
     trust: pd.DataFrame | None = None  # rows of trust.csv: how far to rely on each prediction
     drift: pd.DataFrame | None = None  # rows of drift.csv; external patients only
+    outside: pd.DataFrame | None = None  # rows of outside.csv; external patients only
 
 
 @dataclass(frozen=True)

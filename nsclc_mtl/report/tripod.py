@@ -163,7 +163,7 @@ ANSWERS: Mapping[str, Callable[[Facts], str]] = {
     "12a": _parts,
     "12b": _forms,
     "12c": _model,
-    "12d": lambda of: "Performance by site, among the subgroups.",
+    "12d": lambda of: "Performance by site, among the subgroups." if of.sites > 1 else "",
     "12e": _measures,
     "12f": lambda of: "None: nothing was updated.",
     "12g": lambda of: (
@@ -189,7 +189,7 @@ ANSWERS: Mapping[str, Callable[[Facts], str]] = {
         "patients from it."
     ),
     "23a": lambda of: "Every metric with its interval, in the chapter of each task.",
-    "23b": lambda of: "Performance by site, among the subgroups.",
+    "23b": lambda of: "Performance by site, among the subgroups." if of.sites > 1 else "",
     "24": lambda of: "Does not apply: nothing was updated.",
     "26": lambda of: f"{len(limits(of))} limits are listed.",
     "27a": lambda of: (

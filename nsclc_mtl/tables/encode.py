@@ -207,7 +207,8 @@ class TableEncoder:
         Categories come as 0/1 columns `name=value`, NaN where missing. Columns that the table lacks raise DataFault.
         """
         _there(table, self.categories)
-        values = (self._measured(table).reshape(len(table), -1) - np.array(self.mean)) / np.array(self.sd)
+        values = self._measured(table).reshape(len(table), len(self.numbers))  # of nobody too
+        values = (values - np.array(self.mean)) / np.array(self.sd)
         columns, strange = dict(zip(self.numbers, values.T, strict=True)), {}
         own = {name: values for name, values in self.ordered.items() if name in self.numbers}
         for name, known in [*self.categories.items(), *own.items()]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from nsclc_mtl.records import DataFault, UsageFault
 from nsclc_mtl.tables.read import plain
@@ -147,6 +146,8 @@ class Pathways:
         values = table[self.genes].to_numpy(dtype=float)
         filled = np.where(np.isfinite(values), values, np.array(self.median))
         if self.scores == "singscore":
+            from scipy.stats import rankdata  # a second to import, which readers of a cohort do without
+
             ranks, n = rankdata(filled, method="min", axis=1).astype(float), len(self.genes)
             parts = []
             for own in self.members.values():

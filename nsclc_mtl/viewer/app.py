@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nsclc_mtl import __version__
-from nsclc_mtl.records import DataFault, Fault
-from nsclc_mtl.viewer import cohort, guard, patient, reviews, scans, slides, worklist
+from nsclc_mtl.viewer import cohort, compare, exports, faults, guard, patient, reviews, scans, slides, worklist
 from nsclc_mtl.viewer.board import Board
 
 HERE = Path(__file__).parent
@@ -28,21 +26,26 @@ class Limits:
     decoded_mb: int = 512  # decoded pixels that they keep together
     readers: int = 4  # slide regions decoded at the same time
     body_kb: int = 64  # largest request body
+    body_s: float = 10.0  # until a request's body is here
+    requests: int = 64  # being answered at the same time
 
 
 def build(board: Board, guarded: guard.Guard, limits: Limits | None = None) -> FastAPI:
     """The ASGI application that shows this board. Nothing is listening yet."""
     limits = limits or Limits()
-    app = FastAPI(title="mtl serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     pages = Jinja2Templates(env=environment)
     environment.globals.update(version=__version__, cohort=board.cohort, model=board.models[0].name)
 
+    details = patient.Details(board)
     for router in (
         worklist.routes(board, pages),
-        patient.routes(board, pages),
+        patient.routes(details, pages),
+        compare.routes(board, pages, details),
+        exports.routes(board),
         slides.routes(board, limits),
         scans.routes(board, limits),
         reviews.routes(board),
@@ -50,12 +53,7 @@ def build(board: Board, guarded: guard.Guard, limits: Limits | None = None) -> F
     ):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    app.add_exception_handler(Fault, _fault)
-    app.add_middleware(guard.Guarded, guard=guarded, largest=limits.body_kb * 1024)
+    faults.install(app, pages)
+    bounds = guard.Bounds(limits.body_kb * 1024, limits.body_s, limits.requests)
+    app.add_middleware(guard.Guarded, guard=guarded, bounds=bounds)
     return app
-
-
-async def _fault(request: Request, fault: Exception) -> JSONResponse | HTMLResponse:
-    """An expected fault as one sentence; ids are escaped by JSON, and a page never shows a path."""
-    status = 404 if isinstance(fault, DataFault) else 400
-    return JSONResponse({"fault": str(fault)}, status)

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
 from nsclc_mtl.records import DataFault
+from nsclc_mtl.viewer import exports
 from nsclc_mtl.viewer.board import Board
 from nsclc_mtl.viewer.reference import Reference
 from nsclc_mtl.viewer.told import Told, covariates, number
@@ -17,10 +18,9 @@ from nsclc_mtl.viewer.told import Told, covariates, number
 MOST_FEATURES = 12  # of a task, the strongest first
 
 
-def routes(board: Board, pages: Jinja2Templates) -> APIRouter:
+def routes(details: Details, pages: Jinja2Templates) -> APIRouter:
     """`/patient` and `/api/patient`."""
     router = APIRouter()
-    details = Details(board)
 
     @router.get("/patient", response_class=HTMLResponse)
     def page(request: Request, id: str) -> HTMLResponse:
@@ -67,6 +67,7 @@ class Details:
                 "groups": reference.groups(name),
                 "group": reference.group(task),
                 "contributions": told.contributions(patient, name, self.board.modalities, whole["missing"]),
+                "base": told.base(patient, name),
                 "shown": told.shown(patient, name),
                 "weights": told.weights(patient, name),
                 "features": _strongest(features, name),
@@ -94,6 +95,7 @@ class Details:
                 }
                 for n, s in self.board.scans_of(patient).items()
             ],
+            "exports": exports.listed(self.board, patient, said.name),
             "provenance": [list(pair) for pair in said.provenance],
         }  # fmt: skip
 

@@ -23,6 +23,7 @@ class Reference:
         rows = said.reference if said.reference is not None else said.predictions.iloc[:0]
         self._by = {(str(t), str(f)): own for (t, f), own in rows.groupby(["task", "fold"], sort=False)}
         self._groups: dict[str, list[dict[str, Any]]] = {}
+        self._values: dict[tuple[str, str], list[float]] = {}  # scores, ascending, by task and fold ("" = all folds)
 
     def position(self, task: dict[str, Any]) -> dict[str, Any] | None:
         """{values, own, words}: the score among those of the same fold's test patients, ascending.
@@ -30,16 +31,20 @@ class Reference:
         Of patients from elsewhere, whom all folds predict together, among those of all folds: `words` says which.
         """
         spec, fold = self.tasks[task["name"]], task["fold"]
-        same = self._by.get((spec.name, fold))
-        frames = [same] if same is not None else [own for (t, _), own in self._by.items() if t == spec.name]
-        if not frames:
+        same = fold if (spec.name, fold) in self._by else ""
+        values, own = self._sorted(spec, same), _own(spec, task)
+        if own is None or not values:
             return None
-        values = np.concatenate([_scores(spec, own) for own in frames])
-        own = _own(spec, task)
-        if own is None or not len(values):
-            return None
-        of = f"{len(values)} test patients of fold {fold}" if same is not None else f"{len(values)} test patients"
-        return {"values": np.sort(values).round(5).tolist(), "own": own, "words": f"{_what(spec)} among {of}"}
+        of = f"{len(values)} test patients" + (f" of fold {fold}" if same else "")
+        return {"values": values, "own": own, "words": f"{_what(spec)} among {of}"}
+
+    def _sorted(self, spec: TaskSpec, fold: str) -> list[float]:
+        key = (spec.name, fold)
+        if key not in self._values:
+            frames = [own for (t, f), own in self._by.items() if t == spec.name and fold in ("", f)]
+            each = [_scores(spec, own) for own in frames]
+            self._values[key] = np.sort(np.concatenate(each)).round(5).tolist() if each else []
+        return self._values[key]
 
     def groups(self, name: str) -> list[dict[str, Any]]:
         """Kaplan-Meier curves of the test patients below and above the cut-off that each fold's training fixed:

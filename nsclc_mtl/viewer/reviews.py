@@ -18,7 +18,7 @@ from nsclc_mtl.records import DataFault, UsageFault
 from nsclc_mtl.viewer.board import Board
 
 COLUMNS = ("time", "author", "patient_id", "task", "model", "verdict", "note")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is a formula to a spreadsheet
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a cell that begins so is a formula to a spreadsheet
 
 
 class Review(BaseModel):
@@ -103,7 +103,7 @@ class Reviews:
         if self.path is None or not self.path.is_file():
             return []
         found = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a note may hold U+2028
             try:
                 row = json.loads(line)
             except ValueError:

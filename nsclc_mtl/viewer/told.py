@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 
 from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.trust.survival_calibration import cumulative_hazard
 from nsclc_mtl.viewer.board import Board, Said
 
 # flags of trust.csv that speak against every task of a patient
 AGAINST_ALL = ("flag:outside", "flag:site")
+YEARS = (1, 3, 5)  # of survival, told as numbers, where the curve reaches them
 UNTRAINED = "never trained"  # of the reason for a combination of modalities that no training patient had
 
 
@@ -47,8 +49,7 @@ class Told:
             "present": None if row is None else str(row["modalities"]).split(),
             "missing": missing,
             "reasons": caution,
-            "abstains": any(flags.get(flag) == "1" for flag in AGAINST_ALL)
-            or any("never trained" in r for r in caution),
+            "abstains": any(flags.get(flag) == "1" for flag in AGAINST_ALL) or any(UNTRAINED in r for r in caution),
         }
 
     def task(self, patient: str, name: str) -> dict[str, Any] | None:
@@ -65,6 +66,8 @@ class Told:
         own = own[own["task"] == name]
         facts = self._of_fold.get((str(rows["fold"].iloc[0]), name), {}) | _words(own)
         likely = facts.get("set", "")
+        # of an empty set only the size has a value
+        has_set = bool(spec.classes) and ("set" in facts or "set_size" in facts)
         decided = [word for word in likely.split("|") if word] if spec.classes else []
         return {
             "name": name,
@@ -81,19 +84,19 @@ class Told:
             "interval": [number(facts.get("interval_low")), number(facts.get("interval_high"))]
             if "interval_low" in facts
             else None,
-            "set": decided if spec.classes and "set" in facts else None,
+            "set": decided if has_set else None,
             "set_level": _level(facts.get("miss")),
             "n_calibration": number(facts.get("n_calibration")),
             "members": number(facts.get("members")),
             "spread": number(facts.get("spread")),
             "votes": number(facts.get("votes")),
-            "abstains": ("set" in facts and bool(spec.classes) and len(decided) != 1)
-            or facts.get("flag:disagree") == "1",
+            "abstains": (has_set and len(decided) != 1) or facts.get("flag:disagree") == "1",
             "reasons": list(own[own["what"] == "reason"]["value"]),
             "known": known(spec, dict(zip(map(str, rows.columns), rows.iloc[0], strict=True))),
             "horizon_days": number(facts.get("horizon_days")),
             "lower_bound_days": number(facts.get("lower_bound_days")),
-            "curve": _curve(value, facts),
+            "curve": (curve := _curve(value, facts)),
+            "years": _at_years(curve),
             "fold": str(rows["fold"].iloc[0]),
         }
 
@@ -111,7 +114,8 @@ class Told:
             (str(m), str(how)): number(v)
             for m, how, v in zip(rows["modality"], rows["mode"], rows["value"], strict=True)
         }
-        have = [m for m in dict.fromkeys(rows["modality"]) if (m, "drop") in score and self._touched(rows, m)]
+        touched = set(rows.loc[(rows["mode"] == "drop") & rows["touched"].astype(bool), "modality"])
+        have = [m for m in dict.fromkeys(rows["modality"]) if (m, "drop") in score and m in touched]
         if ("", "") not in score:
             return []
         combined = {tuple(m.split("+")) if m else (): v for (m, how), v in score.items() if how == "coalition"}
@@ -119,10 +123,6 @@ class Told:
         told |= {tuple(o for o in have if o != m): score[m, "drop"] for m in have}
         told |= {tuple(o for o in have if o in names): v for names, v in combined.items() if set(names) <= set(have)}
         return [{"modalities": list(names), "score": v} for names, v in told.items()]
-
-    def _touched(self, rows: pd.DataFrame, modality: str) -> bool:
-        own = rows[(rows["modality"] == modality) & (rows["mode"] == "drop")]
-        return bool(own["touched"].any())
 
     def contributions(self, patient: str, name: str, modalities: list[str], missing: list[str]) -> list[dict[str, Any]]:
         """Shapley value of each modality for a task, and whether the patient has it: [{modality, value, present}].
@@ -139,6 +139,16 @@ class Told:
         if not value:
             return []
         return [{"modality": m, "value": value.get(m), "present": m not in missing} for m in modalities]
+
+    def base(self, patient: str, name: str) -> float | None:
+        """What the model says of a task without any modality: the contributions start from there."""
+        rows = self._shapley.get(patient)
+        rows = rows[rows["task"] == name] if rows is not None else None
+        if rows is None or rows.empty:
+            return None
+        if rows["output"].nunique() > 1:
+            rows = rows[rows["output"] == (self.task(patient, name) or {}).get("said")]
+        return number(rows["base"].iloc[0]) if len(rows) else None
 
     def weights(self, patient: str, name: str) -> list[dict[str, Any]]:
         """Weights that the fusion gave its parts for a task, means over the members: [{part, weight}]."""
@@ -249,3 +259,19 @@ def _curve(value: Mapping[str, float | None], facts: Mapping[str, str]) -> dict[
         "lower": [low for low, _ in band] if known_sd else None,
         "upper": [high for _, high in band] if known_sd else None,
     }
+
+
+def _at_years(curve: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Survival at 1, 3 and 5 years as far as the curve goes: [{years, survival, lower, upper}].
+
+    Between the days at which the curve is written the hazard is constant.
+    """
+    if curve is None:
+        return []
+
+    def at(line: list[float] | None, day: float) -> float | None:
+        return None if line is None else math.exp(-float(cumulative_hazard([line], curve["days"], [day])[0]))
+
+    lines = ("survival", "lower", "upper")
+    within = [year for year in YEARS if 365 * year <= curve["days"][-1]]
+    return [{"years": year} | {line: at(curve[line], 365 * year) for line in lines} for year in within]

@@ -12,7 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.baselines.design import Design
 from nsclc_mtl.baselines.likelihoods import GradesLikelihood, baseline_hazard
-from nsclc_mtl.baselines.ridge import Rotation, newton
+from nsclc_mtl.baselines.model import Outcome
+from nsclc_mtl.baselines.ridge import RidgePath, Rotation, newton
+from nsclc_mtl.baselines.tuning import held_out
 from nsclc_mtl.metrics import classification, survival
 from nsclc_mtl.metrics.partial_likelihood import CoxLikelihood
 from nsclc_mtl.records import Repeated, TaskSpec
@@ -59,7 +61,7 @@ def study(n: int = 150, seed: int = 0, folds: int = 3) -> tuple[dict, dict, pd.D
 def score(floors: pd.DataFrame, model: str, task: str, labels: dict[str, pd.DataFrame]) -> float:
     """Patient-weighted mean of the within-fold primary metric."""
     values, sizes = [], []
-    own = floors[(floors["model"] == model) & (floors["task"] == task)]
+    own = floors[(floors["model"] == model) & (floors["task"] == task) & (floors["part"] == "test")]
     for _, rows in own.groupby("fold"):
         wide = rows.pivot(index="patient_id", columns="output", values="value")
         label = labels[task].loc[wide.index]
@@ -169,7 +171,7 @@ def test_tables_that_know_are_told_from_those_that_do_not(fitted: Any) -> None:
 
 def test_predictions_are_complete_and_well_formed(fitted: Any) -> None:
     floors, labels, splits = fitted
-    assert set(floors["part"]) == {"test"}
+    floors = floors[floors["part"] == "test"]
     assert set(floors["model"]) == {f"floor:{m}" for m in ("stage", "rna", "noise", "clinical", "all tables")}
     assert floors["value"].notna().all()
     test = splits[splits["part"] == "test"]
@@ -247,6 +249,35 @@ def test_a_table_of_nothing_and_no_tables() -> None:
     _, labels, splits = study(60)
     empty = pd.DataFrame({"flat": 1.0, "blank": ""}, index=splits["patient_id"].unique())
     floors = fit_floors({"empty": empty}, {"response": TASKS["response"]}, labels, splits, None, 0)
-    for _, rows in floors.groupby(["fold", "output"]):
+    for _, rows in floors[floors["part"] == "test"].groupby(["fold", "output"]):
         assert rows["value"].nunique() == 1
     assert fit_floors({}, TASKS, labels, splits, None, 0).empty
+
+
+def test_thresholds_can_be_found_on_patients_whom_the_fit_did_not_see() -> None:
+    tables, labels, splits = study(n=90, folds=2)
+    made = fit_floors(
+        {"noise": tables["noise"]}, {"response": TASKS["response"], "grade": TASKS["grade"]}, labels, splits, None, 0
+    )
+    before = made[made["part"] == "train"]
+    assert set(before["task"]) == {"response"}
+    for fold, rows in before[before["output"] == "p:yes"].groupby("fold"):
+        others = splits.loc[(splits["fold"] == fold) & (splits["part"] != "test"), "patient_id"]
+        assert sorted(rows["patient_id"]) == sorted(labels["response"]["value"].reindex(others).dropna().index)
+        # 80 columns part 40 patients in sample, whatever they hold; not patients who were held out
+        assert classification.auc(rows["target"] == "yes", rows["value"]) < 0.75
+    assert before.groupby(["fold", "patient_id"])["value"].sum().to_numpy() == pytest.approx(1)
+
+
+def test_a_held_out_probability_does_not_know_its_own_outcome() -> None:
+    rng = np.random.default_rng(0)
+    z, y, inner = rng.normal(size=(30, 4)), np.arange(30) % 2, np.arange(30) // 2 % 5
+    path = RidgePath(np.array([3.0, 1.0]))
+    ours = held_out(path, z, Outcome(y, np.zeros(30), 2, True), 1, inner)
+    turned = np.where(np.arange(30) == 7, 1 - y, y)
+    theirs = held_out(path, z, Outcome(turned, np.zeros(30), 2, True), 1, inner)
+    same = inner == inner[7]
+    assert theirs[same] == pytest.approx(ours[same], abs=1e-12)
+    assert np.abs(theirs[~same] - ours[~same]).min() > 0
+    alone = held_out(path, z, Outcome(y, np.zeros(30), 2, True), 1, y)  # the others are of one class
+    assert np.isnan(alone).all()

@@ -77,6 +77,8 @@ def test_a_patient_without_a_reason_gets_none_and_each_reason_is_said_in_words()
     assert float(value(table, "a", "survival", "confidence")) == pytest.approx((0.7 * 2 + 0.74) / 3)
     assert value(table, "a", "survival", "predicted") == "event-free"
     assert float(value(table, "a", "survival", "spread")) == pytest.approx(np.std([0.7, 0.74, 0.7], ddof=1), rel=1e-4)
+    assert value(table, "b", "survival", "spread:1095") == value(table, "b", "survival", "spread")  # the horizon
+    assert float(value(table, "b", "survival", "spread:365")) == 0  # all members say 1 there
     assert value(table, "a", "ki67", "confidence") == ""
     assert [value(table, p, "", "flag:missing:rna") for p in IDS] == ["1", "0", "0"]
     cautions = pd.DataFrame({"caution": ["no rna", "", ""]}, index=pd.Index(IDS, name="patient_id"))
@@ -84,6 +86,18 @@ def test_a_patient_without_a_reason_gets_none_and_each_reason_is_said_in_words()
     assert made["caution"].tolist()[0] == "no rna"
     assert made["caution"].tolist()[1].startswith("grade: the members disagree")
     assert {"confidence:grade", "spread:grade", "spread:ki67"} <= set(made)
+
+
+def test_the_spread_of_a_curve_is_told_for_each_day_that_several_members_predict() -> None:
+    members = [outputs([SURE] * 3, free=free) for free in (0.2, 0.4, 0.9)]
+    table = reasons.rows([seen(members)], manifest(), 0)
+    told = set(table.loc[table["what"].str.startswith("spread"), "what"])
+    assert told == {"spread", "spread:365", "spread:1095"}
+    assert float(value(table, "c", "survival", "spread:1095")) == pytest.approx(
+        np.std([0.2, 0.4, 0.9], ddof=1), rel=1e-5
+    )
+    alone = reasons.rows([seen(members[:1])], manifest(), 0)
+    assert not alone["what"].str.startswith("spread").any()
 
 
 def test_who_lies_outside_is_told_where_and_of_several_folds_half_decide() -> None:
@@ -114,6 +128,15 @@ def test_sets_bounds_and_intervals_are_in_the_table() -> None:
     assert float(value(table, "a", "survival", "lower_bound_days")) == np.floor(bound)
     assert (value(table, "a", "ki67", "interval_low"), value(table, "a", "ki67", "interval_high")) == ("1.5", "4.5")
     assert value(table, "", "grade", "n_calibration:class:G2") == "8"
+
+
+def test_folds_that_each_say_another_class_leave_an_empty_set_and_a_reason() -> None:
+    trust = {"grade": {"threshold": 0.2, "miss": 0.1, "n": 30}}
+    each = [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.05, 0.05, 0.9]]
+    table = reasons.rows([seen([outputs([p] * 3)], **trust) for p in each], manifest(), -1)
+    assert value(table, "a", "grade", "set") == ""
+    assert value(table, "a", "grade", "set_size") == "0"
+    assert "grade: the folds agree on no class" in why(table, "a")
 
 
 def test_thresholds_by_site_serve_their_own_patients_and_small_sites_as_all() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nsclc_mtl.encoders.mil import ABMIL, MeanPool
 from nsclc_mtl.encoders.segments import owners, segment_softmax, segment_sum
-from nsclc_mtl.records import Bag
+from nsclc_mtl.records import Bag, UsageFault
 
 DIM = 5
 sizes_of_bags = st.lists(st.integers(0, 6), min_size=1, max_size=5)
@@ -83,6 +83,16 @@ def test_half_precision_on_the_way(kind: type[nn.Module]) -> None:
     assert float(told.attention.detach().float().sum()) == pytest.approx(2, abs=0.01)
 
 
+@pytest.mark.parametrize("kind", [ABMIL, MeanPool])
+def test_double_precision_on_the_way(kind: type[nn.Module]) -> None:
+    """`precision=64-true` makes the weights wide and leaves the stored tiles as they are."""
+    encode, packed = encoder(kind), bag([3, 2])
+    plain = encode(packed).vector
+    told = encode.double()(Bag(packed.features.half(), packed.offsets)).vector
+    assert told.dtype == torch.float64
+    torch.testing.assert_close(told.float(), plain, atol=0.01, rtol=0.01)
+
+
 def test_tokens_are_the_hidden_tiles_of_every_patient() -> None:
     torch.manual_seed(1)
     made, given = ABMIL(DIM, 4, hidden=7, tokens=True).eval(), bag([3, 0, 2])
@@ -106,3 +116,45 @@ def test_attention_is_a_softmax_of_the_gated_score() -> None:
         weight = (v @ encode.score.weight.T + encode.score.bias).softmax(0)
         torch.testing.assert_close(told.attention, weight.squeeze(1))
         torch.testing.assert_close(told.vector, encode.out((weight * h).sum(0, keepdim=True)))
+
+
+def test_several_tile_layers_are_the_published_network() -> None:
+    """256-128-64 with ReLU in small, written out; whole in training and piece by piece without a gradient."""
+    torch.manual_seed(1)
+    made = ABMIL(DIM, 1, [8, 6, 4], 3, dropout=0.0, tokens=True, activation="relu", tile_dropout=0.5).eval()
+    packed = bag([4, 2])
+    layers = [layer for layer in made.tile if isinstance(layer, nn.Linear)]
+    assert [layer.out_features for layer in layers] == [8, 6, 4]
+    h = packed.features
+    for layer in layers:
+        h = (h @ layer.weight.T + layer.bias).relu()
+    score = made.score(torch.tanh(made.content(h)) * torch.sigmoid(made.gate(h))).squeeze(1)
+    weight = torch.cat([score[:4].softmax(0), score[4:].softmax(0)])
+    told = made(packed)
+    assert made.token_dim == 4
+    torch.testing.assert_close(told.tokens, h)
+    torch.testing.assert_close(told.attention, weight)
+    torch.testing.assert_close(told.vector, made.out(torch.stack([weight[:4] @ h[:4], weight[4:] @ h[4:]])))
+    made.token_dim = None
+    with torch.no_grad():
+        torch.testing.assert_close(made(packed).vector, told.vector)
+    made.train()
+    assert (made(packed).vector != made(packed).vector).any()  # tiles are dropped out between the layers
+
+
+def test_one_width_in_a_list_is_that_width() -> None:
+    made = []
+    for hidden in (7, [7]):
+        torch.manual_seed(1)
+        made.append(ABMIL(DIM, 4, hidden).state_dict())
+    assert made[0].keys() == made[1].keys()
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [({"hidden": []}, "hidden"), ({"hidden": [4, 0]}, "hidden"), ({"activation": "elu"}, "gelu, relu")],
+)
+def test_no_layers_and_unknown_activations_are_refused(given: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageFault, match=says):
+        ABMIL(DIM, 4, **given)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ NEW: dict[str, Make] = {
     "dsmil": lambda: DSMIL(IN, DIM, 8, 4, classes=CLASSES, scale=SCALE, coordinates=True),
     "dsmil-binary": lambda: DSMIL(IN, DIM, 8, 4, task="response", classes=CLASSES, scale=SCALE),
     "dsmil-survival": lambda: DSMIL(IN, DIM, 8, 4, scale=SCALE),
+    "abmil-deep": lambda: ABMIL(IN, DIM, [8, 6], 4, scale=SCALE, coordinates=8, activation="relu", tile_dropout=0.25),
     "transmil": lambda: TransMIL(IN, DIM, 8, 2, scale=SCALE),
     "transmil-no-order": lambda: TransMIL(IN, DIM, 8, 2, ppeg=False, scale=SCALE, coordinates=True),
 }

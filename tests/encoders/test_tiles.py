@@ -101,6 +101,38 @@ def test_several_gradients_at_once() -> None:
         torch.testing.assert_close(together[i], alone)
 
 
+@pytest.mark.parametrize("of_features", [False, True])
+@pytest.mark.parametrize("rows", [0, 40])
+@pytest.mark.usefixtures("small_blocks")
+def test_in_bf16_the_same_features_are_dropped_and_the_gradients_are_nearly_the_same(
+    rows: int, of_features: bool
+) -> None:
+    """The layer keeps what it saw in bf16; with gradients of several outputs at once, and without any."""
+    torch.manual_seed(0)
+    layer, by = nn.Linear(DIM, HIDDEN), TileScale(**SCALE)
+    features, each = drawn(rows, dtype=torch.float32).requires_grad_(of_features), torch.randn(3, rows, HIDDEN)
+    leaves = [*layer.parameters(), *([features] if of_features else [])]
+
+    def said(bf16: bool, graph: bool = True) -> Tensor:
+        torch.manual_seed(7)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16), torch.set_grad_enabled(graph):
+            return first_layer(features, by, layer, dropout=0.3, training=True)
+
+    wide, half = said(False), said(True)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), wide, rtol=0.02, atol=0.05)
+    torch.testing.assert_close(said(True, graph=False), half, rtol=0, atol=0.02)
+    for i in range(3):
+        wanted = torch.autograd.grad(wide, leaves, each[i], retain_graph=True)
+        found = torch.autograd.grad(half, leaves, each[i].bfloat16(), retain_graph=True)
+        for mine, plain in zip(found, wanted, strict=True):
+            assert mine.dtype == torch.float32
+            assert torch.linalg.norm(mine - plain) <= 0.01 * torch.linalg.norm(plain)
+    if rows:
+        (together,) = torch.autograd.grad(half, [layer.weight], each.bfloat16(), is_grads_batched=True)
+        torch.testing.assert_close(together[2], found[0], rtol=0.01, atol=0.02)
+
+
 @pytest.mark.parametrize("kind", [ABMIL, MeanPool])
 @pytest.mark.parametrize("sizes", [[33], [0, 3, 25, 0, 1, 12, 0], [0]])
 @pytest.mark.usefixtures("small_blocks")

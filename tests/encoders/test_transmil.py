@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nsclc_mtl.encoders.transmil import FLOOR, KernelAttention, PyramidPosition, TransMIL
+from nsclc_mtl.encoders.transmil import FLOOR, Alike, KernelAttention, PyramidPosition, TransMIL
 from nsclc_mtl.records import Bag, UsageFault
 
 WIDTH, HEADS = 8, 2
@@ -29,14 +29,14 @@ def dense(made: KernelAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return made.out(torch.cat(read, dim=1)), torch.stack(weights)
 
 
-@pytest.mark.parametrize("sizes", [[5], [3, 0, 4], [1]])
+@pytest.mark.parametrize("sizes", [[5], [3, 0, 4], [1], [4, 1, 0, 3, 2, 0, 9, 4]])
 def test_attention_is_that_of_the_whole_matrix(sizes: list[int]) -> None:
     torch.manual_seed(0)
     made = KernelAttention(WIDTH, HEADS, dropout=0.0)
     first, tile = torch.randn(len(sizes), WIDTH), torch.randn(sum(sizes), WIDTH)
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    token, tiles = made(first, tile, sizes)
-    pooled, attention = made.pool(first, tile, sizes, owner)
+    token, tiles = made(first, tile, Alike(sizes))
+    pooled, attention = made.pool(first, tile, Alike(sizes), owner)
     torch.testing.assert_close(pooled, token)
     for i in range(len(sizes)):
         whole = torch.cat([first[i : i + 1], tile[owner == i]])
@@ -59,7 +59,35 @@ def test_the_pyramid_is_the_sum_of_its_three_convolutions(n: int) -> None:
     for look in (made.wide, made.middle, made.narrow):
         seen = seen + functional.conv2d(image, look.weight, look.bias, padding=look.kernel_size[0] // 2, groups=WIDTH)
     expected = seen[0].permute(1, 2, 0).reshape(side * side, WIDTH)[:n]
-    torch.testing.assert_close(made(torch.cat([tile, tile]), [n, n]), torch.cat([expected, expected]))
+    torch.testing.assert_close(made(torch.cat([tile, tile]), Alike([n, n])), torch.cat([expected, expected]))
+
+
+@pytest.mark.parametrize("small", [0, 4, 1024])
+def test_patients_side_by_side_are_patients_one_by_one(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors, attention and gradients, whoever stands together: small=0 is everybody with tiles alone."""
+    sizes = [4, 1, 0, 3, 2, 17, 0, 9, 4, 30]
+    gen = torch.Generator().manual_seed(0)
+    packed = Bag(torch.randn(sum(sizes), 5, generator=gen), torch.tensor([0, *sizes]).cumsum(0))
+    torch.manual_seed(0)
+    encode = TransMIL(5, 4, WIDTH, HEADS).double().eval()
+
+    def told(small: int) -> list[Tensor]:
+        monkeypatch.setattr("nsclc_mtl.encoders.transmil.SMALL", small)
+        said = encode(Bag(packed.features.double(), packed.offsets))
+        return [
+            said.vector,
+            said.attention,
+            *torch.autograd.grad(said.vector.square().sum(), list(encode.parameters())),
+        ]
+
+    monkeypatch.setattr("nsclc_mtl.encoders.transmil.SMALL", small)
+    alike = Alike(sizes)
+    assert sum(alike.counts) == len(sizes)
+    assert torch.equal(alike.join(alike.split(packed.features)), packed.features)
+    rows = torch.arange(len(sizes))
+    assert torch.equal(alike.patients_together(alike.patients_apart(rows)), rows)
+    for together, alone in zip(told(small), told(-1), strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
 
 
 def test_order_is_read_by_the_pyramid_alone() -> None:

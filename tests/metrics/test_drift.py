@@ -53,3 +53,37 @@ def test_shares() -> None:
     assert drift.chance_of_shares(0.5, 0.1, 100, 100) < 1e-6
     assert drift.chance_of_shares(0.3, 0.2, 20, 20) > 0.3
     assert drift.chance_of_shares(1.0, 1.0, 5, 5) == 1
+
+
+def test_the_stability_index_is_its_sum_by_hand() -> None:
+    now, then = np.array([30.0, 50.0, 20.0]), np.array([100.0, 100.0, 0.0])
+    q, p = (now + 0.5) / 101.5, (then + 0.5) / 201.5
+    found, usual = drift.index(now, then)
+    assert found == pytest.approx(((q - p) * np.log(q / p)).sum())
+    assert usual == pytest.approx(2 * (1 / 100 + 1 / 200))
+    assert drift.index(then, now)[0] == pytest.approx(found)  # no side is the first
+    assert drift.index(np.r_[now, 0], np.r_[then, 0])[0] == pytest.approx(found)  # an empty bin is none
+
+
+def test_stability_where_nothing_moved_is_what_chance_makes_of_it() -> None:
+    rng = np.random.default_rng(2)
+    old, new = rng.normal(size=(200, 1500)), rng.normal(size=(150, 1500))
+    at, below = drift.deciles(old)
+    found, usual = drift.stability(new, at, below, [200] * 1500)
+    assert found.mean() == pytest.approx(9 * (1 / 200 + 1 / 150), rel=0.08)
+    assert usual == pytest.approx(9 * (1 / 200 + 1 / 150))
+    moved, _ = drift.stability(new[:, :3] + 1, at[:, :3], below[:, :3], [200] * 3)
+    assert moved.min() > 0.25
+    same, _ = drift.stability(old[:, :3], at[:, :3], below[:, :3], [200] * 3)
+    assert same == pytest.approx(0, abs=1e-12)
+
+
+def test_stability_of_ties_and_of_few() -> None:
+    old = np.repeat([[0.0], [1.0]], [170, 30], axis=0)
+    at, below = drift.deciles(old)
+    found, usual = drift.stability(np.repeat([[0.0], [1.0]], [50, 50], axis=0), at, below, [200])
+    by_hand, two = drift.index(np.array([50, 50]), np.array([170, 30]))
+    assert found == pytest.approx(by_hand)
+    assert usual == pytest.approx(two)
+    few = drift.stability(np.arange(19.0)[:, None], at, below, [200])
+    assert np.isnan(few).all()

@@ -177,3 +177,13 @@ def test_published_values_of_several_r_packages(real_data: Path) -> None:
             for t in golden["times"]
         ]
         np.testing.assert_allclose(ours, golden["auc_cd_survAUC"], atol=6e-5)
+
+
+def test_a_log_rank_within_strata_is_that_of_r() -> None:
+    gold = json.loads((Path(__file__).parent.parent / "golden" / "stratified.json").read_text())
+    chi, freedom = s.log_rank(gold["time"], gold["event"], gold["sex"], gold["inst"])
+    assert (chi, freedom) == (pytest.approx(gold["chi_sex_inst"], rel=1e-9), 1)
+    chi, freedom = s.log_rank(gold["time"], gold["event"], gold["three"], gold["ecog"])
+    assert (chi, freedom) == (pytest.approx(gold["chi_three_ecog"], rel=1e-9), 2)
+    alone = s.log_rank([1, 2, 3, 4], [1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1])[0]
+    assert "no stratum holds two groups" in alone.reason

@@ -93,3 +93,12 @@ def test_an_older_run_without_shapley_and_weights_has_a_section_too(toy: dict[st
 def test_what_misleads_is_told_without_its_sign() -> None:
     (told,) = sentences([row("grade", "rna", "permute", (-0.03, -0.05, -0.01, "misleads"))], "AUC")
     assert told.startswith("Misleading: rna (0.030); the AUC rises")
+
+
+def test_a_mode_that_nothing_has_is_no_column_and_its_reason_names_nobody(toy: dict[str, Any], tmp_path: Path) -> None:
+    rows = [row("grade", m, "permute", of) for m, of in LOSSES.items()]
+    rows += [row("grade", m, "shapley", (None, None, None, ""), reason="too many combinations") for m in LOSSES]
+    (tmp_path / "audit.json").write_text(json.dumps(rows))
+    own, _ = audit(evidence(toy, tmp_path))
+    assert "<th>Shapley value</th>" not in own.html
+    assert "Shapley value: too many combinations." in own.html

@@ -103,13 +103,14 @@ def test_metrics_are_recomputed_from_the_tables(
     assert own.loc["all", "lo"] < own.loc["all", "value"] < own.loc["all", "hi"]
 
 
+@pytest.mark.parametrize("model", ["learner", "floor:clinical", "floor:all tables"])
 def test_rates_and_kappa_are_recomputed_with_the_threshold_of_training_patients(
-    toy: dict[str, Any], rows: pd.DataFrame
+    model: str, toy: dict[str, Any], floors: pd.DataFrame, rows: pd.DataFrame
 ) -> None:
-    table = toy["predictions"]
+    table = toy["predictions"] if model == "learner" else floors[floors["model"] == model]
     own = table[(table["task"] == "response") & (table["output"] == "p:yes") & (table["target"] != "")]
     grades = table[(table["task"] == "grade") & (table["target"] != "") & (table["part"] == "test")]
-    ours = rows[rows["model"] == "learner"].set_index(["task", "metric", "fold"])["value"]
+    ours = rows[rows["model"] == model].set_index(["task", "metric", "fold"])["value"]
     for fold, said in own.groupby("fold"):
         train, test = (said[said["part"] == part] for part in ("train", "test"))
         fpr, tpr, cuts = sk.roc_curve(train["target"] == "yes", train["value"], drop_intermediate=False)
@@ -121,6 +122,8 @@ def test_rates_and_kappa_are_recomputed_with_the_threshold_of_training_patients(
         mine = ours["response"][:, str(fold)]
         assert mine["sensitivity"] == pytest.approx(called[known].mean())
         assert mine["specificity"] == pytest.approx(1 - called[~known].mean())
+        both = sk.balanced_accuracy_score(known, called)
+        assert mine["balanced_accuracy_at_threshold"] == pytest.approx(both)
         assert mine["average_precision"] == pytest.approx(sk.average_precision_score(known, test["value"]))
         wide = grades[grades["fold"] == fold].pivot(index="patient_id", columns="output", values="value")
         truth = grades[grades["fold"] == fold].drop_duplicates("patient_id").set_index("patient_id")["target"]

@@ -193,3 +193,17 @@ def test_the_chapters_are_listed_at_the_head(told: tuple[str, Any]) -> None:
     assert set(re.findall(r'<h2 id="([^"]+)"', text)) == set(listed)
     for section in ("risk-groups-survival", SECTION.name):  # sections of a task stand in its chapter
         assert f'id="{section}"' in text
+
+
+def test_what_is_zero_on_the_page_has_no_sign() -> None:
+    assert page.FILTERS["number"](-0.0004) == "0.000"
+    assert page.FILTERS["signed"](Interval(-0.0004, -0.01, 0.0001)) == (
+        '0.000 <span class="band">(−0.010 to 0.000)</span>'
+    )
+    assert str(page.FILTERS["signed"](Interval(0.0006, -0.01, 0.02))).startswith("+0.001 ")
+
+
+def test_one_curve_needs_no_legend() -> None:
+    time, event = np.array([10.0, 20, 30]), np.array([1.0, 0, 1])
+    drawn = [curves.kaplan_meier_figure("x", dict.fromkeys(names, (time, event)), "t").svg for names in ("a", "ab")]
+    assert ["legend_1" in svg for svg in drawn] == [False, True]

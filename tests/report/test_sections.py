@@ -14,7 +14,7 @@ import yaml
 from scipy.stats import chi2
 
 from nsclc_mtl.commands.judging import evaluate_predictions
-from nsclc_mtl.metrics.survival import kaplan_meier
+from nsclc_mtl.metrics.survival import kaplan_meier, log_rank
 from nsclc_mtl.report import card, page, tripod
 from nsclc_mtl.report.facts import facts, limits
 from nsclc_mtl.report.section import Evidence
@@ -66,8 +66,12 @@ def test_groups_are_cut_on_the_training_patients_of_the_fold(evidence: Evidence,
     rows = {row["metric"]: row for row in section.rows}
     assert rows["hazard_ratio:high_risk"]["value"] == pytest.approx(table["hazard_ratio"].iloc[-1])
     assert f"{table['hazard_ratio'].iloc[-1]:.2f}" in section.html
-    assert "log_rank_p" not in rows
+    assert not [name for name in rows if name.endswith("_p")]
     assert "without P" in section.html
+    assert not re.search(r"\bP (=|&lt;)", section.html)
+    within, _ = log_rank(test["time_days"], test["event"], group, test["fold"].astype(float))
+    assert rows["log_rank_within_folds"]["value"] == pytest.approx(float(within))
+    assert f"{within:.2f} compared within the folds alone" in section.html
 
 
 def test_an_independent_test_set_has_a_p_value_and_the_mean_cut_off(evidence: Evidence, outside: Evidence) -> None:
@@ -145,6 +149,16 @@ def test_codes_are_categories_where_they_are_declared_so(evidence: Evidence, toy
     assert nodes[["level", "all"]].to_numpy().tolist() == [["", "3456 (1234 to 5678)"], ["missing", "30"]]
 
 
+def test_a_code_that_is_there_or_not_is_counted(evidence: Evidence, toy: dict[str, Any]) -> None:
+    manifest = toy["manifest"]
+    made = manifest.tables["clinical"].assign(c021=np.resize([0.0, 1.0, np.nan], 90))
+    told = dataclasses.replace(manifest, tables={**manifest.tables, "clinical": made})
+    [section] = cohort(dataclasses.replace(evidence, manifest=told))
+    rows = section.tables["cohort"].set_index(["variable", "level"])["all"]
+    assert rows[("c021 = 1", "")] == "30 (50 %)"
+    assert rows[("c021 = 1", "missing")] == "30"
+
+
 def test_only_the_studied_count(evidence: Evidence, toy: dict[str, Any]) -> None:
     left = set(toy["manifest"].patients.index[:30])
     splits = toy["splits"][~toy["splits"]["patient_id"].isin(left)]
@@ -203,6 +217,9 @@ def test_every_anchor_of_the_checklist_is_on_the_page_and_gaps_are_seen(evidence
     )  # and in the lead
     with_groups = tripod.filled(facts(evidence), ["subgroups-survival"])
     assert next(row for row in with_groups if row["item"] == "14")["state"] == "filled"
+    alone = dataclasses.replace(facts(evidence), sites=1)
+    by_site = {row["item"]: row["state"] for row in tripod.filled(alone, ["subgroups-survival"])}
+    assert by_site["12d"] == by_site["23b"] == tripod.UNFILLED  # one site: subgroups there are, but not by site
 
 
 def test_the_card_has_front_matter_and_the_numbers_of_the_run(evidence: Evidence, outside: Evidence) -> None:

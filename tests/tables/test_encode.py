@@ -42,6 +42,12 @@ def test_numbers_categories_and_orders() -> None:
     np.testing.assert_array_equal(told[:, 2:], [[0, 0, 1, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]])
 
 
+def test_a_table_of_nobody_has_its_columns_still() -> None:
+    columns, strange = TableEncoder.fit(CLINICAL, COLUMNS).before_imputation(CLINICAL.iloc[:0])
+    assert columns.shape == (0, 4)
+    assert set(strange) == {"sex", "smoking"}
+
+
 def test_an_unknown_category_is_nothing_and_no_row_can_change_the_state() -> None:
     made = TableEncoder.fit(CLINICAL, COLUMNS)
     before = json.dumps(made.state())

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board
-from nsclc_mtl.viewer.guard import COOKIE, Guard
+from nsclc_mtl.viewer.guard import Guard
 from tests.viewer import board as toys
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def fresh(shown: Board, tmp_path: Path) -> Board:
 def client(fresh: Board) -> Iterator[TestClient]:
     """Whoever holds the token, on this machine."""
     guard = Guard.local(PORT)
-    with TestClient(build(fresh, guard), base_url=f"http://127.0.0.1:{PORT}", cookies={COOKIE: guard.token}) as one:
+    with TestClient(
+        build(fresh, guard), base_url=f"http://127.0.0.1:{PORT}", cookies={guard.cookie: guard.token}
+    ) as one:
         yield one
 
 
@@ -65,6 +67,7 @@ def address(fresh: Board) -> Iterator[str]:
 
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # whoever comes before the server waits
         port = listening.getsockname()[1]
         guard = Guard.local(port)
         server = uvicorn.Server(uvicorn.Config(build(fresh, guard), log_level="warning", access_log=False, ws="none"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
 from nsclc_mtl.viewer.board import Board
+from nsclc_mtl.viewer.patient import Details
 from tests.viewer.board import DAYS, EVIL, MODALITIES, TASKS
 
 
@@ -84,3 +87,39 @@ def test_what_if_shows_the_scores_that_the_audit_found(client: TestClient) -> No
             left = tuple(m for m in have if m != one["modality"])
             if one["present"] and left != ("wsi", "rna"):
                 assert shown[left] == pytest.approx(1.0 - one["value"])
+
+
+def test_survival_at_whole_years_stands_on_the_curve_with_the_band_of_the_members(shown: Board) -> None:
+    """A band of two standard deviations where several members predicted, within 0 and 1."""
+    rows = [("P0001", "0", "survival", f"spread:{day}", "0.1") for day in DAYS]
+    said = shown.models[0]
+    told = pd.concat([said.trust, pd.DataFrame(rows, columns=said.trust.columns)])
+    details = Details(replace(shown, models=[replace(said, trust=told)]))
+    one = next(t for t in details.of("P0001")["tasks"] if t["name"] == "survival")
+    at = dict(zip(one["curve"]["days"], one["curve"]["survival"], strict=True))
+    assert [year["years"] for year in one["years"]] == [1, 3, 5]
+    for year in one["years"]:
+        s = at[365 * year["years"]]
+        assert year["survival"] == pytest.approx(s)
+        assert year["lower"] == pytest.approx(max(0, s - 0.2), abs=1e-6)
+        assert year["upper"] == pytest.approx(min(1, s + 0.2))
+    alone = next(t for t in details.of("P0002")["tasks"] if t["name"] == "survival")
+    assert [year["lower"] for year in alone["years"]] == [None] * 3
+
+
+def test_contributions_start_from_what_is_said_without_any_modality(client: TestClient) -> None:
+    assert {task["base"] for task in client.get("/api/patient", params={"id": "P0001"}).json()["tasks"]} == {1.0}
+
+
+def test_a_model_abstains_where_its_set_leaves_several_classes_or_none(shown: Board) -> None:
+    said = shown.models[0]
+    trust = said.trust[said.trust["what"] != "set"]
+    rows = [("P0001", "0", "grade", "set", ""), ("P0001", "0", "grade", "set_size", "0")]
+    rows += [("P0001", "0", "response", "set", "non-responder|responder"), ("P0001", "0", "subtype", "set", "other")]
+    told = pd.concat([trust, pd.DataFrame(rows, columns=trust.columns)])
+    tasks = {t["name"]: t for t in Details(replace(shown, models=[replace(said, trust=told)])).of("P0001")["tasks"]}
+    assert {n: (t["set"], t["abstains"]) for n, t in tasks.items() if n != "survival"} == {
+        "grade": ([], True),
+        "response": (["non-responder", "responder"], True),
+        "subtype": (["other"], False),
+    }

@@ -78,3 +78,9 @@ def test_reviews_of_many_at_once_are_all_there_and_a_torn_line_is_passed_over(tm
     assert sorted(int(row["author"]) for row in kept.rows()) == list(range(20))
     kept.add({"author": "20"})
     assert kept.rows()[-1]["author"] == "20"
+
+
+def test_a_note_with_a_line_separator_is_one_review(tmp_path: Path) -> None:
+    kept = Reviews(tmp_path / "r.jsonl")
+    kept.add({"author": "a", "note": "one\u2028two\x85three"})
+    assert [row["note"] for row in kept.rows()] == ["one\u2028two\x85three"]

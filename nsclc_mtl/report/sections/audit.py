@@ -72,8 +72,9 @@ def _of_task(task: str, metric: str, rows: Rows, weights: pd.DataFrame, shapley:
     modalities = sorted(
         dict.fromkeys(row["modality"] for row in rows), key=lambda m: -(at.get((m, "permute"), {}).get("loss") or 0.0)
     )
-    modes = [mode for mode in (*MODES, "shapley") if any((m, mode) in at for m in modalities)]
-    modes.sort(key=list(WORDS).index)
+    asked = [mode for mode in (*MODES, "shapley") if any((m, mode) in at for m in modalities)]
+    asked.sort(key=list(WORDS).index)
+    modes = [mode for mode in asked if any((at.get((m, mode)) or {}).get("loss") is not None for m in modalities)]
     name = f"{slug(task)}-audit"
     figures: list[Figure] = [
         audit_figures.losses(f"{name}-losses", rows, modalities, f"{task}: loss by modality", metric)
@@ -89,7 +90,7 @@ def _of_task(task: str, metric: str, rows: Rows, weights: pd.DataFrame, shapley:
         modes=[WORDS[mode] for mode in modes],
         lines=[_line(m, [at.get((m, mode)) for mode in modes], weighing) for m in modalities],
         weighing=weighing,
-        reasons=_reasons(rows, modes),
+        reasons=_reasons(rows, asked, len(modalities)),
     )
     return Section(f"audit-{slug(task)}", "What each modality is worth", Markup(html), task, figures)
 
@@ -137,7 +138,7 @@ def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _reasons(rows: Rows, modes: Sequence[str]) -> list[str]:
+def _reasons(rows: Rows, modes: Sequence[str], modalities: int) -> list[str]:
     """Why something is not there, or rests on fewer patients than have the modality."""
     missing: dict[tuple[str, str], list[str]] = {}
     fewer = []
@@ -146,7 +147,11 @@ def _reasons(rows: Rows, modes: Sequence[str]) -> list[str]:
             missing.setdefault((row["mode"], row["reason"]), []).append(str(row["modality"]))
         elif row["mode"] == "drop" and row.get("n", 0) < row.get("of", 0):
             fewer.append(f"{row['modality']} {row['n']} of {row['of']}")
-    said = [f"{WORDS[mode].capitalize()}, {_listed(names)}: {reason}." for (mode, reason), names in missing.items()]
+    said = []
+    for (mode, reason), names in missing.items():
+        of = "" if len(names) == modalities else f", {_listed(names)}"  # all of them need no list
+        word = WORDS[mode]
+        said.append(f"{word[:1].upper()}{word[1:]}{of}: {reason}.")
     if fewer:
         said.append(
             f"Patients who could be left without it, having something else that training knows: {_listed(fewer)}."

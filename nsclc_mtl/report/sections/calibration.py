@@ -16,7 +16,7 @@ from nsclc_mtl.metrics.calibration import Assessed, Group, assess, groups, rates
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.survival_calibration import DCalibration, assess_at, d_calibration, risks
-from nsclc_mtl.report.curves import BLUE, GREY, INK, ORANGE, RC, WIDTH, svg
+from nsclc_mtl.report.curves import BLUE, GREY, INK, ORANGE, RC, WIDTH, above, svg
 from nsclc_mtl.report.evaluation import TaskResult
 from nsclc_mtl.report.measures import LEARNER
 from nsclc_mtl.report.page import FILTERS, slug
@@ -47,6 +47,7 @@ NUMBERS = {
 """Number of `Assessed` -> metric in metrics.json, before the target's suffix."""
 _POINTS = 60  # of a curve
 _BARS = 20  # of the histogram
+_FEW = 10  # of the rarer outcome: one for each group of patients
 
 
 @dataclass
@@ -160,7 +161,7 @@ def _figure(name: str, result: TaskResult, told: _Told) -> Figure:
     top = min(1.0, math.ceil((top if math.isfinite(top) else 1.0) * 10 + 0.2) / 10)
     with matplotlib.rc_context(RC):
         drawn = Canvas(figsize=(WIDTH, 4.9))
-        axes = drawn.add_axes((0.12, 0.27, 0.85, 0.71))
+        axes = drawn.add_axes((0.12, 0.27, 0.85, 0.63))
         axes.plot([0, top], [0, top], color="#9aa0a6", lw=0.9, label="ideal")
         for model, found in told.found.items():
             mine = model == LEARNER
@@ -181,7 +182,7 @@ def _figure(name: str, result: TaskResult, told: _Told) -> Figure:
         what = "observed share" if target.when is None else "observed risk (1 − Kaplan-Meier)"
         axes.set(xlim=(-0.01 * top, top), ylim=(-0.01 * top, top * 1.04), ylabel=what)
         axes.set_xticklabels([])
-        axes.legend(loc="upper left", frameon=False, handlelength=3)
+        above(axes)
         below = drawn.add_axes((0.12, 0.105, 0.85, 0.13))
         edges = np.linspace(0, top, _BARS + 1)
         count, _ = np.histogram(np.clip(ours, 0, top), edges)
@@ -195,12 +196,14 @@ def _figure(name: str, result: TaskResult, told: _Told) -> Figure:
         picture = svg(
             drawn, title, f"Observed against predicted probability of {len(ours)} test patients. ICI {at:.3f}."
         )
-    happened = f"{int(target.happened.sum())} {'of them so' if target.when is None else 'with the event by then'}"
+    events = int(target.happened.sum())
+    rarer = events if target.when is not None else min(events, len(ours) - events)
+    happened = f"{events} {'of them so' if target.when is None else 'with the event by then'}"
     caption = (
         f"{target.name[:1].upper()}{target.name[1:]}: {len(ours)} test patients of all folds, {happened}. Line: smooth "
         "curve with its 95 % band, from the 1st to the 99th percentile of the predictions; points: patients in groups "
         "of equal size with 95 % intervals; bars: how many patients have which prediction."
-    )
+    ) + ("" if rarer >= _FEW else f" With {rarer} of the rarer outcome the curve says little.")
     return Figure(name, picture, pd.concat(parts, ignore_index=True), caption)
 
 

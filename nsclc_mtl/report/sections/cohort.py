@@ -167,10 +167,13 @@ def _variable(block: str, name: str, values: Sequence[pd.Series], order: Sequenc
     """Lines of one covariate."""
     known = [v[v.notna() & (v.astype(str) != "")] for v in values]
     whole = pd.concat(known)
-    texts = whole.map(
-        lambda v: isinstance(v, str | bool)
-    ).any()  # a code such as pT "2" is text where it is declared so
-    if len(whole) and not texts:
+    # a code such as pT "2" is text where it is declared so
+    texts = whole.map(lambda v: isinstance(v, str | bool)).any()
+    if len(whole) and not texts and set(pd.to_numeric(whole)) <= {0.0, 1.0}:  # a code that somebody has or has not
+        cells = [_share(int((pd.to_numeric(v) == 1).sum()), len(v)) for v in known]
+        name = f"{name} = 1"
+        yield Row(block, name, "", tuple(cells))
+    elif len(whole) and not texts:
         yield Row(block, name, "", tuple(_quartiles(pd.to_numeric(v)) for v in known))
     else:
         words = [v.astype(str) for v in known]
@@ -184,8 +187,8 @@ def _variable(block: str, name: str, values: Sequence[pd.Series], order: Sequenc
         for level in levels[:_MOST_LEVELS]:
             yield Row(block, name, level, tuple(_share(int((v == level).sum()), len(v)) for v in words))
         if rest := levels[_MOST_LEVELS:]:
-            cells = tuple(_share(int(v.isin(rest).sum()), len(v)) for v in words)
-            yield Row(block, name, f"{len(rest)} others", cells)
+            others = tuple(_share(int(v.isin(rest).sum()), len(v)) for v in words)
+            yield Row(block, name, f"{len(rest)} others", others)
     missing = [len(v) - len(k) for v, k in zip(values, known, strict=True)]
     if any(missing):
         yield Row(block, name, "missing", tuple(map(str, missing)))

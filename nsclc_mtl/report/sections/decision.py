@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MultipleLocator
 
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.decision import net_benefit, net_benefit_at
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.survival_calibration import observed_risk
 from nsclc_mtl.records import UsageFault
-from nsclc_mtl.report.curves import BLUE, GREY, INK, ORANGE, RC, WIDTH, svg
+from nsclc_mtl.report.curves import BLUE, GREY, INK, ORANGE, RC, WIDTH, above, svg
 from nsclc_mtl.report.evaluation import TaskResult
 from nsclc_mtl.report.measures import LEARNER
 from nsclc_mtl.report.page import FILTERS, slug
@@ -152,6 +153,11 @@ def _rows(
     return out
 
 
+def _step(width: float) -> float:
+    """Between the ticks of an axis so wide: whole per cent, so that no label is rounded; seven ticks at most."""
+    return next((s for s in (0.01, 0.02, 0.05, 0.1) if width / s <= 7), 0.2)
+
+
 def _figure(name: str, result: TaskResult, target: Target, at: np.ndarray, benefit: dict[str, np.ndarray]) -> Figure:
     looks: dict[str, tuple[str, Any, float]] = {
         LEARNER: (BLUE, "-", 2.0), ALL: (GREY, (0, (1.5, 1.5)), 1.6), NONE: (INK, "-", 0.9)
@@ -159,7 +165,7 @@ def _figure(name: str, result: TaskResult, target: Target, at: np.ndarray, benef
     parts = []
     with matplotlib.rc_context(RC):
         drawn = Canvas(figsize=(WIDTH, 3.9))
-        axes = drawn.add_axes((0.155, 0.135, 0.82, 0.845))
+        axes = drawn.add_axes((0.175, 0.135, 0.78, 0.735))
         highest = 0.0
         for model, values in {**benefit, NONE: np.zeros((1, len(at)))}.items():
             colour, style, width = looks.get(model, (ORANGE, (0, (5, 2)), 1.8))
@@ -177,8 +183,9 @@ def _figure(name: str, result: TaskResult, target: Target, at: np.ndarray, benef
             )
         top = max(highest * 1.08, 0.02)
         axes.set(xlim=(at[0], at[-1]), ylim=(-0.25 * top, top), xlabel="threshold probability", ylabel="net benefit")
+        axes.xaxis.set_major_locator(MultipleLocator(_step(float(at[-1] - at[0]))))
         axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
-        axes.legend(loc="upper right", frameon=False, handlelength=3)
+        above(axes)
         title = f"{result.task.name}: decision curve, {target.name}"
         picture = svg(
             drawn, title, f"Net benefit against the threshold: {', '.join(spoken(m) for m in benefit)}, {NONE}."

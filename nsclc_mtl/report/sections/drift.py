@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure as Canvas
 
 from nsclc_mtl.metrics.drift import LEAST
 from nsclc_mtl.report.curves import BLUE, GREY, ORANGE, RC, WIDTH, svg
+from nsclc_mtl.report.measures import LEARNER
 from nsclc_mtl.report.page import FILTERS
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
@@ -19,6 +21,7 @@ from nsclc_mtl.report.templates import template
 LEVEL = 0.01  # of Bonferroni's test over the features of a modality
 SMALL = 0.2  # SD; a smaller difference is told of no modality, however sure (Cohen, 1988)
 MISSING = 0.1  # a share that differs by so much is told, where chance makes it so in less than LEVEL
+MOVED = 0.25  # of the population stability index: moved, by convention
 SHOWN = 12
 
 
@@ -28,9 +31,12 @@ def drift(evidence: Evidence) -> list[Section]:
     if table is None or not len(table):
         return []
     found = summary(table)
+    away = None if evidence.outside is None or not len(evidence.outside) else over_folds(evidence.outside)
     strongest = table[table["difference"].notna()].sort_values("difference", key=abs, ascending=False, kind="stable")
     html = template("sections/drift.html.j2", FILTERS).render(
         told=sentences(table),
+        outside=away.to_dict("records") if away is not None else [],
+        moved=MOVED,
         rows=found.to_dict("records"),
         strongest=strongest.head(SHOWN).to_dict("records"),
         least=LEAST,
@@ -38,11 +44,41 @@ def drift(evidence: Evidence) -> list[Section]:
         small=SMALL,
     )
     figures = [_figure(table, found)] if strongest.shape[0] else []
-    return [
-        Section(
-            "drift", "Are these patients’ inputs like those in training?", Markup(html), "", figures, {"drift": table}
-        )
-    ]
+    tables = {"drift": table}
+    if evidence.outside is not None and away is not None:
+        tables |= {"outside": evidence.outside, "outside-mean": away}
+    title = "Are these patients’ inputs like those in training?"
+    return [Section("drift", title, Markup(html), "", figures, tables, _metrics(found, away))]
+
+
+def over_folds(outside: pd.DataFrame) -> pd.DataFrame:
+    """A row a part: means over the folds of what `outside.csv` says, and how many folds were within their band."""
+    own = outside.assign(within=outside["outside"].between(outside["band_lo"] - 1e-9, outside["band_hi"] + 1e-9))
+    by = own.groupby("part", sort=False)
+    made = by[["n", "known", "outside", "lo", "hi", "rate", "band_lo", "band_hi"]].mean()
+    return made.assign(folds=by.size(), folds_within=by["within"].sum()).reset_index()
+
+
+def _metrics(found: pd.DataFrame, away: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Rows for metrics.json; of no task."""
+
+    def row(metric: str, n: float, value: float, lo: float = math.nan, hi: float = math.nan) -> dict[str, Any]:
+        plain = [None if not math.isfinite(v) else float(v) for v in (value, lo, hi)]
+        return {
+            "task": "", "metric": metric, "part": "test", "fold": "all", "model": LEARNER,
+            **dict(zip(("value", "lo", "hi"), plain, strict=True)), "n": int(n), "n_events": None,
+            "reason": "" if plain[0] is not None else f"fewer than {LEAST} patients, or no feature to compare",
+        }  # fmt: skip
+
+    rows = []
+    for r in found.to_dict("records"):
+        rows += [
+            row(f"drift_{word}:{r['modality']}", r["n"], r[word])
+            for word in ("typical", "stability", "stability_chance")
+        ]
+    for r in [] if away is None else away.to_dict("records"):
+        rows.append(row(f"outside:{r['part']}", r["n"], r["outside"], r["lo"], r["hi"]))
+    return rows
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -57,6 +93,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         whole, each = own[own["feature"] == ""].iloc[0], own[(own["feature"] != "") & own["difference"].notna()]
         sure = each["chance"] * len(each) < LEVEL
         moved = each[sure & (each["difference"].abs() >= SMALL)]
+        stable = own[own["stability"].notna()]
         top = moved.iloc[int(moved["difference"].abs().to_numpy().argmax())] if len(moved) else None
         rows.append(
             {
@@ -72,6 +109,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                 "difference": math.nan if top is None else float(top["difference"]),
                 "distance": math.nan if top is None else float(top["distance"]),
                 "strange": float(own["strange"].max()),
+                "stability": float(stable["stability"].median()) if len(stable) else math.nan,
+                "stability_chance": float(stable["stability_chance"].median()) if len(stable) else math.nan,
             }
         )
     return pd.DataFrame(rows)

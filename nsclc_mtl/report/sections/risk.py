@@ -36,6 +36,7 @@ class Groups:
     event: np.ndarray  # 1 / 0 [n]
     cuts: pd.DataFrame  # a row a fold: fold, the cut-offs, patients and part that they were fixed on
     independent: bool  # one model judges all of them, and trained on none
+    fold: np.ndarray = field(default_factory=lambda: np.zeros(0))  # number of the fold that judged them [n]
     again: int = 0  # predictions of further repeats, left out
     why: str = ""  # there are no groups
     members: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # name -> (time, event)
@@ -54,7 +55,9 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
     """
     way = str(evidence.settings.get("risk_groups", "median"))
     found = _cuts(evidence, result, way)
-    parts, seen, again = [], set(), 0
+    parts: list[np.ndarray] = []
+    seen: set[str] = set()
+    again = 0
     for fold in result.folds:
         if fold.fold not in found or "risk" not in fold.said[LEARNER]:
             continue
@@ -63,7 +66,8 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
         seen |= set(fold.patients)
         again += int((~new).sum())
         new &= fold.said[LEARNER]["risk"].notna().to_numpy()
-        parts.append(np.stack([at, fold.label, fold.event])[:, new])
+        where = np.full(len(at), len(parts))
+        parts.append(np.stack([at, fold.label, fold.event, where])[:, new])
     names = NAMES[3 if way == "tertiles" else 2]
     table = pd.DataFrame(
         [{"fold": k, **{f"cut_{i + 1}": c for i, c in enumerate(v["cuts"])}, **v["told"]} for k, v in found.items()]
@@ -75,8 +79,8 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
             why += ", or no cut-off leaves a tenth of them on each side"
         nobody = np.zeros(0)
         return Groups(names, nobody, nobody, nobody, table, alone, why=why)
-    group, time, event = np.concatenate(parts, axis=1)
-    made = Groups(names, group.astype(int), time, event, table, alone, again)
+    group, time, event, where = np.concatenate(parts, axis=1)
+    made = Groups(names, group.astype(int), time, event, table, alone, where, again)
     for k, name in enumerate(names):
         if (group == k).any():
             made.members[name] = (time[group == k], event[group == k])
@@ -150,7 +154,16 @@ def _section(evidence: Evidence, result: TaskResult) -> Section:
         apart = rg.restricted_mean_difference(ends[0], ends[-1], horizon) if len(ends) > 1 else None
         chi, freedom = log_rank(made.time, made.event, made.group)
         p = rg.chi_square_p(chi, freedom) if chi.known and made.independent else math.nan
-        told |= {"rows": rows, "horizon": horizon, "apart": apart, "chi": chi, "freedom": freedom, "p": p}
+        within = None if made.independent else log_rank(made.time, made.event, made.group, made.fold)[0]
+        told |= {
+            "rows": rows,
+            "horizon": horizon,
+            "apart": apart,
+            "chi": chi,
+            "freedom": freedom,
+            "p": p,
+            "within": within,
+        }
         told |= {"cuts": made.cuts.to_dict("records"), "averaged": "-1" in set(made.cuts["fold"])}
         title = f"{result.task.name}: survival by predicted risk"
         caption = (
@@ -160,7 +173,7 @@ def _section(evidence: Evidence, result: TaskResult) -> Section:
         section.figures.append(curves.kaplan_meier_figure(f"{name}-survival", made.members, title, caption=caption))
         plain = [{k: v for k, v in r.items() if not isinstance(v, Interval)} | _spread(r) for r in rows]
         section.tables = {f"risk-groups-{name}": pd.DataFrame(plain), f"risk-cut-offs-{name}": made.cuts}
-        section.rows = _metrics(result, rows, apart, chi, p, made)
+        section.rows = _metrics(result, rows, apart, (chi, within, p), made)
     filters: dict[str, Any] = {**FILTERS, "months": _months, "ratio": _ratio, "p": p_word}
     section.html = Markup(template("sections/risk.html.j2", filters).render(told))
     return section
@@ -203,10 +216,15 @@ def _spread(of: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _metrics(
-    result: TaskResult, rows: Sequence[Mapping[str, Any]], apart: Interval | None, chi: Score, p: float, made: Groups
+    result: TaskResult,
+    rows: Sequence[Mapping[str, Any]],
+    apart: Interval | None,
+    tests: tuple[Score, Score | None, float],
+    made: Groups,
 ) -> list[dict[str, Any]]:
-    """Rows for metrics.json; days where a unit is needed."""
+    """Rows for metrics.json; days where a unit is needed. tests: log-rank statistic, the same within folds, P."""
     out = []
+    chi, within, p = tests
     for r in rows:
         word = str(r["group"]).replace(" ", "_")
         own = {"n": r["patients"], "n_events": r["events"]}
@@ -221,6 +239,9 @@ def _metrics(
         out.append(row(result.task, "restricted_mean_days:difference", "all", LEARNER, apart, ()) | both)
         at = Interval(float(chi), math.nan, math.nan, chi.reason)
         out.append(row(result.task, "log_rank", "all", LEARNER, at, ()) | both)
+        if within is not None:
+            at = Interval(float(within), math.nan, math.nan, within.reason)
+            out.append(row(result.task, "log_rank_within_folds", "all", LEARNER, at, ()) | both)
     if p == p:
         out.append(row(result.task, "log_rank_p", "all", LEARNER, Interval(p, math.nan, math.nan), ()) | both)
     return out

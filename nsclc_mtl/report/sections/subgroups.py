@@ -140,6 +140,7 @@ def _section(result: TaskResult, factors: list[Factor]) -> Section:
         whole=whole,
         tests=tests,
         kind=result.task.kind,
+        counted=result.task.kind in ("survival", "binary"),
         least=(LEAST_PATIENTS, LEAST_EVENTS),
     )
     rows = []

@@ -1,6 +1,6 @@
 // What a page looks at now: task, slide, place, map. Kept in the address, so that a link leads to the same view.
 
-const KEPT = ["task", "slide", "x", "y", "zoom", "map", "opacity", "scan", "model"];
+const KEPT = ["task", "slide", "x", "y", "zoom", "map", "opacity", "scan", "model", "pane"];
 const NUMBERS = new Set(["slide", "x", "y", "zoom", "opacity", "scan"]);
 
 class State extends EventTarget {

@@ -1,0 +1,50 @@
+"""Every number of an evaluation once more, from the files beside it and without the code that made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import plain_metrics as plain
+import pytest
+from recount import recounted
+from report_tables import strangers
+from sklearn.metrics import roc_auc_score
+from sksurv.metrics import concordance_index_censored
+from test_way import Way
+
+from nsclc_mtl.phantom.cohort import make
+
+
+@pytest.mark.slow
+def test_a_whole_evaluation_is_recounted(tmp_path: Path) -> None:
+    """Of 150 patients in three folds, with prediction sets and all kinds of floors. A small one: `test_way.py`."""
+    way = Way(tmp_path)
+    way.data = make(way.root / "more", level="features", n=150, seed=1)
+    words = ["cohort.n=150", "cohort.seed=1", "folds.n=3", "folds.validation=0.1", "folds.calibration=0.3"]
+    words += ["trust.miss=0.3"]
+    assert way.train("whole", *words) == 0
+    asked = ("bootstrap=30", "floors=[stage, clinical, all tables]")
+    assert way.run("evaluate", "e", f"ckpt={way.folder()}", *asked) == 0
+    told = recounted(way.data, way.folder(), way.folder("evaluate", "e"))
+    assert {key[1] for key in told.again} > {
+        "p_holm:c_index",
+        "set_coverage",
+        "bound_coverage",
+        "hazard_ratio:high_risk",
+    }
+    assert not strangers(way.folder("evaluate", "e"), way.folder())
+    page = way.folder("evaluate", "e") / "report.html"
+    wrong = page.read_text().replace("(0.", "(0.9")
+    page.write_text(wrong)
+    assert strangers(way.folder("evaluate", "e"), way.folder())
+
+
+def test_plain_concordances_are_those_of_other_libraries() -> None:
+    rng = np.random.default_rng(0)
+    label, score = rng.integers(0, 2, 40) * 1.0, rng.integers(0, 9, 40) * 1.0
+    assert plain.in_order(label, score) == pytest.approx(roc_auc_score(label, score))
+    time = rng.integers(1, 20, 40) * 1.0
+    assert plain.concordance(score, time, label) == pytest.approx(
+        concordance_index_censored(label == 1, time, score)[0]
+    )
