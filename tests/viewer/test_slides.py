@@ -148,7 +148,7 @@ def test_tiles_that_are_asked_for_together_are_decoded_together(
 
 def test_answers_are_not_held_back_by_nagle() -> None:
     from nsclc_mtl.commands.serve import checked
+    from nsclc_mtl.config import compose, plain
 
-    tls = {"cert": None, "key": None}
-    with checked({"host": "127.0.0.1", "port": 0, "tls": tls, "allow_remote": False, "hosts": []}) as one:
+    with checked(plain(compose("serve", ["run=none", "port=0"]))) as one:
         assert one.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY on such sockets alone
