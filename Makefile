@@ -12,7 +12,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup viewer demo serve test test-all lint types bench bench-slides bench-scans bench-train data wheel wheel-check ci tile extract train evaluate predict clean
+.PHONY: help setup viewer demo serve test test-all lint types bench bench-slides bench-scans bench-train bench-serve data wheel wheel-check ci tile extract train evaluate predict clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench-train: setup  ## training steps against the products they are made of, pac
 
 bench-scans: setup  ## radiomics a minute and memory against plain sequential pyradiomics (needs MTL_REAL_DATA)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_scans.py $(ARGS)
+
+bench-serve: setup  ## latency of slide tiles and memory of the server under four viewers
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_serve.py $(ARGS)
 
 # The hash holds on one architecture; elsewhere `mtl demo --verify` compares decoded content.
 data: setup $(VENV)/.dvc  ## regenerate data/ and check that its hash holds (data.dvc)

@@ -24,6 +24,7 @@ class Limits:
     cache_mb: int = 256  # encoded tiles and volumes kept in memory
     scan_mb: int = 512  # voxels of the scan that was opened last, kept in memory
     open_slides: int = 8  # slide files held open
+    decoded_mb: int = 512  # decoded pixels that they keep together
     readers: int = 4  # slide regions decoded at the same time
     body_kb: int = 64  # largest request body
     body_s: float = 10.0  # until a request's body is here

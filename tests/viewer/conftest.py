@@ -37,10 +37,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Board:
 
 @pytest.fixture
 def fresh(shown: Board, tmp_path: Path) -> Board:
-    """The same board with a file of reviews of its own."""
+    """The same board with a file of reviews and lists of files of its own."""
     from dataclasses import replace
 
-    return replace(shown, reviews=tmp_path / "reviews.jsonl")
+    return replace(shown, reviews=tmp_path / "reviews.jsonl", slides=list(shown.slides), scans=list(shown.scans))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def address(fresh: Board) -> Iterator[str]:
     """Where a real server shows the board, with the token: http://127.0.0.1:PORT/?token=..."""
     import uvicorn
 
-    with socket.socket() as listening:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()  # whoever comes before the server waits
         port = listening.getsockname()[1]

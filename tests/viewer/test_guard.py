@@ -303,10 +303,10 @@ def test_every_answer_carries_the_headers(client: TestClient) -> None:
 
 
 def test_faults_name_files_without_their_folders(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*_: Any) -> None:
+    def wrong(*_: Any, **__: Any) -> None:
         raise DataFault("slide '/data/st. mary/P0001.svs' cannot be read (/data/x/log.txt): set slides.mpp=0.25")
 
-    monkeypatch.setattr("nsclc_mtl.viewer.slides.open_slide", wrong)
+    monkeypatch.setattr("nsclc_mtl.viewer.open_slides.open_slide", wrong)
     answer = client.get("/api/slides/0")
     assert answer.status_code == 404
     assert answer.json() == {"fault": "slide 'P0001.svs' cannot be read (log.txt): set slides.mpp=0.25"}

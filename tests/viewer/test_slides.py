@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from starlette.testclient import TestClient
 
 from nsclc_mtl.slides.reader import open_slide
 from nsclc_mtl.viewer.board import Board
-from nsclc_mtl.viewer.slides import TILE_PX, Cache, OpenSlides
+from nsclc_mtl.viewer.open_slides import Cache, Opened, OpenSlides
+from nsclc_mtl.viewer.slides import TILE_PX
 
 
 def pixels(client: TestClient, path: str, **query: int) -> np.ndarray:
@@ -114,3 +116,39 @@ def test_a_slide_that_vanished_is_told_in_a_sentence(fresh: Board, tmp_path: Pat
     answer = client.get("/api/slides/0")
     assert answer.status_code == 404
     assert "secret" not in answer.text
+
+
+def test_the_levels_from_afar_are_those_of_the_slide_halved(shown: Board) -> None:
+    slides = OpenSlides(shown.slides, most=1, readers=2)
+    slides.look_ahead(0).result(60)
+    with slides.reading(0) as opened:
+        wholes = opened.overviews()
+        assert [whole.shape[:2] for whole in wholes[:3]] == [(1024, 1280), (512, 640), (256, 320)]
+        assert wholes[-1].shape[:2] == (1, 1)
+        mean = wholes[0][:512, :512].astype(float).mean((0, 1))
+        assert np.abs(opened.area(0, 0, 256, 256, 2).mean((0, 1)) - mean).max() < 1
+    assert slides.look_ahead(0) is slides.look_ahead(0)
+
+
+def test_tiles_that_are_asked_for_together_are_decoded_together(
+    client: TestClient, shown: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    area = Opened.area
+
+    def counted(self: Opened, *place: int) -> np.ndarray:
+        asked.append(place)
+        return area(self, *place)
+
+    monkeypatch.setattr(Opened, "area", counted)
+    for x, y in ((2, 2), (3, 2), (2, 3), (3, 3)):
+        assert pixels(client, f"/api/slides/0/tile/11/{x}/{y}.jpg").shape == (256, 256, 3)
+    assert asked == [(512, 512, 512, 512, 1)]
+
+
+def test_answers_are_not_held_back_by_nagle() -> None:
+    from nsclc_mtl.commands.serve import checked
+    from nsclc_mtl.config import compose, plain
+
+    with checked(plain(compose("serve", ["run=none", "port=0"]))) as one:
+        assert one.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY on such sockets alone

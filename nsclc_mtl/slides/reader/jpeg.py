@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 
 from nsclc_mtl.slides.reader.soundness import NO_TIFF
-from nsclc_mtl.slides.reader.sources import CACHE_BYTES, OpenSlideSource, Undecodable, paste
+from nsclc_mtl.slides.reader.sources import OpenSlideSource, Undecodable, paste
 
 VENDORS = frozenset({"aperio", "generic-tiff"})  # others overlap their tiles, leave some out, or add an offset
 COLOUR = {tifffile.PHOTOMETRIC.RGB: "rgb", tifffile.PHOTOMETRIC.YCBCR: "ycbcr"}
@@ -91,7 +91,7 @@ class JpegSource:
         self.name = "jpeg tiles"
         self.sizes, self.downsamples = rest.sizes, rest.downsamples
         self.levels, self._rest = levels, rest
-        self.decoded = DecodedTiles(CACHE_BYTES)
+        self.decoded = DecodedTiles(rest.cache_bytes)
         self._file = os.open(path, os.O_RDONLY)
 
     def region(

@@ -20,7 +20,7 @@ from nsclc_mtl.slides.reader import soundness
 from nsclc_mtl.slides.reader.jpeg import fast_source
 from nsclc_mtl.slides.reader.resample import reach, resample
 from nsclc_mtl.slides.reader.scale import UM_AT_1X, number, scale_of
-from nsclc_mtl.slides.reader.sources import WHITE, OpenSlideSource, Source, Undecodable, plain_picture
+from nsclc_mtl.slides.reader.sources import CACHE_BYTES, WHITE, OpenSlideSource, Source, Undecodable, plain_picture
 
 BLOCK_PX = 1024  # edge of the pieces in which a large area is read, so that memory does not grow with the slide
 HOLE_PX = 256  # a block that cannot be decoded is taken apart down to this edge, so that its good tiles stay
@@ -182,20 +182,20 @@ def _covering(first: float, last: float, more: int, size: int) -> tuple[int, int
 
 def open_slide(
     path: Path, mpp: float | None = None, mpp_source: str = "given", *, mpp_from_power: bool = False,
-    max_unreadable: float = 0.0, fast: bool = True,
+    max_unreadable: float = 0.0, fast: bool = True, cache_bytes: int = CACHE_BYTES,
 ) -> Slide:  # fmt: skip
     """An open slide. Raises ItemFault with the public reason where it cannot be used.
 
     `mpp_from_power` allows the power of the objective as the last source of um/px; `max_unreadable` (at most .05) is
     the share of stored tiles that may be lost; `fast=False` reads with OpenSlide even where the file's JPEG tiles could
-    be decoded directly (the pixels are the same).
+    be decoded directly (the pixels are the same); `cache_bytes` bounds the decoded tiles that are kept.
     Reasons: `absent unsupported corrupt no_pyramid too_large mpp_missing mpp_implausible mpp_anisotropic`.
     """
     path = Path(path)
     if not path.is_file():
         raise ItemFault("absent", f"slide '{path.name}' does not exist; mend its `path` in slides.csv or copy the file")
     try:
-        source = OpenSlideSource(path)
+        source = OpenSlideSource(path, cache_bytes)
     except openslide.OpenSlideUnsupportedFormatError as error:
         if mpp is not None and (picture := plain_picture(path)):
             value, told = scale_of(path.name, {}, mpp, mpp_source)

@@ -44,9 +44,9 @@ class OpenSlideSource:
     An error spoils a handle for good (good tiles and even properties raise afterwards), so it is thrown away with it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.name = path, "openslide"
-        self._cache = openslide.OpenSlideCache(CACHE_BYTES)
+    def __init__(self, path: Path, cache_bytes: int = CACHE_BYTES) -> None:
+        self.path, self.name, self.cache_bytes = path, "openslide", cache_bytes
+        self._cache = openslide.OpenSlideCache(cache_bytes)
         self._own, self._lock = threading.local(), threading.Lock()
         self._handles: list[openslide.OpenSlide] = []
         first = self._handle()
