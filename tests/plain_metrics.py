@@ -189,6 +189,19 @@ def log_rank(time: np.ndarray, event: np.ndarray, high: np.ndarray) -> float:
     return float(compare_survival(Surv.from_arrays(event == 1, time), high)[0])
 
 
+def log_rank_within(time: np.ndarray, event: np.ndarray, high: np.ndarray, stratum: np.ndarray) -> float:
+    """Mantel's statistic of two groups, observed and expected summed over the strata."""
+    excess = variance = 0.0
+    for k in set(stratum):
+        inside = stratum == k
+        for t in set(time[inside & (event == 1)]):
+            there, dead = inside & (time >= t), inside & (time == t) & (event == 1)
+            n, d, worse = int(there.sum()), int(dead.sum()), int((there & high).sum())
+            excess += int((dead & high).sum()) - d * worse / n
+            variance += d * (n - d) / (n - 1) * worse / n * (1 - worse / n) if n > 1 else 0.0
+    return excess**2 / variance if variance else math.nan
+
+
 def restricted_mean(time: np.ndarray, event: np.ndarray, horizon: float) -> tuple[float, float]:
     """Area under Kaplan-Meier, and Greenwood's variance of it."""
     steps = [(t, v) for t, v in kaplan_meier(time, event) if t < horizon]

@@ -11,7 +11,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,9 @@ class Part:
     survival: plain.Steps | None = None  # of the training patients
     censored: plain.Steps | None = None
     g: np.ndarray | None = None  # probability of being uncensored just before each patient's time
-    cut: float = NAN  # P(positive) from which on somebody is called positive
+    cut: dict[str, float] = field(
+        default_factory=dict
+    )  # model -> P(positive) from which on somebody is called positive
 
     def proba(self, model: str, classes: Sequence[str]) -> np.ndarray | None:
         names = [f"p:{c}" for c in classes]
@@ -167,7 +169,7 @@ class Recount:
             if survival:
                 self._follow(one)
             if about["kind"] == "binary":
-                one.cut = self._threshold(task, one.fold)
+                one.cut = {m: self._threshold(task, one.fold, m) for m in said}
             out.append(one)
         return out
 
@@ -181,9 +183,9 @@ class Recount:
         one.survival, one.censored = plain.kaplan_meier(time, event), plain.censoring(time, event)
         one.g = plain.before(one.censored, one.label)
 
-    def _threshold(self, task: str, fold: str) -> float:
+    def _threshold(self, task: str, fold: str, model: str) -> float:
         positive, rows = self.tasks[task]["classes"][1], self.predictions
-        own = rows[(rows["task"] == task) & (rows["fold"] == fold) & (rows["model"] == "learner")]
+        own = rows[(rows["task"] == task) & (rows["fold"] == fold) & (rows["model"] == model)]
         own = own[(own["output"] == f"p:{positive}") & (own["target"] != "") & (own["part"] == "train")]
         return plain.threshold((own["target"] == positive).to_numpy(float), own["value"].to_numpy())
 
@@ -251,12 +253,17 @@ class Recount:
             )  # fmt: skip
         out["brier"] = of_proba(lambda y, p, f: plain.squared(y, p))
         if about["kind"] == "binary":
-            for name, k in (("sensitivity", 1), ("specificity", 0)):
-                out[name] = lambda f, m, who, k=k: (
-                    plain.divided(((f.label[who] == k) & ((f.proba(m, classes)[who, 1] >= f.cut) == k)).sum(),
-                                  (f.label[who] == k).sum())
-                    if m == "learner" and not math.isnan(f.cut) else NAN
-                )  # fmt: skip
+
+            def rate(f: Part, m: str, who: np.ndarray, k: int) -> float:
+                p, cut = f.proba(m, classes), f.cut.get(m, NAN)
+                if p is None or math.isnan(cut):
+                    return NAN
+                own = f.label[who] == k
+                return plain.divided((own & ((p[who, 1] >= cut) == k)).sum(), own.sum())
+
+            out["sensitivity"] = lambda f, m, who: rate(f, m, who, 1)
+            out["specificity"] = lambda f, m, who: rate(f, m, who, 0)
+            out["balanced_accuracy_at_threshold"] = lambda f, m, who: (rate(f, m, who, 1) + rate(f, m, who, 0)) / 2
         return out
 
     def _of_survival(self, parts: Sequence[Part]) -> dict[str, Callable[[Part, str, np.ndarray], float]]:
@@ -595,6 +602,9 @@ class Recount:
         half = 1.959963984540054 * math.sqrt(a + b)
         self.put(task, "restricted_mean_days:difference", (low - worse, low - worse - half, low - worse + half), whole)
         self.put(task, "log_rank", [plain.log_rank(time, event, high)], whole)
+        if len(parts) > 1:
+            of_fold = np.concatenate([np.full(len(f.patients), k) for k, f in enumerate(parts)])
+            self.put(task, "log_rank_within_folds", [plain.log_rank_within(time, event, high, of_fold)], whole)
 
     def told(self, task: str, what: str, f: Part) -> pd.Series:
         own = self.trust[(self.trust["task"] == task) & (self.trust["what"] == what) & (self.trust["fold"] == f.fold)]
@@ -754,7 +764,8 @@ def recounted(data: Path, trained: Path, evaluated: Path) -> Told:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # infinite weights: NaN in the end
         again = Recount(data, trained, evaluated).rows
-    assert set(again) == {key for key in told if not key[1].startswith(tuple(NOT_RECOUNTED))}
+    wanted = {key for key in told if not key[1].startswith(tuple(NOT_RECOUNTED))}
+    assert set(again) == wanted, sorted(set(again) ^ wanted)
     wrong = []
     for key, mine in again.items():
         row = told[key]

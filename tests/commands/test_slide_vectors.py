@@ -32,7 +32,7 @@ def mtl(verb: str, *words: str, dry: bool = False) -> tuple[int, dict]:
     seen = set(Path("runs").rglob("run.json"))
     room = importlib.import_module(f"nsclc_mtl.commands.{verb}")
     code = execute(
-        verb, list(words), lambda: room.body, dry_run=(lambda: room.dry_run) if dry else None, conf_dirs=[Path("conf")]
+        verb, list(words), lambda: room.body, no_run=(lambda: room.dry_run) if dry else None, conf_dirs=[Path("conf")]
     )
     new = set(Path("runs").rglob("run.json")) - seen
     return code, json.loads(new.pop().read_text()) if new else {}
