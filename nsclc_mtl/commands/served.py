@@ -54,7 +54,7 @@ def board(settings: Mapping[str, Any]) -> Board:
         scans=scans(read, run, set(shown)),
         folder=lambda patient: patient_folder(run, patient),
         reviews=run / "reviews.jsonl",
-        report=evaluation(settings, training),
+        report=evaluation(settings, run, training),
     )
 
 
@@ -192,16 +192,24 @@ def scans(read: Mapping[str, Any], run: Path, shown: set[str]) -> list[ScanFile]
     return found
 
 
-def evaluation(settings: Mapping[str, Any], training: Path) -> Path | None:
-    """The evaluation to show: the one that is named, else the newest one of this training."""
+def evaluation(settings: Mapping[str, Any], run: Path, training: Path) -> Path | None:
+    """The evaluation to show: the one that is named, else the newest of this training and of the run's cohort."""
     if settings["evaluation"]:
         folder = Path(str(settings["evaluation"]))
         if not (folder / "metrics.json").is_file():
             raise UsageFault(f"evaluation='{folder}' is no folder of `mtl evaluate`")
         return folder
     runs = sorted(Path(settings["paths"]["runs"]).glob("evaluate/*/metrics.json"), key=lambda p: p.stat().st_mtime)
-    ours = [p.parent for p in runs if _same(_config(p.parent).get("ckpt"), training)]
+    cohort = _declared(_config(run)) if run != training else ""
+    told = [(p.parent, _config(p.parent)) for p in runs]
+    ours = [folder for folder, cfg in told if _same(cfg.get("ckpt"), training) and _declared(cfg) == cohort]
     return ours[-1] if ours else None
+
+
+def _declared(cfg: Mapping[str, Any]) -> str:
+    """Name of the cohort that a run declares beside that of its training; '' where it is the same one."""
+    cohort = cfg.get("cohort") or {}
+    return str(cohort.get("name") or "cohort") if "modalities" in cohort else ""
 
 
 def _same(ckpt: Any, training: Path) -> bool:
