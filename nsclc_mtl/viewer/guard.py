@@ -20,10 +20,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "mtl"  # with the port behind it, since cookies of one host are shared by its ports
 AGAIN = "mtl-again"
-# NiiVue's workers are blobs, its fonts and textures data; colours of marks are set by style attributes of SVG.
+# NiiVue draws its fonts and textures from data: addresses; it starts no worker and needs no eval. Marks of SVG and the viewers' own
+# elements are coloured and placed by style attributes.
 POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
