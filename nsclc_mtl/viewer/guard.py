@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "mtl"  # with the port behind it, since cookies of one host are shared by its ports
 AGAIN = "mtl-again"
-# NiiVue draws its fonts and textures from data: addresses; it starts no worker and needs no eval. Marks of SVG and the viewers' own
-# elements are coloured and placed by style attributes.
+# NiiVue draws its fonts and textures from data: addresses; it starts no worker and needs no eval. Marks of SVG and the
+# viewers' own elements are coloured and placed by style attributes.
 POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
