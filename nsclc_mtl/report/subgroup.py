@@ -96,6 +96,8 @@ def _parted(name: str, column: pd.Series, coded: bool) -> Subgroups:
     text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
     known = text[~text.isin(MISSING)]
     number = pd.to_numeric(known, errors="coerce")
+    if len(known) and (number % 1 == 0).all():  # pandas writes codes beside a missing one as 1.0
+        known = known.str.removesuffix(".0")
     if len(known) and not coded and number.notna().all() and number.nunique() > 5:
         middle = float(np.median(number))
         members = {

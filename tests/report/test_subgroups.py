@@ -57,6 +57,11 @@ def test_usual_columns_by_their_names() -> None:
         asked_for(made, ["genders"])
 
 
+def test_codes_beside_a_missing_one_are_whole() -> None:
+    made = manifest(stage_code=["1.0", "2.0", "", "1.0", "3.0", "2.0"], site=["A", "A", "B", "B", "B", "A"])
+    assert parted(made, ["stage_code"]) == {"stage_code": {"1": 2, "2": 2, "3": 1}}
+
+
 def test_many_levels_are_joined_and_outcomes_are_none() -> None:
     made = manifest(site=[f"S{i // 2:02d}" for i in range(24)], treatment=["a", "b"] * 12)
     assert list(parted(made)["site"]) == [f"S{i:02d}" for i in range(8)] + ["other"]
@@ -66,7 +71,7 @@ def test_many_levels_are_joined_and_outcomes_are_none() -> None:
     assert "treatment" not in parted(made)
     made.modalities["clinical"] = ModalitySpec("clinical", "clinical")
     made.tables["clinical"] = pd.DataFrame({"sex": [0.0, 1.0] * 4}, index=made.ids[:8])
-    assert parted(made)["sex"] == {"0.0": 4, "1.0": 4}
+    assert parted(made)["sex"] == {"0": 4, "1": 4}
 
 
 def test_codes_are_no_numbers_where_the_cohort_says_so() -> None:
