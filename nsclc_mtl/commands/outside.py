@@ -120,6 +120,8 @@ def judge(state: Mapping[str, Any], member: Learner, manifest: Manifest, ids: Se
     scales = {name: outside.Scale.load(s) for name, s in state["scales"].items()}
     rows = rows_of(member, manifest, ids, data)
     score = _scores(scales, rows).reindex(list(ids))
+    if score.shape[1] == 0:  # training kept no column of any modality
+        return pd.DataFrame(index=pd.Index(list(ids), name="patient_id"))
     made = pd.DataFrame(index=pd.Index(list(ids), name="patient_id"))
     made["rarity"] = outside.rarity(score.max(axis=1).to_numpy(), state["known"])
     made["furthest"] = score.fillna(float("-inf")).idxmax(axis=1)

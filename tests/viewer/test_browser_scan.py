@@ -37,11 +37,16 @@ PLANES = """() => {
 def scan(page: Page) -> Page:
     """P0001's scan with the Grad-CAM of `grade` over it."""
     page.set_default_timeout(120_000)
-    page.wait_for_load_state("networkidle")  # the worklist has laid itself out before its place is taken
-    page.evaluate(MOUNT)
+    mounted(page)
     page.wait_for_selector(".scan-stage[data-ready=yes][data-map='gradcam grade']")
     settled(page)
     return page
+
+
+def mounted(page: Page) -> None:
+    """The viewer in the place of the worklist, once that has laid itself out."""
+    page.wait_for_selector("#worklist:not([aria-busy]) table")
+    page.evaluate(MOUNT)
 
 
 def settled(page: Page) -> None:
@@ -160,7 +165,7 @@ def test_without_webgl_the_pictures_of_the_run_stand_in(page: Page, fresh: Board
     try:
         page.set_default_timeout(60_000)
         page.evaluate("() => { HTMLCanvasElement.prototype.getContext = () => null; }")
-        page.evaluate(MOUNT)
+        mounted(page)
         page.wait_for_function("() => document.querySelector('.scan-still')?.naturalWidth === 60")
         assert "no WebGL2" in page.locator(".scan-status").inner_text()
         assert not page.locator(".scan-tools").is_visible()

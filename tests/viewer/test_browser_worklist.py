@@ -112,7 +112,7 @@ def test_columns_sort_both_ways_and_coming_back_finds_the_same_list(page: Page) 
     few = listed(page)
     assert few == [one for one in backwards if one not in ("P0001", EVIL)]
     page.locator("tbody a", has_text="P/3 ü").click()
-    page.wait_for_url("**/patient?**")
+    page.wait_for_url("**/patient?**", wait_until="commit")
     page.go_back()
     ready(page)
     assert listed(page) == few
@@ -160,7 +160,7 @@ def test_everything_goes_by_keyboard(page: Page) -> None:
     page.keyboard.press("ArrowDown")
     assert page.evaluate("document.activeElement.textContent") == order[1]
     page.keyboard.press("Enter")
-    page.wait_for_url(f"**/patient?id={order[1]}")
+    page.wait_for_url(f"**/patient?id={order[1]}", wait_until="commit")
 
 
 @pytest.mark.parametrize("fresh", [MANY], indirect=True)
