@@ -127,7 +127,7 @@ class Viewer:
         if not used:
             self.own.line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            self.own.line.request("GET", path, headers={"cookie": f"mtl={self.token}"})
+            self.own.line.request("GET", path, headers={"authorization": f"Bearer {self.token}"})
             answer = self.own.line.getresponse()
             return answer.status, answer.read()
         except (ConnectionError, http.client.HTTPException):
@@ -199,7 +199,7 @@ def measure(path: Path, seconds: float, clients: int, connections: int, rest: fl
             assert server.stdout is not None
             port, token = server.stdout.readline().split()
             line = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
-            line.request("GET", "/api/slides/0", headers={"cookie": f"mtl={token}"})
+            line.request("GET", "/api/slides/0", headers={"authorization": f"Bearer {token}"})
             told = json.loads(line.getresponse().read())
             busy = busy_s(server.pid)
             memory = [resident_mb(server.pid)]
