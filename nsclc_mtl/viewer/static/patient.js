@@ -6,6 +6,7 @@ import { features } from "./features.js";
 import { link } from "./link.js";
 import * as modalities from "./modalities.js";
 import * as notes from "./notes.js";
+import { printing } from "./printing.js";
 import * as scan from "./scan.js";
 import * as slide from "./slide.js";
 import { state } from "./state.js";
@@ -15,10 +16,10 @@ import { listed, modality, spoken } from "./words.js";
 const place = (id) => document.getElementById(id);
 const id = place("patient").dataset.id;
 
-/** The address of a patient's page that keeps task, picture and model. */
+/** The address of a patient's page that keeps task, kind of picture, map with its opacity, and model. */
 function address(patient) {
   const query = new URLSearchParams({ id: patient });
-  for (const key of ["task", "pane", "model"]) if (state[key] !== undefined) query.set(key, state[key]);
+  for (const key of ["task", "pane", "map", "opacity", "model"]) if (state[key] !== undefined) query.set(key, state[key]);
   return `/patient?${query}`;
 }
 
@@ -119,16 +120,6 @@ function keys(detail) {
     event.preventDefault();
     location.assign(address(patient));
   });
-}
-
-// folds print opened, and are folded again afterwards
-function printing() {
-  let opened = [];
-  addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
-    opened.forEach((one) => { one.open = true; });
-  });
-  addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));
 }
 
 // the pictures fill what the head and banner leave of the window

@@ -60,7 +60,8 @@ function show(all = true) {
   rows.show(shown, mark);
   place("count").textContent = `${shown.length} of ${told.patients.length}`;
   place("clear").hidden = !["q", "task", "site", "pictures", "reviews"].some((name) => view[name]);
-  sessionStorage.setItem("mtl.order", JSON.stringify(shown.map((one) => one.id)));
+  // who searched for one patient goes on in the whole list
+  sessionStorage.setItem("mtl.order", JSON.stringify((shown.length > 1 ? shown : ordered).map((one) => one.id)));
   write();
 }
 
