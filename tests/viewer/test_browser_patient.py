@@ -148,6 +148,7 @@ def test_a_second_model_can_be_chosen(page: Page) -> None:
         "before => document.querySelector('.task[data-task=grade] .bars').innerText !== before", arg=before
     )
     assert "model=second" in page.url
+    assert "model_a=second" in (page.locator(".steps a", has_text="Compare").get_attribute("href") or "")
 
 
 def test_in_print_the_scale_bar_and_what_lies_on_a_picture_shrink_with_it(page: Page) -> None:
@@ -155,7 +156,8 @@ def test_in_print_the_scale_bar_and_what_lies_on_a_picture_shrink_with_it(page: 
         return [width("scale i") / width("canvas"), width("layer") / width("canvas"), width("canvas")]; }"""
     open_patient(page, "P0001", pane="slides")
     page.wait_for_selector(".slide-stage[data-open]")
-    page.wait_for_function("document.querySelector('.slide-scale i').offsetWidth > 0")
+    page.wait_for_selector(".slide-tile")  # the last that takes room from the picture
+    page.wait_for_timeout(600)
     before = page.evaluate(share)
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")

@@ -44,7 +44,7 @@ function head(detail) {
   place("who").replaceChildren(
     h("h1", {}, detail.id), ...facts, ...[models].filter(Boolean),
     h("span", { class: "steps" },
-      h("a", { href: `/compare?${new URLSearchParams({ a: detail.id })}` }, "Compare"), h("a", { href: "#notes" }, "Your reading"), link(),
+      h("a", { href: `/compare?${new URLSearchParams(detail.models.length > 1 ? { a: detail.id, model_a: detail.model } : { a: detail.id })}` }, "Compare"), h("a", { href: "#notes" }, "Your reading"), link(),
       h("button", { type: "button", class: "print", click: () => print() }, "Print"),
       step(before, "Previous", "k or Alt+↑"), h("span", { class: "soft", title: "in the order of the worklist" }, `${number} of ${of}`), step(after, "Next", "j or Alt+↓")));
 }
