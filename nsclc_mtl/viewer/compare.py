@@ -179,7 +179,7 @@ def _positions(a: dict[str, Any], b: dict[str, Any], names: tuple[str, str]) -> 
     shares = [_share(task["position"]) for task in (a, b)]
     if shares[0] is None or shares[1] is None:
         return []
-    first, second = (_of_all(share) for share in shares)
+    first, second = _of_all(shares[0]), _of_all(shares[1])
     # of classes without an order the place is that of the confidence
     one, both, than = ("is surer", "are surer", " than") if a["kind"] == "multiclass" else ("lies", "lie", " above")
     if first == second:
