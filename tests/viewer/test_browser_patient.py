@@ -186,3 +186,20 @@ def test_a_patient_prints_on_two_pages_with_folds_open_and_no_controls(page: Pag
     page.emulate_media(media="print")
     assert not page.locator(".steps").is_visible()
     assert not page.locator("button.outcome").first.is_visible()
+
+
+def test_the_place_of_another_slide_and_an_unknown_map_are_not_taken_from_an_address(page: Page) -> None:
+    open_patient(page, "P0001", slide="99", x="10", y="10", zoom="40", map="rubbish")
+    page.wait_for_selector(".slide-tile")
+    assert "zoom=" not in page.url
+    assert page.locator(".slide-choice select").input_value() != "none"
+
+
+def test_worklist_leads_back_to_the_list_as_it_was_filtered(page: Page) -> None:
+    page.wait_for_selector("#worklist:not([aria-busy])")
+    page.locator("#task").select_option("response")
+    page.locator("#worklist a", has_text="P0001").first.click()
+    page.wait_for_selector("#patient:not([aria-busy])")
+    page.locator(".bar nav a", has_text="Worklist").click()
+    page.wait_for_selector("#worklist:not([aria-busy])")
+    assert page.locator("#task").input_value() == "response"

@@ -49,6 +49,12 @@ function head(detail) {
       step(before, "Previous", "k or Alt+↑"), h("span", { class: "soft", title: "in the order of the worklist" }, `${number} of ${of}`), step(after, "Next", "j or Alt+↓")));
 }
 
+/** "Worklist" leads back to the list as it was filtered. */
+function way() {
+  const query = sessionStorage.getItem("mtl.list");
+  if (query) document.querySelector('.bar nav a[href="/"]').href = `/?${query}`;
+}
+
 function banner(detail) {
   const names = [...detail.present, ...detail.missing];
   const absent = detail.missing.length ? `Predicted without ${listed(detail.missing.map(modality))}, which this patient lacks` : null;
@@ -145,6 +151,7 @@ async function start() {
   fit();
   pictures(detail);
   keys(detail);
+  way();
   printing();
   state.on("task", () => { mark(); evidence(detail); });
   state.on("model", async (model) => { detail = await get("/api/patient", { id, model }); draw(); });

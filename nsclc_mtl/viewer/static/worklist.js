@@ -22,6 +22,7 @@ function write(now = false) {
   clearTimeout(waiting);
   if (!now) { waiting = setTimeout(write, 250, true); return; }
   const query = new URLSearchParams(KEPT.filter((name) => view[name]).map((name) => [name, view[name]])).toString();
+  sessionStorage.setItem("mtl.list", query); // the way back from a patient
   if (`?${query}` !== (location.search || "?")) history.replaceState(null, "", query ? `/?${query}` : "/");
 }
 
