@@ -12,7 +12,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup viewer demo serve test test-all lint types bench bench-slides bench-scans bench-train bench-serve data wheel wheel-check ci tile extract train evaluate predict clean
+.PHONY: help setup viewer demo serve test test-all test-browser lint types bench bench-slides bench-scans bench-train bench-serve data wheel wheel-check ci tile extract train evaluate predict clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ test: setup  ## run the tests that take seconds
 
 test-all: setup  ## run all tests, the slow ones too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'slow or not slow' $(ARGS)
+
+test-browser: setup  ## run the tests that drive chromium (Debian's package) before the pages of mtl serve
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/viewer $(ARGS)
 
 lint: setup  ## style, and the floors of the house (imports only run downwards)
 	$(BIN)/ruff check .

@@ -179,12 +179,16 @@ def _positions(a: dict[str, Any], b: dict[str, Any], names: tuple[str, str]) -> 
     shares = [_share(task["position"]) for task in (a, b)]
     if shares[0] is None or shares[1] is None:
         return []
-    first, second = round(100 * shares[0]), round(100 * shares[1])
+    first, second = _of_all(shares[0]), _of_all(shares[1])
     # of classes without an order the place is that of the confidence
     one, both, than = ("is surer", "are surer", " than") if a["kind"] == "multiclass" else ("lies", "lie", " above")
     if first == second:
-        return [f"Both {both}{than} {first} % of the test patients."]
-    return [f"{names[0]} {one}{than} {first} % of the test patients, {names[1]}{than} {second} %."]
+        return [f"Both {both}{than} {first} of the test patients."]
+    return [f"{names[0]} {one}{than} {first} of the test patients, {names[1]}{than} {second}."]
+
+
+def _of_all(share: float) -> str:
+    return "none" if share == 0 else "all" if share == 1 else f"{round(100 * share)} %"
 
 
 def _share(position: dict[str, Any] | None) -> float | None:

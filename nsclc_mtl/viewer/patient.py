@@ -64,7 +64,7 @@ class Details:
                 continue
             task |= {
                 "years": at_years(task["curve"]),
-                "position": reference.position(task),
+                "position": reference.position(task, patient),
                 "groups": reference.groups(name),
                 "group": reference.group(task),
                 "contributions": told.contributions(patient, name, self.board.modalities, whole["missing"]),

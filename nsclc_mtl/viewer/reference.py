@@ -23,27 +23,31 @@ class Reference:
         rows = said.reference if said.reference is not None else said.predictions.iloc[:0]
         self._by = {(str(t), str(f)): own for (t, f), own in rows.groupby(["task", "fold"], sort=False)}
         self._groups: dict[str, list[dict[str, Any]]] = {}
-        self._values: dict[tuple[str, str], list[float]] = {}  # scores, ascending, by task and fold ("" = all folds)
+        self._values: dict[tuple[str, str], pd.Series] = {}  # scores, ascending, by task and fold ("" = all folds)
 
-    def position(self, task: dict[str, Any]) -> dict[str, Any] | None:
-        """{values, own, words}: the score among those of the same fold's test patients, ascending.
+    def position(self, task: dict[str, Any], patient: str) -> dict[str, Any] | None:
+        """{values, own, others, words}: the score among those of the same fold's test patients, ascending.
+
+        A patient who is one of them is not compared with himself: `others` is then true.
 
         Of patients from elsewhere, whom all folds predict together, among those of all folds: `words` says which.
         """
         spec, fold = self.tasks[task["name"]], task["fold"]
         same = fold if (spec.name, fold) in self._by else ""
-        values, own = self._sorted(spec, same), _own(spec, task)
+        scores, own = self._sorted(spec, same), _own(spec, task)
+        others = bool(same) and patient in scores.index
+        values = (scores[scores.index != patient] if others else scores).to_list()
         if own is None or not values:
             return None
-        of = f"{len(values)} test patients" + (f" of fold {fold}" if same else "")
-        return {"values": values, "own": own, "words": f"{_what(spec)} among {of}"}
+        of = f"{len(values)} {'other ' if others else ''}test patients" + (f" of fold {fold}" if same else "")
+        return {"values": values, "own": own, "others": others, "words": f"{_what(spec)} among {of}"}
 
-    def _sorted(self, spec: TaskSpec, fold: str) -> list[float]:
+    def _sorted(self, spec: TaskSpec, fold: str) -> pd.Series:
         key = (spec.name, fold)
         if key not in self._values:
             frames = [own for (t, f), own in self._by.items() if t == spec.name and fold in ("", f)]
             each = [_scores(spec, own) for own in frames]
-            self._values[key] = np.sort(np.concatenate(each)).round(5).tolist() if each else []
+            self._values[key] = pd.concat(each).sort_values().round(5) if each else pd.Series(dtype=float)
         return self._values[key]
 
     def groups(self, name: str) -> list[dict[str, Any]]:
@@ -105,16 +109,16 @@ def _defined(band: np.ndarray) -> list[float]:
     return filled
 
 
-def _scores(spec: TaskSpec, rows: pd.DataFrame) -> np.ndarray:
-    if spec.kind == "survival":
-        return rows.loc[rows["output"] == "risk", "value"].dropna().to_numpy(float)
-    if spec.kind == "regression":
-        return rows.loc[rows["output"] == "value", "value"].dropna().to_numpy(float)
+def _scores(spec: TaskSpec, rows: pd.DataFrame) -> pd.Series:
+    """The score of each patient, by id."""
+    if spec.kind in ("survival", "regression"):
+        output = "risk" if spec.kind == "survival" else "value"
+        return rows[rows["output"] == output].set_index("patient_id")["value"].dropna().astype(float)
     wide = rows.pivot_table(index="patient_id", columns="output", values="value")
     if any(f"p:{c}" not in wide for c in spec.classes):
-        return np.zeros(0)
-    p = wide[[f"p:{c}" for c in spec.classes]].dropna().to_numpy(float)
-    return np.asarray(p @ np.arange(len(spec.classes))) if spec.kind != "multiclass" else p.max(axis=1)
+        return pd.Series(dtype=float)
+    p = wide[[f"p:{c}" for c in spec.classes]].dropna().astype(float)
+    return p.max(axis=1) if spec.kind == "multiclass" else p.mul(np.arange(len(spec.classes))).sum(axis=1)
 
 
 def _own(spec: TaskSpec, task: dict[str, Any]) -> float | None:

@@ -101,9 +101,13 @@ def test_a_hostile_name_is_only_a_name(page: Page) -> None:
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_keys_lead_to_the_next_patient_and_back_and_keep_the_task(page: Page) -> None:
+def order(page: Page, *patients: str) -> None:
     page.wait_for_selector("#worklist:not([aria-busy])")  # it writes its own order when it is drawn
-    page.evaluate("""sessionStorage.setItem("mtl.order", '["P0001", "P0002"]')""")
+    page.evaluate("order => sessionStorage.setItem('mtl.order', JSON.stringify(order))", list(patients))
+
+
+def test_keys_lead_to_the_next_patient_and_back_and_keep_the_task(page: Page) -> None:
+    order(page, "P0001", "P0002")
     open_patient(page, "P0001", task="survival")
     page.keyboard.press("j")
     page.wait_for_url(re.compile("id=P0002"), wait_until="commit")
@@ -119,8 +123,7 @@ def test_keys_lead_to_the_next_patient_and_back_and_keep_the_task(page: Page) ->
 
 
 def test_next_and_previous_follow_the_worklist_as_it_was_sorted(page: Page) -> None:
-    page.wait_for_selector("#worklist:not([aria-busy])")  # it writes its own order when it is drawn
-    page.evaluate("""sessionStorage.setItem("mtl.order", '["P0005", "P0001"]')""")
+    order(page, "P0005", "P0001")
     open_patient(page, "P0001")
     assert "2 of 2" in page.locator(".steps").inner_text()
     assert page.locator(".steps button[disabled]").inner_text() == "Next"
@@ -145,6 +148,34 @@ def test_a_second_model_can_be_chosen(page: Page) -> None:
         "before => document.querySelector('.task[data-task=grade] .bars').innerText !== before", arg=before
     )
     assert "model=second" in page.url
+    assert "model_a=second" in (page.locator(".steps a", has_text="Compare").get_attribute("href") or "")
+
+
+def test_in_print_the_scale_bar_and_what_lies_on_a_picture_shrink_with_it(page: Page) -> None:
+    share = """() => { const width = (part) => document.querySelector(`.slide-${part}`).getBoundingClientRect().width;
+        return [width("scale i") / width("canvas"), width("layer") / width("canvas"), width("canvas")]; }"""
+    open_patient(page, "P0001", pane="slides")
+    page.wait_for_selector(".slide-stage[data-open]")
+    page.wait_for_selector(".slide-tile")  # the last that takes room from the picture
+    page.wait_for_timeout(600)
+    before = page.evaluate(share)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.wait_for_timeout(300)  # whoever watches its size has seen it
+    printed = page.evaluate(share)
+    assert printed[:2] == pytest.approx(before[:2], rel=0.01)
+    assert printed[2] < before[2]
+    assert page.locator(".slide-legend").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not page.locator(".slide-stage").get_attribute("style")
+
+
+def test_the_next_patient_is_looked_at_with_the_same_map(page: Page) -> None:
+    order(page, "P0001", "P0002")
+    open_patient(page, "P0001", map="attention", opacity="0.7", pane="slides")
+    page.locator("[data-step=Next]").click()
+    page.wait_for_url("**P0002**")
+    assert {"map=attention", "opacity=0.7", "pane=slides"} <= set(page.url.split("?")[1].split("&"))
 
 
 def test_a_patient_prints_on_two_pages_with_folds_open_and_no_controls(page: Page, tmp_path: Path) -> None:
@@ -155,3 +186,20 @@ def test_a_patient_prints_on_two_pages_with_folds_open_and_no_controls(page: Pag
     page.emulate_media(media="print")
     assert not page.locator(".steps").is_visible()
     assert not page.locator("button.outcome").first.is_visible()
+
+
+def test_the_place_of_another_slide_and_an_unknown_map_are_not_taken_from_an_address(page: Page) -> None:
+    open_patient(page, "P0001", slide="99", x="10", y="10", zoom="40", map="rubbish")
+    page.wait_for_selector(".slide-tile")
+    assert "zoom=" not in page.url
+    assert page.locator(".slide-choice select").input_value() != "none"
+
+
+def test_worklist_leads_back_to_the_list_as_it_was_filtered(page: Page) -> None:
+    page.wait_for_selector("#worklist:not([aria-busy])")
+    page.locator("#task").select_option("response")
+    page.locator("#worklist a", has_text="P0001").first.click()
+    page.wait_for_selector("#patient:not([aria-busy])")
+    page.locator(".bar nav a", has_text="Worklist").click()
+    page.wait_for_selector("#worklist:not([aria-busy])")
+    assert page.locator("#task").input_value() == "response"

@@ -31,6 +31,7 @@ def test_a_verdict_and_a_note_survive_a_reload_and_the_name_is_asked_once(page: 
     page.keyboard.type("Dr. Ü")
     page.keyboard.press("Enter")
     page.wait_for_selector(".notes-told:has-text('Kept')")
+    assert "disagree" in page.evaluate("document.activeElement.textContent")  # goes on where he was
     page.locator("#notes-about").select_option("response")
     page.locator("#notes-text").focus()
     page.keyboard.type("tile 3 is necrosis")

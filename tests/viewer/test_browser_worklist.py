@@ -203,3 +203,11 @@ def test_the_page_fits_and_says_what_it_is_for_at_every_size(page: Page, wide: i
     assert seen["x"] + seen["width"] <= wide
     if wide > 1000:  # no column is out of sight
         assert page.locator("#worklist").evaluate("(list) => list.scrollWidth <= list.clientWidth")
+
+
+def test_who_searched_for_one_patient_can_go_on_to_the_next(page: Page) -> None:
+    ready(page)
+    whole = listed(page)
+    page.fill("#q", whole[1])
+    assert listed(page) == [whole[1]]
+    assert json.loads(page.evaluate("sessionStorage.getItem('mtl.order')")) == whole

@@ -45,7 +45,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("binary", {"set": ["yes", "no"]}, {"set": ["yes"]}, "Both prediction sets hold yes; they are not the same."),
     ("binary", {}, {"abstains": True}, "The model does not decide on B."),
     ("binary", {"position": {"values": [1, 2, 3, 4], "own": 2.5}}, {"position": {"values": [1, 2], "own": 0}},
-     "A lies above 50 % of the test patients, B above 0 %."),
+     "A lies above 50 % of the test patients, B above none."),
     ("binary", {"contributions": adds("wsi", -1)}, {"contributions": adds("rna", 0.1)},
      "Strongest modality: wsi for A, rna for B."),
     ("regression", {"value": 3.0, "unit": "mm"}, {"value": 4.5, "unit": "mm"}, "The two differ by 1.5 mm (3 and 4.5)."),

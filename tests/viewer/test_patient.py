@@ -123,3 +123,22 @@ def test_a_model_abstains_where_its_set_leaves_several_classes_or_none(shown: Bo
         "response": (["non-responder", "responder"], True),
         "subtype": (["other"], False),
     }
+
+
+@pytest.mark.parametrize("shift", [0.0, 4e-6])  # as written with fewer digits elsewhere
+def test_a_test_patient_stands_among_the_others_of_his_fold_and_a_newcomer_among_all(
+    shown: Board, shift: float
+) -> None:
+    reference = Details(shown).reference["first"]
+    task = next(t for t in Details(shown).of("P0001")["tasks"] if t["name"] == "survival")
+    rows = shown.models[0].predictions
+    risks = rows[(rows["output"] == "risk") & (rows["fold"].astype(str) == task["fold"])].set_index("patient_id")[
+        "value"
+    ]
+    assert len(risks) > 1
+    place = reference.position(task | {"risk": task["risk"] + shift}, "P0001")
+    assert place is not None
+    assert (place["values"], place["others"]) == (sorted(risks.drop("P0001").round(5)), True)
+    newcomer = reference.position(task | {"fold": "ensemble"}, "P0001")  # an id of another cohort may be the same
+    assert newcomer is not None
+    assert (len(newcomer["values"]), newcomer["others"]) == (len(shown.ids), False)

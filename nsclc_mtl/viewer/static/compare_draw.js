@@ -3,7 +3,7 @@
 import { h } from "./api.js";
 import { smooth } from "./survival.js";
 import { MANY, density } from "./tasks.js";
-import { decimal, ends, modality, percent } from "./words.js";
+import { decimal, ends, modality, percent, standing } from "./words.js";
 
 const YEAR = 365.25;
 const COLOURS = ["#00689d", "#c25200"]; // A, B: apart also for the colour-blind
@@ -82,8 +82,7 @@ export function strips(both, names) {
     // risks of two models or folds share no scale, so each strip of them has its own
     const [low, high] = ordered ?? [Math.min(place.values[0], place.own), Math.max(place.values.at(-1), place.own)];
     const x = (value) => 6 + 228 * ((value - low) / (high - low || 1));
-    const below = place.values.filter((value) => value < place.own).length;
-    const sentence = `${"AB"[k]}: ${task.kind === "multiclass" ? "surer than" : "above"} ${below} of ${place.values.length} test patients`;
+    const sentence = `${"AB"[k]}: ${standing(both[k], place.own)}`;
     return h("div", { title: `${place.words}${place.values.length > MANY ? "" : ": each grey line is one"}` },
       h("svg", { viewBox: "0 0 240 26", role: "img", "aria-label": sentence },
         h("line", { x1: 6, x2: 234, y1: 21, y2: 21, stroke: "#8a929a" }),

@@ -40,18 +40,21 @@ function roc(data, curve) {
     reasons(curve.levels));
 }
 
+const cut = (name) => (name.length > 12 ? `${name.slice(0, 11)}…` : name);
+
 function survival(data) {
   const parted = Boolean(data.by), entries = [];
   data.curves.forEach((level, k) => level.groups.forEach((group) => {
     const higher = group.name.startsWith("higher");
-    entries.push({ group, words: `${parted ? `${level.name}, ` : ""}${group.name}: ${group.n}, ${group.events} events`, short: `${parted ? `${level.name} ` : ""}${higher ? "higher" : "lower"}`,
+    entries.push({ group, words: `${parted ? `${level.name}, ` : ""}${group.name}: ${group.n}, ${group.events} events`, short: `${parted ? `${cut(level.name)} ` : ""}${higher ? "higher" : "lower"}`,
       colour: COLOURS[parted ? k % 6 : Number(higher)], dash: higher ? "7 3" : "" });
   }));
   const heading = `Survival by risk group${data.task.endpoint ? `: ${data.task.endpoint}` : ""}`;
   const words = "Kaplan-Meier curves of test patients above and below the median risk of their own fold’s training patients (cut before looking). " + (data.task.causes.length > 1 ? `Event: ${data.task.causes[0]}; patients with another cause count as censored then. ` : "");
   if (!entries.length) return card("curves", heading, null, words, reasons(data.curves));
   const last = Math.max(...entries.map(({ group }) => group.days.at(-1))), at = entries[0].group.at_risk.map((one) => one.days);
-  const on = frame({ width: 430, height: 330, left: 66, below: 18 + 15 * entries.length, title: heading,
+  const left = Math.max(66, 22 + 6.8 * Math.max(...entries.map((one) => one.short.length))); // room for their names beside those at risk
+  const on = frame({ width: 430, height: 330, left, below: 18 + 15 * entries.length, title: heading,
     x: { from: 0, to: Math.max(last, 1), ticks: at.filter((day) => day <= last), label: "years", say: (day) => `${Math.round(day / YEAR)}` }, y: { from: 0, to: 1, ticks: TENTHS, label: "", say: percent } });
   for (const { group, colour, dash, short, words: told } of entries) {
     const [xs, ys] = stairs(group.days, group.survival);
@@ -66,7 +69,7 @@ function survival(data) {
   on.add(h("text", { x: 2, y: on.height + 2, fill: "#565e66" }, "at risk"));
   entries.forEach(({ group, short, colour }, k) => {
     const y = on.height + 17 + 15 * k;
-    on.add(h("text", { x: 2, y, fill: colour }, short.length > 10 ? `${short.slice(0, 9)}…` : short, h("title", {}, short)));
+    on.add(h("text", { x: 2, y, fill: colour }, short, h("title", {}, group.name)));
     on.add(group.at_risk.filter((one) => one.days <= last).map((one) => h("text", { x: on.x(one.days), y, "text-anchor": "middle", fill: colour }, `${one.n}`)));
   });
   return card("curves", heading, on.svg, words + (parted ? "Groups of few patients say little." : "Bands: 95 %."), key(entries), reasons(data.curves));

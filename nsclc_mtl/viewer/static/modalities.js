@@ -1,7 +1,7 @@
 // What each modality adds to a task, and what would be said without it: only combinations that the audit has shown the model.
 
 import { h } from "./api.js";
-import { among, decimal, ends, listed, modality, percent, scoreName } from "./words.js";
+import { among, decimal, ends, listed, modality, percent, scoreName, standing } from "./words.js";
 
 /** The card of a task's modalities into `element`. */
 export function mount(element, task) {
@@ -86,7 +86,7 @@ function moved(task, full, score) {
   const place = task.position;
   if (place && task.kind !== "binary" && Math.abs(place.own - full) < 1e-3) { // on the scale of the reference patients
     const above = (value) => place.values.filter((one) => one < value).length;
-    words.push(`above ${above(score)} instead of ${above(full)} of ${place.values.length} test patients`);
+    words.push(above(score) === above(full) ? `still ${standing(task, full)}` : `above ${above(score)} instead of ${above(full)} of ${place.values.length} ${place.others ? "other " : ""}test patients`);
   }
   return words.join(", ");
 }

@@ -113,10 +113,12 @@ function entry(one, detail) {
 
 /** The reader's name: asked once, remembered by the browser. */
 function author(done) {
-  const field = h("input", { id: "notes-author", maxlength: 200, autocomplete: "name", placeholder: "e.g. Dr. A. Meyer", keydown: (event) => { if (event.key === "Enter") keep(); } });
+  const field = h("input", { id: "notes-author", maxlength: 200, autocomplete: "name", placeholder: "e.g. Dr. A. Meyer", keydown: (event) => { if (event.key === "Enter") { event.preventDefault(); keep(); } } });
   const form = h("span", {}, h("label", { for: "notes-author" }, "Your name "), field, " ", h("button", { type: "button", click: () => keep() }, "Keep name"));
   const as = h("bdi", {});
-  const known = h("span", {}, "as ", h("strong", {}, as), " ", h("button", { type: "button", class: "notes-small", click: () => ask() }, "change"));
+  const change = h("button", { type: "button", class: "notes-small", click: () => ask() }, "change");
+  const known = h("span", {}, "as ", h("strong", {}, as), " ", change);
+  let from = null; // where the reader was when he was asked
   const show = (open) => { form.hidden = !open; known.hidden = open; as.textContent = name(); };
   const keep = () => {
     const given = field.value.trim();
@@ -124,9 +126,10 @@ function author(done) {
     named = given;
     try { localStorage.setItem(KEY, given); } catch { /* private windows keep nothing */ }
     show(false);
+    (from?.isConnected ? from : change).focus();
     return done();
   };
-  const ask = () => { field.value = name(); show(true); field.focus(); };
+  const ask = () => { from = document.activeElement; field.value = name(); show(true); field.focus(); };
   show(!name());
   return { element: h("p", { class: "notes-who" }, form, known), name, ask };
 }

@@ -6,6 +6,7 @@ import { features } from "./features.js";
 import { link } from "./link.js";
 import * as modalities from "./modalities.js";
 import * as notes from "./notes.js";
+import { printing } from "./printing.js";
 import * as scan from "./scan.js";
 import * as slide from "./slide.js";
 import { state } from "./state.js";
@@ -15,10 +16,10 @@ import { listed, modality, spoken } from "./words.js";
 const place = (id) => document.getElementById(id);
 const id = place("patient").dataset.id;
 
-/** The address of a patient's page that keeps task, picture and model. */
+/** The address of a patient's page that keeps task, kind of picture, map with its opacity, and model. */
 function address(patient) {
   const query = new URLSearchParams({ id: patient });
-  for (const key of ["task", "pane", "model"]) if (state[key] !== undefined) query.set(key, state[key]);
+  for (const key of ["task", "pane", "map", "opacity", "model"]) if (state[key] !== undefined) query.set(key, state[key]);
   return `/patient?${query}`;
 }
 
@@ -43,9 +44,15 @@ function head(detail) {
   place("who").replaceChildren(
     h("h1", {}, detail.id), ...facts, ...[models].filter(Boolean),
     h("span", { class: "steps" },
-      h("a", { href: `/compare?${new URLSearchParams({ a: detail.id })}` }, "Compare"), h("a", { href: "#notes" }, "Your reading"), link(),
+      h("a", { href: `/compare?${new URLSearchParams(detail.models.length > 1 ? { a: detail.id, model_a: detail.model } : { a: detail.id })}` }, "Compare"), h("a", { href: "#notes" }, "Your reading"), link(),
       h("button", { type: "button", class: "print", click: () => print() }, "Print"),
       step(before, "Previous", "k or Alt+↑"), h("span", { class: "soft", title: "in the order of the worklist" }, `${number} of ${of}`), step(after, "Next", "j or Alt+↓")));
+}
+
+/** "Worklist" leads back to the list as it was filtered. */
+function way() {
+  const query = sessionStorage.getItem("mtl.list");
+  if (query) document.querySelector('.bar nav a[href="/"]').href = `/?${query}`;
 }
 
 function banner(detail) {
@@ -121,16 +128,6 @@ function keys(detail) {
   });
 }
 
-// folds print opened, and are folded again afterwards
-function printing() {
-  let opened = [];
-  addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
-    opened.forEach((one) => { one.open = true; });
-  });
-  addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));
-}
-
 // the pictures fill what the head and banner leave of the window
 function fit() {
   const room = () => document.documentElement.style.setProperty("--above", `${Math.ceil(place("patient").getBoundingClientRect().top + scrollY)}px`);
@@ -154,6 +151,7 @@ async function start() {
   fit();
   pictures(detail);
   keys(detail);
+  way();
   printing();
   state.on("task", () => { mark(); evidence(detail); });
   state.on("model", async (model) => { detail = await get("/api/patient", { id, model }); draw(); });

@@ -41,6 +41,8 @@ export class View {
     nv.addColormap("signed", SIGNED);
     nv.addColormap("dark-on-white", DARK_ON_WHITE);
     nv.onLocationChange = changed;
+    const draw = nv.drawScene.bind(nv);
+    nv.drawScene = () => (canvas.clientWidth && canvas.clientHeight ? draw() : ""); // a hidden canvas has no room to draw in
     await nv.attachToCanvas(canvas);
     nv.setDrawOpacity(BARELY);
     nv.drawRimOpacity = 1;

@@ -85,6 +85,8 @@ export function mount(element, detail, state) {
     click: () => state.set({ slide: one.n, x: undefined, y: undefined, zoom: undefined }) },
   h("img", { src: `/api/slides/${one.n}/thumbnail.jpg`, alt: "", height: 28 }), h("span", {}, one.id))));
   tabs.hidden = listed.length < 2;
+  // a place is one of its own slide: what an address names for another is not this one's
+  if (state.slide !== undefined && !listed.some((one) => one.n === state.slide)) state.set({ slide: undefined, x: undefined, y: undefined, zoom: undefined });
   let shown = first();
   let gone = false;
   state.on("slide", () => { if (!gone && first() !== shown) show((shown = first())); });

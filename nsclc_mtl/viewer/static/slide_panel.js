@@ -25,7 +25,8 @@ export function panel(state, change) {
   const name = () => {
     const found = told.heat?.maps ?? {};
     const own = `influence:${told.task}`;
-    const wanted = state.map ?? (found[own] ? "influence" : "attention");
+    const known = ["attention", "none"].includes(state.map) || state.map?.startsWith("influence"); // an address may say anything
+    const wanted = known ? state.map : (found[own] ? "influence" : "attention");
     if (wanted === "none") return null;
     const column = wanted.startsWith("influence") ? own : wanted;
     return found[column] ? column : null;

@@ -2,7 +2,7 @@
 
 import { h } from "./api.js";
 import { figure } from "./survival.js";
-import { days, listed, percent, short, spoken } from "./words.js";
+import { days, listed, percent, short, spoken, standing } from "./words.js";
 
 /** How many reference patients still stand as a line each. */
 export const MANY = 150;
@@ -115,8 +115,7 @@ function position(task) {
   const classes = task.kind === "ordinal" ? task.classes : null;
   const scale = classes ? [0, classes.length - 1] : task.kind === "binary" || task.kind === "multiclass" ? [0, 1] : [Math.min(values[0], own), Math.max(values.at(-1), own)];
   const x = (value) => 6 + 228 * ((value - scale[0]) / (scale[1] - scale[0] || 1));
-  const below = values.filter((value) => value < own).length;
-  const sentence = `${task.kind === "multiclass" ? "surer than" : "above"} ${below} of ${values.length} test patients`;
+  const sentence = standing(task, own);
   const marks = classes ?? (task.kind === "survival" ? ["lower risk", "higher risk"] : task.kind === "regression" ? scale.map(short) : ["0 %", "100 %"]);
   return h("div", { class: "position", title: `${words}${values.length > MANY ? "" : ": each grey line is one"}` },
     h("svg", { viewBox: "0 0 240 26", role: "img", "aria-label": sentence },

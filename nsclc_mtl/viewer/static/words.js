@@ -50,6 +50,15 @@ export const ends = (task) => {
   return task.kind === "multiclass" ? [`against ${task.said}`, `for ${task.said}`] : ["lower", "higher"];
 };
 
+/** Where a value stands among the reference patients of a task, himself left out: "above 3 of 16 test patients", "below all 16 test patients". */
+export const standing = (task, own) => {
+  const { values, others } = task.position, of = `${values.length} ${others ? "other " : ""}test patients`;
+  const below = values.filter((value) => value < own).length, above = values.filter((value) => value > own).length;
+  const sure = task.kind === "multiclass";
+  if (below === values.length || above === values.length) return `${below ? (sure ? "surer than" : "above") : sure ? "less sure than" : "below"} all ${of}`;
+  return `${sure ? "surer than" : "above"} ${below} of ${of}`;
+};
+
 /** Where a score lies among ordered classes, in words: 1.57 is "G2 to G3", 1.04 is "G2"; "" for other tasks. */
 export const among = (task, score) => {
   if (task.kind !== "ordinal") return "";

@@ -22,6 +22,7 @@ function write(now = false) {
   clearTimeout(waiting);
   if (!now) { waiting = setTimeout(write, 250, true); return; }
   const query = new URLSearchParams(KEPT.filter((name) => view[name]).map((name) => [name, view[name]])).toString();
+  sessionStorage.setItem("mtl.list", query); // the way back from a patient
   if (`?${query}` !== (location.search || "?")) history.replaceState(null, "", query ? `/?${query}` : "/");
 }
 
@@ -60,7 +61,8 @@ function show(all = true) {
   rows.show(shown, mark);
   place("count").textContent = `${shown.length} of ${told.patients.length}`;
   place("clear").hidden = !["q", "task", "site", "pictures", "reviews"].some((name) => view[name]);
-  sessionStorage.setItem("mtl.order", JSON.stringify(shown.map((one) => one.id)));
+  // who searched for one patient goes on in the whole list
+  sessionStorage.setItem("mtl.order", JSON.stringify((shown.length > 1 ? shown : ordered).map((one) => one.id)));
   write();
 }
 
