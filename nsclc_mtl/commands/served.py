@@ -117,12 +117,15 @@ def provenance(run: Path, training: Path) -> list[tuple[str, str]]:
     """What made the predictions: runs, hashes, versions."""
     account = json.loads((run / "run.json").read_text("utf-8")) if (run / "run.json").is_file() else {}
     before = json.loads((training / "run.json").read_text("utf-8")) if (training / "run.json").is_file() else {}
-    used = account.get("versions") or {}
+    used, made = account.get("versions") or {}, _config(training)
+    backbone = str((made.get("backbone") or {}).get("name") or "")
+    tile_um = (made.get("slides") or {}).get("tile_um")
     rows = [
         ("trained run", training.resolve().name),
         ("this run", run.resolve().name),
         ("configuration", str(before.get("config_hash") or "")[:16]),
         ("commit", str(before.get("git_commit") or "")[:10]),
+        ("backbone", f"{backbone}, tiles of {tile_um:g} um" if backbone and tile_um else backbone),
         ("program", ", ".join(f"{name} {used[name]}" for name in ("nsclc-mtl", "torch") if name in used)),
     ]
     rows += [(Path(i["path"]).name, f"sha256 {i['sha256'][:16]}") for i in account.get("inputs") or ()]

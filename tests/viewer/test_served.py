@@ -60,6 +60,7 @@ def test_a_run_of_predict(way: Way) -> None:
     assert board.models[0].audit is not None
     assert board.models[0].reference is not None
     assert dict(board.models[0].provenance)["trained run"] == "whole"
+    assert dict(board.models[0].provenance)["backbone"].endswith("tiles of 128 um")
     outcomes = {column for spec in board.tasks.values() for column in spec.columns}
     assert not outcomes & set(board.covariates.columns)
     detail = shown(board)
