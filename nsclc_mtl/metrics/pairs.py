@@ -132,7 +132,8 @@ def _by_blocks(
             block = won(order[here], order[first:])
             block *= np.arange(first, n) >= begins[here][:, None]
             mine = drawn[here] * weight[order[here]][:, None]
-            ahead: np.ndarray = np.matmul(block.astype(kind, copy=False), counted[first:])
+            with np.errstate(all="ignore"):  # both are finite; BLAS may leave flags of lanes that it only pads with
+                ahead: np.ndarray = np.matmul(block.astype(kind, copy=False), counted[first:])
             top += np.einsum("rb,rb->b", mine, ahead)
             bottom += np.einsum("rb,rb->b", mine, left[begins[here]])
         return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
