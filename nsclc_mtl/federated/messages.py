@@ -48,7 +48,7 @@ def packed(message: Message) -> bytes:
     from safetensors.numpy import save
 
     head = {"version": VERSION, "kind": message.kind, "round": message.round, "words": message.words}
-    arrays = {name: np.ascontiguousarray(values) for name, values in message.arrays.items()}
+    arrays = {name: np.asarray(values, order="C") for name, values in message.arrays.items()}
     return save(arrays, metadata={_HEAD: json.dumps(head, allow_nan=True)})
 
 
