@@ -87,6 +87,6 @@ class Plan:
             )
         if self.secure and self.aggregation != "mean":
             raise UsageFault(
-                "federated.secure=true hides single updates from the server, and aggregation=trimmed_mean must see them: "
-                "choose what you need, protection from the server (secure) or from a bad site (trimmed_mean)"
+                "federated.secure=true hides single updates from the server, and aggregation=trimmed_mean must see "
+                "them: choose protection from the server (secure) or from a bad site (trimmed_mean)"
             )

@@ -66,5 +66,5 @@ def _ordered(updates: Sequence[Update]) -> list[Update]:
     return sorted(updates, key=lambda update: update.site)
 
 
-def _as(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+def _as(values: Any, like: np.ndarray) -> np.ndarray:
     return np.asarray(values).astype(like.dtype)
