@@ -61,6 +61,7 @@ class Learner(pl.LightningModule):
         self.auxiliaries = nn.ModuleDict(auxiliaries or {})
         self.optimizer, self.warmup = optimizer, warmup
         self.gradient_curves = gradient_curves
+        self.span = (0.0, 1.0)  # the share of the whole training that a fit is: of a federation each round is one
         self._sums: dict[str, dict[str, tuple[Any, int]]] = {}
         self._said: list[tuple[dict[str, Tensor], Mapping[str, Target]]] = []  # of the validation part, batch by batch
 
@@ -127,11 +128,12 @@ class Learner(pl.LightningModule):
         return losses
 
     def _done(self) -> float:
-        """Share of the fit that is done, 0 to 1; 0 outside of a fit."""
+        """Share of the training that is done, 0 to 1; 0 outside of a fit."""
         trainer = self._trainer
-        return (
-            0.0 if trainer is None else min(1.0, trainer.global_step / max(1, int(trainer.estimated_stepping_batches)))
-        )
+        if trainer is None:
+            return 0.0
+        begin, end = self.span
+        return begin + (end - begin) * min(1.0, trainer.global_step / max(1, int(trainer.estimated_stepping_batches)))
 
     def _shared(self) -> list[nn.Parameter]:
         """The parameters that the tasks may have in common: those of the encoders and the fusion."""
@@ -231,16 +233,18 @@ class Learner(pl.LightningModule):
         return {name: task.predict(out[name]) for name, task in self.each_task()}
 
     def configure_optimizers(self) -> Any:
-        """The optimiser handed in, with linear warm-up and cosine decay over all steps of the fit."""
+        """The optimiser handed in, with linear warm-up and cosine decay over all steps of the training."""
         decay: list[nn.Parameter] = []
         plain: list[nn.Parameter] = []
         for parameter in self.parameters():
             (decay if parameter.ndim > 1 else plain).append(parameter)  # biases, norms and tokens are not decayed
         optimizer = self.optimizer([{"params": decay}, {"params": plain, "weight_decay": 0.0}])  # type: ignore[list-item]
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        rise = max(1, round(self.warmup * steps))
+        begin, end = self.span
+        steps = max(1, round(int(self.trainer.estimated_stepping_batches) / (end - begin)))  # of the whole training
+        rise, before = max(1, round(self.warmup * steps)), round(begin * steps)
 
         def factor(step: int) -> float:
+            step += before
             if step < rise:
                 return (step + 1) / rise
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))

@@ -109,7 +109,8 @@ class FoldData(pl.LightningDataModule):
     `epoch` is the one that a fit begins with: 0, or where a checkpoint was taken. With `exact` the training loader
     gives whole passes, from each of which the gradient of all training patients is made. Of several processes each
     trains on its `share` of every batch. `balanced_by` is the task whose classes (or events) an epoch shows alike
-    often. Raises UsageFault where `batch_size` cannot be dealt to the processes.
+    often. `fitted` is what was fitted elsewhere, on patients of several sites; None = it is fitted here. Raises
+    UsageFault where `batch_size` cannot be dealt to the processes.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class FoldData(pl.LightningDataModule):
         exact: bool = False,
         share: Share | None = None,
         balanced_by: str | None = None,
+        fitted: Fitted | None = None,
     ) -> None:
         super().__init__()
         self.exact, self.share = exact, share or Share()
@@ -136,7 +138,7 @@ class FoldData(pl.LightningDataModule):
         self.parts = {part: list(rows["patient_id"]) for part, rows in split.groupby("part") if part != "test"}
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.groups = balanced.groups(manifest, balanced_by, self.parts["train"]) if balanced_by else None
-        self.fitted = fit(manifest, self.parts["train"], self.cache, options or {})
+        self.fitted = fitted or fit(manifest, self.parts["train"], self.cache, options or {})
         self.train_set = PatientDataset(
             manifest,
             self.parts["train"],

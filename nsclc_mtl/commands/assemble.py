@@ -59,12 +59,17 @@ def fit_tasks(
         known = manifest.labels[name].loc[train].dropna()
         value = known["time_days" if spec.kind == "survival" else "value"].to_numpy()
         event = known[happened].to_numpy() if (happened := event_column(known)) else value * 0
-        node = cfg["parts"]["tasks"][spec.kind]
-        head = permitted(node["_target_"])
-        out[name] = head.fit(spec, value, head.counted(event), **(node.get("fit") or {}))
+        out[name] = fit_task(cfg, spec, value, event)
         if spec.classes and chance is not None:
             out[name] |= shares(value, len(spec.classes), chance[known.index].to_numpy())
     return out
+
+
+def fit_task(cfg: Mapping[str, Any], spec: TaskSpec, value: np.ndarray, event: np.ndarray) -> dict[str, Any]:
+    """What a task fits on the labels of some patients: their classes or times, [patient], and events, [patient]."""
+    node = cfg["parts"]["tasks"][spec.kind]
+    head = permitted(node["_target_"])
+    return head.fit(spec, value, head.counted(event), **(node.get("fit") or {}))
 
 
 def one_cause(cfg: Mapping[str, Any], manifest: Manifest) -> list[str]:

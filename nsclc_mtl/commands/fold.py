@@ -52,17 +52,37 @@ def threads(wanted: int | None, folds: int) -> Iterator[None]:
 
 
 def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, own: Mapping[str, Any]) -> None:
-    import pandas as pd
-
-    from nsclc_mtl.bags import described
-    from nsclc_mtl.commands import assemble, censoring, checkpoint, reasons, resume, sealed, weights
+    from nsclc_mtl.commands import resume
     from nsclc_mtl.commands.cohort import open_cohort
 
-    fold, manifest = int(rows["fold"].iloc[0]), open_cohort(settings)
+    manifest = open_cohort(settings)
     made_from = resume.account(settings, manifest, rows)
     progress = resume.begin(folder, made_from)
     with ranks.together(settings, rows, progress) as share:
         members, data = train_members(settings, manifest, rows, progress, share)
+    digests = conclude(settings, manifest, rows, folder, members, data, own)
+    resume.finish(folder, made_from, digests)
+
+
+def conclude(
+    settings: Mapping[str, Any],
+    manifest: Manifest,
+    rows: pd.DataFrame,
+    folder: Path,
+    members: Sequence[Learner],
+    data: FoldData,
+    own: Mapping[str, Any],
+) -> dict[str, str]:
+    """Writes what a fold's trained members are used with, and what they say of all its parts; the weights' digests.
+
+    `rows` are the fold's rows of `splits.csv`. Trust is fitted here, on patients who do not test the fold.
+    """
+    import pandas as pd
+
+    from nsclc_mtl.bags import described
+    from nsclc_mtl.commands import assemble, censoring, checkpoint, reasons, sealed, weights
+
+    fold = int(rows["fold"].iloc[0])
     fit_trust(settings, members, manifest, data, bool(own))
     data.fitted.reference = described.reference(manifest, data.parts["train"], data.fitted, data.cache)
     data.fitted.follow_up = censoring.kept(manifest, list(rows.loc[rows["part"] != "test", "patient_id"]))
@@ -91,8 +111,7 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
         table = spoiled(members, manifest, held["test"], data, fold, settings)
         with sealed.written(folder / "audit.parquet") as aside:
             table.to_parquet(aside, index=False)
-    digests = {f"model{n}.ckpt": checkpoint.weights_sha256(member.state_dict()) for n, member in enumerate(members)}
-    resume.finish(folder, made_from, digests)
+    return {f"model{n}.ckpt": checkpoint.weights_sha256(member.state_dict()) for n, member in enumerate(members)}
 
 
 def fit_trust(
