@@ -135,19 +135,24 @@ def fit(manifest: Manifest, train: Sequence[str], cache: BagCache, options: Mapp
     return made
 
 
-def _tile_scale(bags: Sequence[Sequence[str]], cache: BagCache, most: int = 1000) -> dict[str, list[float]]:
-    """Mean and SD of every tile feature, each bag weighing the same; at most `most` bags are read."""
+def tile_moments(bags: Sequence[Sequence[str]], cache: BagCache, most: int = 1000) -> list[tuple[np.ndarray, ...]]:
+    """Mean and mean square of the tile features of each bag that has tiles; at most `most` bags are read."""
     step = max(1, len(bags) // most)
-    moments = []
-    for paths in bags[::step]:
-        features, _ = cache(paths)
-        if len(features):
-            moments.append(_moments(features))
-    if not moments:
-        raise DataFault("no slide of the fold's training patients has a tile; run `mtl tile` and `mtl extract` again")
-    first, second = np.mean([m for m, _ in moments], axis=0), np.mean([s for _, s in moments], axis=0)
+    return [_moments(features) for paths in bags[::step] if len(features := cache(paths)[0])]
+
+
+def tile_scale(first: np.ndarray, second: np.ndarray) -> dict[str, list[float]]:
+    """Mean and SD of every tile feature from the bags' mean of means and of mean squares, [feature]."""
     sd = np.sqrt(np.maximum(second - first**2, 0))
     return {"mean": first.round(6).tolist(), "sd": np.where(sd > 1e-6, sd, 1.0).round(6).tolist()}
+
+
+def _tile_scale(bags: Sequence[Sequence[str]], cache: BagCache) -> dict[str, list[float]]:
+    """Mean and SD of every tile feature, each bag weighing the same."""
+    moments = tile_moments(bags, cache)
+    if not moments:
+        raise DataFault("no slide of the fold's training patients has a tile; run `mtl tile` and `mtl extract` again")
+    return tile_scale(np.mean([m for m, _ in moments], axis=0), np.mean([s for _, s in moments], axis=0))
 
 
 def _moments(features: np.ndarray, block: int = 4096) -> tuple[np.ndarray, np.ndarray]:

@@ -109,7 +109,7 @@ class TableEncoder:
         if recipe.missing_indicators:
             self.indicated = [str(frame.columns[int(i)]) for i in keep if 0 < seen[:, i].mean() < 1]
         if recipe.components is not None and len(keep) > recipe.components:
-            self.loadings = self._principal(self._scaled(filled[:, keep]), recipe.components)
+            self.loadings = self._principal(self.scaled(filled[:, keep]), recipe.components)
 
     def _grouped(self, sets: Sets) -> dict[str, list[int]]:
         """Which of the columns that come out belong to each set: its genes, and the indicators of those."""
@@ -126,14 +126,11 @@ class TableEncoder:
 
     @staticmethod
     def _principal(scaled: np.ndarray, components: int) -> list[list[float]]:
-        """Loadings [component, column] of the first components, all scaled alike so that their mean variance is 1."""
         _, spread, rows = np.linalg.svd(scaled - scaled.mean(0), full_matrices=False)
-        kept, spread = rows[:components], spread[:components]
-        sign = np.sign(kept[np.arange(len(kept)), np.abs(kept).argmax(1)])  # the same on every machine
-        scale = np.sqrt(np.mean(spread**2) / len(scaled))
-        return (kept * sign[:, None] / scale).round(7).tolist()
+        return loadings(rows[:components], spread[:components] ** 2 / len(scaled))
 
-    def _scaled(self, values: np.ndarray) -> np.ndarray:
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """Numbers [patient, number] as measured, imputed, scaled and clipped."""
         filled = np.where(np.isfinite(values), values, np.array(self.median))
         with np.errstate(over="ignore"):  # what overflows is clipped
             scaled = (filled - np.array(self.mean)) / np.array(self.sd)
@@ -156,7 +153,7 @@ class TableEncoder:
         ranks = self._numeric(table, [name for name in names if name in self.ordered])
         return pd.concat([logged, ranks], axis=1)[list(names)]
 
-    def _measured(self, table: pd.DataFrame) -> np.ndarray:
+    def measured(self, table: pd.DataFrame) -> np.ndarray:
         """The numbers of `numbers` before imputation, [patient, number]."""
         if self.pathways is not None:
             _there(table, [*self.library, *self.pathways.genes])
@@ -166,7 +163,7 @@ class TableEncoder:
 
     def _parts(self, values: np.ndarray, table: pd.DataFrame) -> list[np.ndarray]:
         """Scaled numbers, indicators of what was missing, one-hot categories; each [patient, column]."""
-        parts = [self._scaled(values)]
+        parts = [self.scaled(values)]
         if self.indicated:
             at = {name: i for i, name in enumerate(self.numbers)}
             parts.append(~np.isfinite(values)[:, [at[name] for name in self.indicated]])
@@ -181,7 +178,7 @@ class TableEncoder:
         The columns are those of `origins`; `middle` is their mean over the training patients.
         """
         _there(table, self.categories)
-        values = self._measured(table).reshape(len(table), len(self.numbers))
+        values = self.measured(table).reshape(len(table), len(self.numbers))
         return np.concatenate(self._parts(values, table), axis=1).astype(float)
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
@@ -207,7 +204,7 @@ class TableEncoder:
         Categories come as 0/1 columns `name=value`, NaN where missing. Columns that the table lacks raise DataFault.
         """
         _there(table, self.categories)
-        values = self._measured(table).reshape(len(table), len(self.numbers))  # of nobody too
+        values = self.measured(table).reshape(len(table), len(self.numbers))  # of nobody too
         values = (values - np.array(self.mean)) / np.array(self.sd)
         columns, strange = dict(zip(self.numbers, values.T, strict=True)), {}
         own = {name: values for name, values in self.ordered.items() if name in self.numbers}
@@ -268,6 +265,17 @@ class TableEncoder:
         """The encoder that `state()` came from."""
         pathways = state.get("pathways")
         return cls(**{**state, "pathways": Pathways(**pathways) if pathways else None})
+
+
+def loadings(axes: np.ndarray, variance: np.ndarray) -> list[list[float]]:
+    """Loadings [component, column] of principal axes [component, column] that hold this variance [component], all
+    scaled alike so that the components' mean variance is 1.
+
+    >>> loadings(np.array([[0.0, -1.0]]), np.array([4.0]))
+    [[0.0, 0.5]]
+    """
+    sign = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])  # the same on every machine
+    return (np.asarray(axes * sign[:, None] / np.sqrt(np.mean(variance))).round(7) + 0.0).tolist()  # no -0
 
 
 def _scale(filled: np.ndarray, mean: np.ndarray, sd: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:

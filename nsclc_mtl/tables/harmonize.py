@@ -16,7 +16,7 @@ from nsclc_mtl.tables.transform import Transform
 
 UNSEEN = ("refuse", "pooled", "own")
 """What becomes of a patient whose site training does not know."""
-_FLAT = 1e-12  # variance within the sites, as a share of the mean square, below which a column counts as constant there
+FLAT = 1e-12  # variance within the sites, as a share of the mean square, below which a column counts as constant there
 _ROUNDS = 1000
 
 
@@ -79,7 +79,7 @@ class Combat:
             )
         change = change or Transform()
         made = cls(unseen=unseen, least=least, reference=reference, log=change.log, library=list(change.library))
-        table = made._on_scale(table)
+        table = made.on_scale(table)
         if len(fitted) < 2 or not table.shape[1]:
             return made
         made.columns, made.sites = [str(c) for c in table.columns], fitted
@@ -108,7 +108,7 @@ class Combat:
         variance = (apart[inside] ** 2).sum(0) / np.maximum(seen[inside].sum(0), 1)
         usable = seen.any(0) if ours is None else count[ours] > 0
         square = np.where(seen, values**2, 0).sum(0) / total
-        live = usable & (variance > _FLAT * np.maximum(square, 1e-300))
+        live = usable & (variance > FLAT * np.maximum(square, 1e-300))
         sd = np.where(live, np.sqrt(np.where(live, variance, 1.0)), 1.0)
         z = np.where(seen, (values - mean - design @ slope) / sd, np.nan)
         shift, scale = np.zeros((sites, p)), np.ones((sites, p))
@@ -130,7 +130,7 @@ class Combat:
         pooled training patients lie), refused (`refuse`, DataFault), or moved by the shift and scale that the table's
         own patients of that site give (`own`; no outcome is used; `pooled` where they are fewer than `least`).
         """
-        table = self._on_scale(table)
+        table = self.on_scale(table)
         if not self.columns:
             return table
         absent = [c for c in self.columns if c not in table]
@@ -165,7 +165,7 @@ class Combat:
         made[self.columns] = out
         return made
 
-    def _on_scale(self, table: pd.DataFrame) -> pd.DataFrame:
+    def on_scale(self, table: pd.DataFrame) -> pd.DataFrame:
         """Numeric columns on the scale of the model, the others as they are."""
         if self.log == "none":
             return table

@@ -37,12 +37,13 @@ class CovariateDesign:
                 )
             if kind == "categorical":
                 made.levels[name] = sorted(set(frame[name].astype(str)) - set(MISSING))[1:]
-        raw = made._raw(frame)
+        raw = made.raw(frame)
         known = np.isfinite(raw)
         made.centre = (np.where(known, raw, 0).sum(0) / np.maximum(known.sum(0), 1)).tolist()
         return made
 
-    def _raw(self, frame: pd.DataFrame) -> np.ndarray:
+    def raw(self, frame: pd.DataFrame) -> np.ndarray:
+        """Numbers of any patients before they are centred, float [patient, column]; NaN where not known."""
         blocks = [np.zeros((len(frame), 0))]
         for name, kind in self.kinds.items():
             if kind == "categorical":
@@ -62,7 +63,7 @@ class CovariateDesign:
         absent = [name for name in self.kinds if name not in frame]
         if absent:
             raise DataFault(f"combat.covariates: the patients have no column '{absent[0]}', which was kept in training")
-        raw = self._raw(frame) - np.array(self.centre)
+        raw = self.raw(frame) - np.array(self.centre)
         return np.where(np.isfinite(raw), raw, 0.0)
 
     def state(self) -> dict[str, Any]:

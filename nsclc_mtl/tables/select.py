@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,12 @@ def cox_scores(values: np.ndarray, time: np.ndarray, event: np.ndarray) -> np.nd
     >>> cox_scores(x, np.array([4.0, 3, 2, 1]), np.ones(4)).round(4).tolist()
     [4.1538]
     """
+    score, information, tiny = cox_parts(values, time, event)
+    return np.where(information > tiny, score**2 / np.maximum(information, 1e-300), 0.0)
+
+
+def cox_parts(values: np.ndarray, time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Score and information of every column alone at no effect, and the information that counts as none. [column]."""
     order = np.argsort(-np.asarray(time, float), kind="stable")
     x, when, happened = values[order] - values.mean(axis=0), np.asarray(time, float)[order], event[order] == 1
     # a risk set ends with the last patient of its time, as the longest times stand first
@@ -35,7 +41,7 @@ def cox_scores(values: np.ndarray, time: np.ndarray, event: np.ndarray) -> np.nd
     score = (x[happened] - mean).sum(axis=0)
     information = (square / last[:, None] - mean**2).sum(axis=0)
     tiny = 1e-12 * (x**2).sum(axis=0) + 1e-18 * (values**2).sum(axis=0)
-    return np.where(information > tiny, score**2 / np.maximum(information, 1e-300), 0.0)
+    return score, information, tiny
 
 
 def anova(values: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -57,13 +63,17 @@ def anova(values: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 def spearman(values: np.ndarray, label: np.ndarray) -> np.ndarray:
     """P of Spearman's rank correlation of every column with the class number (t approximation). [column]."""
+    r, free = np.clip(spearman_r(values, label), -1, 1), len(label) - 2
+    with np.errstate(divide="ignore"):
+        return np.asarray(2 * student.sf(np.abs(r) * np.sqrt(free / np.maximum(1 - r**2, 0)), free))
+
+
+def spearman_r(values: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation of every column with a number a patient; 0 for a column that does not vary."""
     x, y = rankdata(values, axis=0), rankdata(label)
     x, y = x - x.mean(axis=0), y - y.mean()
     spread = np.sqrt((x**2).sum(axis=0) * (y**2).sum())
-    r = np.clip(np.divide(y @ x, spread, out=np.zeros(x.shape[1]), where=spread > 0), -1, 1)
-    free = len(y) - 2
-    with np.errstate(divide="ignore"):
-        return np.asarray(2 * student.sf(np.abs(r) * np.sqrt(free / np.maximum(1 - r**2, 0)), free))
+    return np.asarray(np.divide(y @ x, spread, out=np.zeros(x.shape[1]), where=spread > 0))
 
 
 def p_values(values: np.ndarray, spec: TaskSpec, labels: pd.DataFrame) -> np.ndarray | None:
@@ -93,7 +103,12 @@ def univariate(values: np.ndarray, labels: Labels, keep: int, index: pd.Index) -
     its own. `index` names the rows of `values`. Raises DataFault where no task has labels to judge by.
     """
     found = (p_values(values, spec, frame.reindex(index)) for spec, frame in labels.values())
-    ranks = [rankdata(p, method="min") for p in found if p is not None]
+    return best([p for p in found if p is not None], keep)
+
+
+def best(found: Sequence[np.ndarray], keep: int) -> np.ndarray:
+    """Positions of the `keep` columns that rank best by the P of each task [column]. DataFault without tasks."""
+    ranks = [rankdata(p, method="min") for p in found]
     if not ranks:
         raise DataFault(
             "select=univariate: no task has two classes or two events among the training patients of this table; "

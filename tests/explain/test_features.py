@@ -132,7 +132,7 @@ def test_a_missing_number_and_its_indicator_are_one_column() -> None:
     assert list(encoder.names) == ["age", "marker", "stage", "marker missing", "sex=f", "sex=m"]
     told = features.attributions(encoder, encoder.before_components(table()), np.ones((N, 6)))
     np.testing.assert_allclose(told["sex"], 0, atol=1e-6)  # two columns that say the same, against each other
-    assert told.loc[3, "marker"] == pytest.approx(1 - 1 / N - encoder.middle[1] + encoder._scaled(
+    assert told.loc[3, "marker"] == pytest.approx(1 - 1 / N - encoder.middle[1] + encoder.scaled(
         np.array([[60, np.nan, 1]]))[0, 1], abs=1e-5)  # fmt: skip
 
 

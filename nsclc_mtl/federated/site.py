@@ -1,0 +1,185 @@
+"""One hospital in a federation: it answers the server's questions about its own patients, and tells of no patient."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import pytorch_lightning as pl
+
+from nsclc_mtl.bags.cache import BagCache
+from nsclc_mtl.bags.datamodule import FoldData
+from nsclc_mtl.bags.fitted import Fitted
+from nsclc_mtl.federated import scaling, summaries
+from nsclc_mtl.federated.local import Memory, Work, local_update
+from nsclc_mtl.federated.messages import Message, digest, packed
+from nsclc_mtl.federated.plan import Plan
+from nsclc_mtl.federated.state import put
+from nsclc_mtl.learner import Learner
+from nsclc_mtl.records import Fault, IntegrityFault, Manifest, UsageFault
+
+
+class Parts(Protocol):
+    """What a configuration makes at a site; handed in, as rooms do not know configurations."""
+
+    def learner(self, fitted: Fitted) -> Learner:
+        """An untrained learner, of the shared parts."""
+        ...
+
+    def data(self, manifest: Manifest, rows: pd.DataFrame, cache: BagCache, fitted: Fitted) -> FoldData:
+        """The loaders of a fold of the site."""
+        ...
+
+    def trainer(self, epochs: int, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+        """Lightning's Trainer for the epochs of a round."""
+        ...
+
+    def judged(
+        self, manifest: Manifest, rows: pd.DataFrame, part: str, learner: Learner, data: FoldData
+    ) -> dict[str, Any]:
+        """The main metric of every task on a part of the site's patients: task -> metric, value, patients, events."""
+        ...
+
+    def conclude(self, manifest: Manifest, rows: pd.DataFrame, learner: Learner, data: FoldData) -> None:
+        """Writes the fold into the site's own run folder, with what is fitted on its own patients for trust."""
+        ...
+
+
+@dataclass
+class Begun:
+    """A fold that is being trained."""
+
+    rows: pd.DataFrame
+    data: FoldData
+    learner: Learner
+    memory: Memory = field(default_factory=Memory)
+
+
+class Site:
+    """A site by its name, its patients, and its split (patient_id, fold, part).
+
+    The same question twice has the same answer: a server that did not hear it may ask again. What a fold begins with is
+    kept in `folder`, so that a site that was started anew goes on.
+    """
+
+    def __init__(
+        self, name: str, manifest: Manifest, splits: pd.DataFrame, plan: Plan, parts: Parts, folder: Path | None = None
+    ) -> None:
+        manifest.patients = manifest.patients.assign(site=name)  # ComBat and the report know the site by this name
+        self.name, self.manifest, self.splits, self.plan, self.parts = name, manifest, splits, plan, parts
+        self.folder, self.cache = folder, BagCache()
+        self._begun: dict[int, Begun] = {}
+        self._last: tuple[str, Message] | None = None
+        self._kinds: dict[str, Callable[[Message, pd.DataFrame], Message]] = {
+            "fit": self._fit,
+            "begin": self._begin,
+            "train": self._train,
+            "judge": self._judge,
+            "finish": self._finish,
+        }
+
+    def answer(self, question: Message) -> Message:
+        """The answer to a question; of kind `refused`, with a sentence, where there is none to be had."""
+        asked = digest(packed(question))
+        if self._last is not None and self._last[0] == asked:
+            return self._last[1]
+        try:
+            if question.kind not in self._kinds:
+                raise UsageFault(f"a question of the kind '{question.kind}' is not known: update the older side")
+            answer = self._kinds[question.kind](question, self._rows(int(question.words["fold"])))
+        except Fault as fault:
+            words = {"sentence": f"{self.name}: {fault}", "code": fault.exit_code}
+            answer = Message("refused", question.round, words=words)
+        self._last = asked, answer
+        return answer
+
+    def _rows(self, fold: int) -> pd.DataFrame:
+        rows = self.splits[self.splits["fold"] == fold]
+        if (rows["part"] == "train").sum() < self.plan.least:
+            raise UsageFault(f"fold {fold} has fewer than federated.least={self.plan.least} training patients here")
+        return rows
+
+    def _own(self, rows: pd.DataFrame) -> summaries.Own:
+        train = list(rows.loc[rows["part"] == "train", "patient_id"])
+        return summaries.Own(self.manifest, train, self.cache, self.plan.least)
+
+    def _fit(self, question: Message, rows: pd.DataFrame) -> Message:
+        step = str(question.words["step"])
+        if step not in summaries.STEPS:
+            raise UsageFault(f"a step '{step}' of the fitting is not known: update the older side")
+        arrays, words = summaries.answer(step, self._own(rows), question.words, question.arrays)
+        return Message("fit", question.round, arrays, words)
+
+    def _begin(self, question: Message, rows: pd.DataFrame) -> Message:
+        fold = int(question.words["fold"])
+        self._start(fold, rows, question.words["fitted"])
+        if self.folder is not None:
+            self._kept(fold).parent.mkdir(parents=True, exist_ok=True)
+            self._kept(fold).write_text(json.dumps(question.words["fitted"]) + "\n", encoding="utf-8")
+        return Message("begin", question.round)
+
+    def _kept(self, fold: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"fitted{fold}.json"
+
+    def _start(self, fold: int, rows: pd.DataFrame, state: Mapping[str, Any]) -> Begun:
+        try:
+            fitted = Fitted.load(state)
+        except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+            raise IntegrityFault("what was fitted together is not of this version: update the older side") from wrong
+        if self.plan.scaling == "site":
+            scaling.by_own(fitted, self._own(rows))
+        data = self.parts.data(self.manifest, rows, self.cache, fitted)
+        self._begun[fold] = Begun(rows, data, self.parts.learner(fitted))
+        return self._begun[fold]
+
+    def _fold(self, question: Message, rows: pd.DataFrame) -> Begun:
+        fold = int(question.words["fold"])
+        if fold in self._begun:
+            return self._begun[fold]
+        if self.folder is not None and self._kept(fold).is_file():
+            return self._start(fold, rows, json.loads(self._kept(fold).read_text(encoding="utf-8")))
+        raise UsageFault(f"fold {fold} was not begun here; the server must send what was fitted first")
+
+    def _train(self, question: Message, rows: pd.DataFrame) -> Message:
+        begun, words, plan = self._fold(question, rows), question.words, self.plan
+        work = Work(
+            begun.learner,
+            self.parts.trainer,
+            epochs=plan.local_epochs,
+            round=int(words["number"]),
+            span=(float(words["span"][0]), float(words["span"][1])),
+            seed=int(words["seed"]),
+            proximal=plan.proximal,
+            normalisation=plan.normalisation,
+            memory=begun.memory,
+        )
+        state, n, metrics = local_update(question.arrays, begun.data, work)
+        return Message("train", question.round, state, {"n": n, "metrics": metrics})
+
+    def _put(self, question: Message, rows: pd.DataFrame) -> Begun:
+        begun = self._fold(question, rows)
+        put(begun.learner, question.arrays, self.plan.normalisation)
+        begun.learner.eval()
+        return begun
+
+    def _judge(self, question: Message, rows: pd.DataFrame) -> Message:
+        begun, part = self._put(question, rows), str(question.words["part"])
+        if (rows["part"] == part).sum() < self.plan.least:
+            return Message("judge", question.round, words={"metrics": {}})
+        told = self.parts.judged(self.manifest, rows, part, begun.learner, begun.data)
+        return Message("judge", question.round, words={"metrics": self._enough(told)})
+
+    def _finish(self, question: Message, rows: pd.DataFrame) -> Message:
+        begun = self._put(question, rows)
+        self.parts.conclude(self.manifest, rows, begun.learner, begun.data)
+        told = self.parts.judged(self.manifest, rows, "test", begun.learner, begun.data)
+        return Message("finish", question.round, words={"metrics": self._enough(told)})
+
+    def _enough(self, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Metrics that stand on enough patients, and on enough events and others."""
+        return {task: dict(of) for task, of in told.items() if of["n"] >= self.plan.least}
