@@ -159,6 +159,37 @@ def serve(
     _execute("serve", overrides, show, check, conf, False, False, verbose, no_run="body")
 
 
+federated = typer.Typer(
+    name="federate",
+    help="Train one model over hospitals that keep their patients.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(federated)
+
+FEDERATED = {
+    "simulate": ("federate", "The sites of a cohort in this process, beside all patients pooled and each site alone."),
+}
+
+
+def _federated(verb: str) -> Callable[..., None]:
+    def command(
+        overrides: Overrides = None,
+        show: Show = False,
+        check: Check = False,
+        conf: Conf = None,
+        resume: Resume = False,
+        verbose: Verbose = False,
+    ) -> None:
+        _execute(verb, overrides, show, check, conf, False, resume, verbose)
+
+    return command
+
+
+for _name, (_whole, _says) in FEDERATED.items():
+    federated.command(_name, help=_says)(_federated(_whole))
+
+
 @app.command(
     help="Begin a study: template tables and a cohort YAML in DIR, or a draft from tables: --from A.csv B.csv."
 )

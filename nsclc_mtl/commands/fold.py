@@ -17,7 +17,9 @@ from nsclc_mtl.records import Manifest
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.bags.datamodule import FoldData, Share
+    from nsclc_mtl.bags.fitted import Fitted
     from nsclc_mtl.commands.resume import Progress
     from nsclc_mtl.learner import Learner
 
@@ -155,31 +157,19 @@ def train_members(
     import pytorch_lightning as pl
 
     from nsclc_mtl.bags.cache import BagCache
-    from nsclc_mtl.bags.datamodule import FoldData, Share
+    from nsclc_mtl.bags.datamodule import Share
     from nsclc_mtl.commands import assemble, checkpoint, skip
 
     fold, seed = int(rows["fold"].iloc[0]), int(settings["seed"])
     chosen = assemble.options(settings, manifest)
-    most = min((c["max_tiles"] for c in chosen.values() if c.get("max_tiles")), default=None)
     share = share or Share()
-    data = FoldData(
-        manifest,
-        rows,
-        cache=BagCache(int(float(settings["bag_cache_mb"]) * 1e6)),
-        options=chosen,
-        batch_size=settings["optim"]["batch_size"],
-        max_tiles=most,
-        seed=seed,
-        exact=assemble.whole_passes(settings),
-        share=share,
-        balanced_by=assemble.balanced_by(settings),
-    )
+    data = fold_data(settings, manifest, rows, BagCache(int(float(settings["bag_cache_mb"]) * 1e6)), share)
     data.fitted.tasks = assemble.fit_tasks(settings, manifest, data.parts["train"], data.groups)
     line = skip.fit(settings, manifest, data)
     members = []
     for member in range(int(settings["members"])):
         path = progress.folder / f"model{member}.ckpt"
-        with _quiet():
+        with quiet():
             pl.seed_everything(seed * 10_007 + fold * 101 + member, verbose=False)
             data.seed, data.epoch = seed + member, 0
             learner = assemble.learner(settings, manifest.tasks, chosen, data.fitted)
@@ -202,6 +192,34 @@ def train_members(
     return members, data
 
 
+def fold_data(
+    settings: Mapping[str, Any],
+    manifest: Manifest,
+    rows: pd.DataFrame,
+    cache: BagCache,
+    share: Share,
+    fitted: Fitted | None = None,
+) -> FoldData:
+    """The loaders of a fold as the configuration asks for them; `fitted` is what was fitted elsewhere, if it was."""
+    from nsclc_mtl.bags.datamodule import FoldData
+    from nsclc_mtl.commands import assemble
+
+    chosen = assemble.options(settings, manifest)
+    return FoldData(
+        manifest,
+        rows,
+        cache=cache,
+        options=chosen,
+        batch_size=settings["optim"]["batch_size"],
+        max_tiles=min((c["max_tiles"] for c in chosen.values() if c.get("max_tiles")), default=None),
+        seed=int(settings["seed"]),
+        exact=assemble.whole_passes(settings),
+        share=share,
+        balanced_by=assemble.balanced_by(settings),
+        fitted=fitted,
+    )
+
+
 def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share: Share, batches: int) -> Any:
     from nsclc_mtl.commands import checkpoint, device
     from nsclc_mtl.config import build
@@ -211,7 +229,6 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share
     loggers = [] if share.rank else checkpoint.loggers(settings, folder, point)
     callbacks = [build(node) for node in (settings.get("callbacks") or {}).values()]
     accelerator, devices = device.lightning(settings["device"])
-    steps = max(1, math.ceil(batches / (chosen.get("accumulate_grad_batches") or 1)))  # of the optimiser, an epoch
     several: dict[str, Any] = {"devices": devices}
     if share.of > 1:
         several = data_parallel(share, ranks.backend(settings, share.of))
@@ -219,10 +236,10 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share
     return build(
         {
             **{key: value for key, value in chosen.items() if key not in ("strategy", "devices")},
-            "max_epochs": max(chosen["max_epochs"], math.ceil(settings["optim"]["min_steps"] / steps)),
+            "max_epochs": epochs(settings, batches)[0],
         },
         accelerator=accelerator,
-        precision="bf16-mixed" if settings["precision"] == "bf16" else settings["precision"],
+        precision=precision(settings),
         logger=loggers or False,
         callbacks=[checkpoint.Resumable(progress, member, settings["checkpoint_s"]), *callbacks],
         # the processes are ours also where there is one: Lightning would look for others in the variables of SLURM
@@ -230,6 +247,18 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share
         default_root_dir=str(folder),
         **several,
     )
+
+
+def epochs(settings: Mapping[str, Any], batches: int) -> tuple[int, int]:
+    """How many epochs of so many batches a fit takes, and how many steps of the optimiser these are."""
+    each = max(1, math.ceil(batches / (settings["trainer"].get("accumulate_grad_batches") or 1)))
+    wanted = max(settings["trainer"]["max_epochs"], math.ceil(settings["optim"]["min_steps"] / each))
+    return wanted, wanted * each
+
+
+def precision(settings: Mapping[str, Any]) -> str:
+    """Lightning's word for the precision."""
+    return "bf16-mixed" if settings["precision"] == "bf16" else str(settings["precision"])
 
 
 def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
@@ -272,7 +301,7 @@ def _recalibrated(learner: Learner, manifest: Manifest, data: FoldData) -> None:
         task.recalibrate(raw, told["time_days"].to_numpy(float), told["event"].to_numpy(float))
 
 
-class _quiet:
+class quiet:
     """Lightning's advice on workers and devices is not for the users of `mtl`."""
 
     def __enter__(self) -> None:

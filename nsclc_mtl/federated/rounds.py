@@ -19,7 +19,7 @@ from nsclc_mtl.federated import guard
 from nsclc_mtl.federated.fitting import Declared, FitTask, fit_together
 from nsclc_mtl.federated.messages import Channel, Message, same_question
 from nsclc_mtl.federated.plan import Plan
-from nsclc_mtl.federated.state import distance, put, taken
+from nsclc_mtl.federated.state import put, taken
 from nsclc_mtl.federated.update import State, Update, mean, trimmed_mean
 from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import DataFault, TryAgain
@@ -71,6 +71,7 @@ class Server:
         self.channel, self.plan, self.declared, self.fit_task = channel, plan, declared, fit_task
         self.learner, self.say, self.folder = learner, say, folder
         self._asked = 0
+        self._usual = 0.0  # length of the sites' updates, against which a bad one stands out
 
     def train(self, fold: int, seed: int, steps: Callable[[int], tuple[int, int]]) -> Trained:
         """Everything of a fold: fitting, rounds, and what the sites say of their test parts.
@@ -114,7 +115,8 @@ class Server:
                 if failures > plan.retries:
                     raise TryAgain(
                         f"round {number} of fold {fold}: {len(made.sites)} of {plan.min_sites} needed sites gave a "
-                        f"sound answer in {failures} tries ({_why(made)}); the model is kept as it was, repeat the command"
+                        f"sound answer in {failures} tries ({_why(made)}); the model is kept as it was: repeat the "
+                        "command"
                     )
                 continue
             failures = 0
@@ -137,7 +139,7 @@ class Server:
             else:
                 n, metrics = message.words.get("n"), message.words.get("metrics")
                 updates.append(Update(site, dict(message.arrays), n, metrics or {}))  # type: ignore[arg-type]
-        good, bad = guard.accepted(updates, state, state, self.plan, patients)
+        good, bad = guard.accepted(updates, state, state, self.plan, patients, self._usual)
         made.rejected |= bad
         for site, why in sorted(made.rejected.items()):
             self.say(f"round {number}: the answer of {site} is rejected: {why}")
@@ -145,7 +147,8 @@ class Server:
         if len(good) < self.plan.min_sites:
             return made, dict(state)
         together = mean(good) if self.plan.aggregation == "mean" else trimmed_mean(good, self.plan.trim)
-        made.moved, made.done = distance(together, state), True
+        made.moved, made.done = guard.length(together, state), True
+        self._usual = guard.yardstick(good, state, self._usual)
         return made, together
 
     # -----------------------------------------------------------------------------------------------------------------

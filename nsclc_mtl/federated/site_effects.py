@@ -125,7 +125,7 @@ def fit(ask: Ask, declared: Declared, drafts: Mapping[str, TableEncoder]) -> dic
     found = ask("levels", {"tables": tables})
     for name, said in tables.items():
         words = [found[site].words[name] for site in sorted(found)]
-        kinds = next((of["kinds"] for of in words if of["patients"]), {})
+        kinds: dict[str, Any] = next((of["kinds"] for of in words if of["patients"]), {})
         known = {c: sorted({v for of in words for v in of["levels"].get(c, ())})[1:] for c in words[0]["levels"]}
         said["kept"] = CovariateDesign(kinds, known).state()
     answers = ask("centres", {"tables": tables})

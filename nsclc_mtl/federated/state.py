@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -61,13 +59,3 @@ def put(model: nn.Module, state: State, normalisation: str = "shared") -> None:
                     f"{list(value.shape)}: server and site must run the same version and configuration"
                 )
             value.copy_(torch.from_numpy(np.array(state[name])))
-
-
-def distance(one: State, other: State) -> float:
-    """Euclidean distance of two models of the same names."""
-    return float(np.sqrt(sum(np.square(one[n].astype(np.float64) - other[n]).sum() for n in one)))
-
-
-def zeros(like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of zeros with these names and shapes."""
-    return {name: np.zeros_like(values) for name, values in like.items()}

@@ -1,0 +1,232 @@
+"""`mtl federate simulate`: the sites of a cohort train one model without pooling their patients, in this process.
+
+Beside it, on the same folds: the model of all patients pooled, and a model of each site alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.commands import federation, train
+from nsclc_mtl.commands.sealed import written
+from nsclc_mtl.records import DataFault, Fault, Manifest, UsageFault
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+    from nsclc_mtl.config import Run
+
+WAYS = ("centralised", "local")
+NEXT = "next: mtl evaluate ckpt={}"
+
+
+def body(cfg: DictConfig, run: Run) -> None:
+    """Trains every fold over the sites, and what it is compared with."""
+    from nsclc_mtl.config import plain
+    from nsclc_mtl.federated.plan import Plan
+
+    settings = plain(cfg)
+    plan = Plan.of(settings["federated"])
+    federation.refuse(settings)
+    against = [str(way) for way in settings["federated"]["against"] or ()]
+    if strange := [way for way in against if way not in WAYS]:
+        raise UsageFault(f"federated.against: '{strange[0]}' is none of {', '.join(WAYS)}")
+    manifest, splits, folds = train.opened(settings, run)
+    federation.declared(settings, manifest).sound()
+    sites = sites_of(settings, manifest, splits, plan)
+    run.say(", ".join(f"{site}: {len(ids)} patients" for site, ids in sites.items()))
+    kept = train.keep(settings, manifest, splits, run)
+    for fold, seconds in train._train(settings, [fold for fold in folds if fold not in kept], run, train_fold):
+        run.done.append(f"fold{fold}")
+        run.say(f"fold {fold} trained in {seconds:.0f} s")
+    train.closed({**settings, "audit": settings["audit"] if _one_model(plan) else 0}, manifest, run)
+    for name in beside(run.path):
+        complete(run.path, run.path / name, manifest, splits)
+    run.say(NEXT.format(os.path.relpath(run.path)))
+
+
+def _one_model(plan: Any) -> bool:
+    return plan.scaling == "pooled" and plan.normalisation == "shared"
+
+
+def sites_of(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, plan: Any) -> dict[str, list[str]]:
+    """Site -> its patients among those of the split: by the cohort's column of sites, another column, or by hash.
+
+    Raises UsageFault and DataFault where there are fewer than two with enough patients.
+    """
+    import zlib
+
+    from nsclc_mtl.tables.harmonize import named_sites
+
+    said = settings["federated"]["sites"]
+    ids = list(dict.fromkeys(splits["patient_id"]))
+    if isinstance(said, int) and not isinstance(said, bool):
+        if said < 2:
+            raise UsageFault(f"federated.sites={said}: two sites or more are needed")
+        named = {patient: f"site{zlib.crc32(patient.encode()) % said + 1}" for patient in ids}
+    else:
+        column = "site" if said is None else str(said)
+        if column not in manifest.patients:
+            raise UsageFault(f"federated.sites={column}: the patients table has no such column")
+        text = named_sites(manifest.patients[column])
+        named = {patient: str(text[patient]) for patient in ids}
+    out: dict[str, list[str]] = {}
+    for patient, site in named.items():
+        out.setdefault(site, []).append(patient)
+    if "" in out:
+        raise DataFault(
+            f"{len(out[''])} patients have no site: fill the column, or set federated.sites to a number to deal them"
+        )
+    if len(out) < plan.min_sites:
+        raise UsageFault(
+            f"the cohort has {len(out)} site(s) ({', '.join(sorted(out))}), federated.min_sites={plan.min_sites}; name "
+            "their column in cohort.patients.site, or deal patients to sites by hash: federated.sites=3"
+        )
+    return dict(sorted(out.items()))
+
+
+def train_fold(settings: Mapping[str, Any], number: int, path: Path) -> None:
+    """One fold: over the sites, pooled, and each site alone. `federation/fold<k>.json` tells of the rounds."""
+    import pandas as pd
+
+    from nsclc_mtl.commands import fold
+    from nsclc_mtl.commands.cohort import open_cohort
+    from nsclc_mtl.federated.plan import Plan
+
+    splits = pd.read_csv(path / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
+    manifest, plan = open_cohort(settings), Plan.of(settings["federated"])
+    sites = sites_of(settings, manifest, splits, plan)
+    manifest.patients = manifest.patients.assign(site=pd.Series({p: s for s, ids in sites.items() for p in ids}))
+    quiet = {**settings, "audit": 0}  # the audit is of the model of the run, not of those beside it
+    with fold.threads(settings["folds"]["threads"], splits["fold"].nunique()), fold.quiet():
+        for way in settings["federated"]["against"] or ():
+            _beside(way, quiet, manifest, splits, number, sites, path)
+        _federated(settings, plan, manifest, splits, number, sites, path)
+
+
+def _federated(
+    settings: Mapping[str, Any],
+    plan: Any,
+    manifest: Manifest,
+    splits: pd.DataFrame,
+    number: int,
+    sites: Mapping[str, list[str]],
+    path: Path,
+) -> None:
+    from dataclasses import asdict
+
+    import pandas as pd
+    import pytorch_lightning as pl
+
+    from nsclc_mtl.bags.cache import BagCache
+    from nsclc_mtl.bags.datamodule import Share
+    from nsclc_mtl.commands.fold import fold_data
+    from nsclc_mtl.federated.inside import InProcess
+    from nsclc_mtl.federated.rounds import Server
+    from nsclc_mtl.federated.site import Site
+
+    declared, quiet = federation.declared(settings, manifest), {**settings, "audit": 0}
+    there = {}
+    for site, ids in sites.items():
+        own = splits[splits["patient_id"].isin(ids)]
+        parts = federation.Configured(quiet, declared, path / "sites" / site)
+        there[site] = Site(site, federation.only(manifest, ids), own, plan, parts)
+
+    def learner(fitted: Any) -> Any:
+        pl.seed_everything(int(settings["seed"]) * 10_007 + number * 101, verbose=False)  # as `mtl train` begins
+        return federation.untrained(settings, declared, fitted)
+
+    told: list[str] = []
+    server = Server(
+        InProcess(there), plan, declared, federation.fits(settings), learner, told.append, path / "federation"
+    )
+    made = server.train(number, int(settings["seed"]), federation.steps(settings))
+    record = {
+        "patients": made.patients, "metrics": made.metrics, "said": told, "rounds": [asdict(r) for r in made.rounds],
+    }  # fmt: skip
+    with written(path / "federation" / f"fold{number}.json") as aside:
+        aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    rows = splits[splits["fold"] == number]
+    if _one_model(plan):
+        data = fold_data(settings, manifest, rows, BagCache(), Share(), made.fitted)
+        federation.conclude(settings, manifest, rows, made.learner, data, path)
+        return
+    from nsclc_mtl.commands import reasons, resume, weights
+
+    folder = path / f"fold{number}"
+    folder.mkdir(exist_ok=True)
+    for name in ("predictions.csv", reasons.FILE, weights.FILE):
+        of = [file for site in sites if (file := path / "sites" / site / f"fold{number}" / name).is_file()]
+        if of:
+            frame = pd.concat([pd.read_csv(file, dtype=str, keep_default_na=False) for file in of])
+            with written(folder / name) as aside:
+                frame.to_csv(aside, index=False, lineterminator="\n")
+    resume.finish(folder, resume.account(settings, manifest, rows), {})
+
+
+def _beside(
+    way: str,
+    settings: Mapping[str, Any],
+    manifest: Manifest,
+    splits: pd.DataFrame,
+    number: int,
+    sites: Mapping[str, list[str]],
+    path: Path,
+) -> None:
+    """Trains what the federation is compared with; a site that cannot be trained alone is told in `refused.json`."""
+    if way == "centralised":
+        _alone(settings, manifest, splits[splits["fold"] == number], path / way)
+        return
+    for site, ids in sites.items():
+        rows = splits[(splits["fold"] == number) & splits["patient_id"].isin(ids)]
+        folder = path / way / site
+        try:
+            _alone(settings, federation.only(manifest, ids), rows, folder)
+        except Fault as fault:
+            with written(folder / f"refused{number}.json") as aside:
+                aside.write_text(json.dumps({"sentence": str(fault)}) + "\n", encoding="utf-8")
+
+
+def _alone(settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, run: Path) -> None:
+    from nsclc_mtl.commands import fold, resume
+
+    folder = run / f"fold{int(rows['fold'].iloc[0])}"
+    made_from = resume.account(settings, manifest, rows)
+    if not resume.unfinished(folder, made_from):
+        return
+    progress = resume.begin(folder, made_from)
+    members, data = fold.train_members(settings, manifest, rows, progress)
+    digests = fold.conclude(settings, manifest, rows, folder, members, data, {})
+    resume.finish(folder, made_from, digests)
+
+
+def beside(run: Path) -> list[str]:
+    """Run folders within a federation's: of the sites, of all patients pooled, and of each site alone."""
+    found = [*run.glob("sites/*"), *run.glob("centralised"), *run.glob("local/*")]
+    return sorted(str(folder.relative_to(run)) for folder in found if any(folder.glob("fold*/predictions.csv")))
+
+
+def complete(run: Path, folder: Path, manifest: Manifest, splits: pd.DataFrame) -> None:
+    """Makes a run folder of the folds in `folder`: configuration, split, cohort and predictions."""
+    import shutil
+
+    folds = sorted((path.parent.name for path in folder.glob("fold*/predictions.csv")), key=lambda name: int(name[4:]))
+    train.gather(folder, folds)
+    whose = set(_patients(folder, folds))
+    own = splits[splits["patient_id"].isin(whose)]
+    with written(folder / "splits.csv") as aside:
+        own.to_csv(aside, index=False)
+    shutil.copyfile(run / "config.yaml", folder / "config.yaml")
+    train.describe(federation.only(manifest, sorted(whose)), folder)
+
+
+def _patients(folder: Path, folds: list[str]) -> list[str]:
+    import pandas as pd
+
+    of = [pd.read_csv(folder / fold / "predictions.csv", dtype=str, keep_default_na=False) for fold in folds]
+    return list(pd.concat(of)["patient_id"].unique())
