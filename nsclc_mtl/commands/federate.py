@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from nsclc_mtl.config import Run
+    from nsclc_mtl.federated.plan import Plan
+    from nsclc_mtl.federated.rounds import Trained
+    from nsclc_mtl.federated.site import Begun
 
 WAYS = ("centralised", "local")
 NEXT = "next: mtl evaluate ckpt={}"
@@ -50,11 +53,11 @@ def body(cfg: DictConfig, run: Run) -> None:
     run.say(NEXT.format(os.path.relpath(run.path)))
 
 
-def _one_model(plan: Any) -> bool:
+def _one_model(plan: Plan) -> bool:
     return plan.scaling == "pooled" and plan.normalisation == "shared"
 
 
-def sites_of(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, plan: Any) -> dict[str, list[str]]:
+def sites_of(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, plan: Plan) -> dict[str, list[str]]:
     """Site -> its patients among those of the split: by the cohort's column of sites, another column, or by hash.
 
     Raises UsageFault and DataFault where there are fewer than two with enough patients.
@@ -102,16 +105,54 @@ def train_fold(settings: Mapping[str, Any], number: int, path: Path) -> None:
     manifest, plan = open_cohort(settings), Plan.of(settings["federated"])
     sites = sites_of(settings, manifest, splits, plan)
     manifest.patients = manifest.patients.assign(site=pd.Series({p: s for s, ids in sites.items() for p in ids}))
-    quiet = {**settings, "audit": 0}  # the audit is of the model of the run, not of those beside it
+    quiet = _plainly(settings)
     with fold.threads(settings["folds"]["threads"], splits["fold"].nunique()), fold.quiet():
         for way in settings["federated"]["against"] or ():
             _beside(way, quiet, manifest, splits, number, sites, path)
         _federated(settings, plan, manifest, splits, number, sites, path)
 
 
+def _plainly(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of models beside that of the run: no audit of modalities, and nobody is told unlike the others."""
+    return {**settings, "audit": 0, "trust": {**settings["trust"], "outside": 0}}
+
+
+def federated(
+    settings: Mapping[str, Any],
+    plan: Plan,
+    manifest: Manifest,
+    splits: pd.DataFrame,
+    number: int,
+    sites: Mapping[str, list[str]],
+    path: Path | None,
+) -> tuple[Trained, dict[str, Begun]]:
+    """A fold trained over sites of this process, and what each site trains with. None as `path`: nothing is written."""
+    import pytorch_lightning as pl
+
+    from nsclc_mtl.federated.inside import InProcess
+    from nsclc_mtl.federated.rounds import Server
+    from nsclc_mtl.federated.site import Site
+
+    declared, quiet = federation.declared(settings, manifest), _plainly(settings)
+    there = {}
+    for site, ids in sites.items():
+        own = splits[splits["patient_id"].isin(ids)]
+        parts = federation.Configured(quiet, declared, None if path is None else path / "sites" / site)
+        there[site] = Site(site, federation.only(manifest, ids), own, plan, parts)
+
+    def learner(fitted: Any) -> Any:
+        pl.seed_everything(int(settings["seed"]) * 10_007 + number * 101, verbose=False)  # as `mtl train` begins
+        return federation.untrained(settings, declared, fitted)
+
+    kept = None if path is None else path / "federation"
+    server = Server(InProcess(there), plan, declared, federation.fits(settings), learner, kept)
+    made = server.train(number, int(settings["seed"]), federation.steps(settings))
+    return made, {name: site.begun(number) for name, site in there.items()}
+
+
 def _federated(
     settings: Mapping[str, Any],
-    plan: Any,
+    plan: Plan,
     manifest: Manifest,
     splits: pd.DataFrame,
     number: int,
@@ -121,34 +162,14 @@ def _federated(
     from dataclasses import asdict
 
     import pandas as pd
-    import pytorch_lightning as pl
 
     from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.bags.datamodule import Share
     from nsclc_mtl.commands.fold import fold_data
-    from nsclc_mtl.federated.inside import InProcess
-    from nsclc_mtl.federated.rounds import Server
-    from nsclc_mtl.federated.site import Site
 
-    declared, quiet = federation.declared(settings, manifest), {**settings, "audit": 0}
-    there = {}
-    for site, ids in sites.items():
-        own = splits[splits["patient_id"].isin(ids)]
-        parts = federation.Configured(quiet, declared, path / "sites" / site)
-        there[site] = Site(site, federation.only(manifest, ids), own, plan, parts)
-
-    def learner(fitted: Any) -> Any:
-        pl.seed_everything(int(settings["seed"]) * 10_007 + number * 101, verbose=False)  # as `mtl train` begins
-        return federation.untrained(settings, declared, fitted)
-
-    told: list[str] = []
-    server = Server(
-        InProcess(there), plan, declared, federation.fits(settings), learner, told.append, path / "federation"
-    )
-    made = server.train(number, int(settings["seed"]), federation.steps(settings))
-    record = {
-        "patients": made.patients, "metrics": made.metrics, "said": told, "rounds": [asdict(r) for r in made.rounds],
-    }  # fmt: skip
+    made, _ = federated(settings, plan, manifest, splits, number, sites, path)
+    record = {"patients": made.patients, "metrics": made.metrics, "said": made.said}
+    record |= {"rounds": [asdict(of) for of in made.rounds]}
     with written(path / "federation" / f"fold{number}.json") as aside:
         aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     rows = splits[splits["fold"] == number]
@@ -199,6 +220,7 @@ def _alone(settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, 
     made_from = resume.account(settings, manifest, rows)
     if not resume.unfinished(folder, made_from):
         return
+    run.mkdir(parents=True, exist_ok=True)
     progress = resume.begin(folder, made_from)
     members, data = fold.train_members(settings, manifest, rows, progress)
     digests = fold.conclude(settings, manifest, rows, folder, members, data, {})

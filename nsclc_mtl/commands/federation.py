@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Configured:
-    """The parts of a site, made as the configuration says; `folder` is the site's own run folder.
+    """The parts of a site, made as the configuration says; `folder` is the site's own run folder, None = it has none.
 
     `specs` and `options` are those of all sites together: a site may lack a modality.
     """
 
     settings: Mapping[str, Any]
     declared: Declared
-    folder: Path
+    folder: Path | None
 
     def learner(self, fitted: Fitted) -> Learner:
         """An untrained learner of the shared parts."""
@@ -69,6 +69,7 @@ class Configured:
         """The main metric of every task on a part of the patients: task -> metric, value, n, n_events."""
         from nsclc_mtl.commands.judging import evaluate_predictions
         from nsclc_mtl.commands.outputs import long_table, predict
+        from nsclc_mtl.commands.trained import numbers
         from nsclc_mtl.report.evaluation import metric_rows
 
         ids = list(rows.loc[rows["part"] == part, "patient_id"])
@@ -76,8 +77,9 @@ class Configured:
             return {}
         fold = int(rows["fold"].iloc[0])
         table = long_table(predict([learner], manifest, ids, data), manifest, fold, "test")
+        table = numbers(table, "predictions")
         results = evaluate_predictions(table, manifest.tasks, None, None, draws=0)
-        kept = ("metric", "value", "n", "n_events", "reason")
+        kept = ("metric", "value", "n", "n_events")
         return {
             row["task"]: {word: row[word] for word in kept}
             for row in metric_rows(results)
@@ -86,7 +88,8 @@ class Configured:
 
     def conclude(self, manifest: Manifest, rows: pd.DataFrame, learner: Learner, data: FoldData) -> None:
         """Writes `fold<k>/` of the site's run folder."""
-        conclude(self.settings, manifest, rows, learner, data, self.folder)
+        if self.folder is not None:
+            conclude(self.settings, manifest, rows, learner, data, self.folder)
 
 
 def conclude(

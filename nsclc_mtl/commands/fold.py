@@ -314,6 +314,7 @@ class quiet:
             "It is recommended to use `self.log",  # what is logged is the same in all processes, or was summed
             "`isinstance\\(treespec",
             "treespec, LeafSpec",
+            "The `srun` command is available",  # folds are processes of our own
         ):
             warnings.filterwarnings("ignore", message=f".*{message}.*")
         for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):

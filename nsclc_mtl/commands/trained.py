@@ -71,12 +71,19 @@ def read_table(path: Path) -> pd.DataFrame:
     absent = {"patient_id", "fold", "part"} - set(frame.columns)
     if absent:
         raise DataFault(f"'{path.name}' has no column '{sorted(absent)[0]}': it is not a table of this program")
+    return numbers(frame, path.name)
+
+
+def numbers(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A table of predictions with its numbers as numbers. Raises DataFault with the table's name."""
+    import pandas as pd
+
     for column in ("value", "event", "time_days"):
         if column in frame:
             try:
                 frame[column] = pd.to_numeric(frame[column].replace("", None))
             except ValueError as error:
-                raise DataFault(f"'{path.name}', column '{column}': {error}; write the predictions again") from error
+                raise DataFault(f"'{name}', column '{column}': {error}; write the predictions again") from error
     return frame
 
 

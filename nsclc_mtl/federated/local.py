@@ -63,7 +63,8 @@ def local_update(state: State, data: FoldData, config: Work) -> tuple[dict[str, 
         learner.train()
         trainer.fit(learner, datamodule=data)
     told = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    losses = {name: value for name, value in told.items() if name.startswith("train/") and math.isfinite(value)}
+    wanted = ("loss", *learner.tasks)
+    losses = {name: told[f"train/{name}"] for name in wanted if math.isfinite(told.get(f"train/{name}", math.nan))}
     return taken(learner.cpu(), config.normalisation), len(data.parts["train"]), losses
 
 

@@ -24,8 +24,6 @@ from nsclc_mtl.federated.update import State, Update, mean, trimmed_mean
 from nsclc_mtl.learner import Learner
 from nsclc_mtl.records import DataFault, TryAgain
 
-Say = Callable[[str], None]
-
 
 @dataclass
 class Round:
@@ -48,6 +46,7 @@ class Trained:
     rounds: list[Round]
     patients: dict[str, int]  # training patients by site
     metrics: dict[str, dict[str, Any]]  # site -> task -> metric on its test part
+    said: list[str] = field(default_factory=list)  # what a reader should know of the rounds
 
 
 class Server:
@@ -64,12 +63,12 @@ class Server:
         declared: Declared,
         fit_task: FitTask,
         learner: Callable[[Fitted], Learner],
-        say: Say,
         folder: Path | None = None,
     ) -> None:
         declared.sound()
         self.channel, self.plan, self.declared, self.fit_task = channel, plan, declared, fit_task
-        self.learner, self.say, self.folder = learner, say, folder
+        self.learner, self.folder = learner, folder
+        self.said: list[str] = []
         self._asked = 0
         self._usual = 0.0  # length of the sites' updates, against which a bad one stands out
 
@@ -81,7 +80,7 @@ class Server:
         """
         seen = self._every("fit", {"fold": fold, "step": "survey"}, self.channel.sites())
         patients = {site: int(message.words["patients"]) for site, message in seen.items()}
-        self.say(f"fold {fold}: {len(patients)} sites with {sum(patients.values())} training patients")
+        self.said.append(f"fold {fold}: {len(patients)} sites with {sum(patients.values())} training patients")
         sites = sorted(seen)
 
         def ask(step: str, words: Mapping[str, Any], arrays: State | None = None) -> dict[str, Message]:
@@ -92,7 +91,8 @@ class Server:
         self._every("begin", {"fold": fold, "fitted": fitted.state()}, sites)
         rounds = self._rounds(fold, seed, learner, patients, steps)
         answers = self._every("finish", {"fold": fold}, sites, taken(learner, self.plan.normalisation))
-        return Trained(fitted, learner, rounds, patients, {s: m.words["metrics"] for s, m in sorted(answers.items())})
+        metrics = {site: message.words["metrics"] for site, message in sorted(answers.items())}
+        return Trained(fitted, learner, rounds, patients, metrics, list(self.said))
 
     def _rounds(
         self,
@@ -142,7 +142,7 @@ class Server:
         good, bad = guard.accepted(updates, state, state, self.plan, patients, self._usual)
         made.rejected |= bad
         for site, why in sorted(made.rejected.items()):
-            self.say(f"round {number}: the answer of {site} is rejected: {why}")
+            self.said.append(f"round {number}: the answer of {site} is rejected: {why}")
         made.sites = {update.site: {"n": update.n, **update.metrics} for update in good}
         if len(good) < self.plan.min_sites:
             return made, dict(state)

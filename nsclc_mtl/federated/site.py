@@ -137,6 +137,10 @@ class Site:
         self._begun[fold] = Begun(rows, data, self.parts.learner(fitted))
         return self._begun[fold]
 
+    def begun(self, fold: int) -> Begun:
+        """What the fold is trained with. KeyError where it was not begun."""
+        return self._begun[fold]
+
     def _fold(self, question: Message, rows: pd.DataFrame) -> Begun:
         fold = int(question.words["fold"])
         if fold in self._begun:
