@@ -121,7 +121,7 @@ def test_numbers_beyond_the_range_are_refused_and_those_within_are_exact() -> No
     for value in (most / 50 * 0.999, -most / 50 * 0.999, 0.0, 1e-3):
         assert both(value, 50) == pytest.approx(value, rel=1e-12, abs=2.0**-masks.BITS / 50)
     for value in (most / 50 * 1.001, -most, 1e300, 1e308):
-        with pytest.raises(DataFault, match="beyond the .* that a secure sum holds"):
+        with pytest.raises(DataFault, match=r"beyond the .* that a secure sum holds"):
             both(value, 50)
     for value in (np.nan, np.inf):
         with pytest.raises(DataFault, match="not finite"):
