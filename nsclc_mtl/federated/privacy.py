@@ -11,7 +11,7 @@ sampling rate, is taken for known). It does not cover
 
 * what was fitted on the same patients before: scalers, imputation, bins of follow-up and base rates, also those that
   heads begin with, and all counts that a site tells;
-* losses and metrics of training and validation, and that a site stops: keep the training losses at the site;
+* losses and metrics of training and validation, and that a site stops: training losses must stay at the site;
 * validation patients, where a server chooses rounds by what they say;
 * the site's own files: its log, its model with local norm layers, its predictions;
 * attacks on the last bits of floating-point noise (Mironov, CCS 2012).

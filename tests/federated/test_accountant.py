@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("opacus")
 
 from nsclc_mtl.federated import accountant
+from nsclc_mtl.federated.accountant import Steps
 from nsclc_mtl.federated.plan import Privacy
-from nsclc_mtl.records import UsageFault
+from nsclc_mtl.records import DataFault, IntegrityFault, UsageFault
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "privacy.json").read_text())
 LOW = [  # best orders are so low that the other library's series does not converge
@@ -84,7 +85,38 @@ def test_values_that_are_none_are_refused(bad: tuple[float, float, float]) -> No
 
 
 def test_the_sentence_tells_the_promise_and_a_delta_that_is_none() -> None:
-    told = accountant.said(Privacy(), 0.1, 60, 300)
+    told = accountant.said(Privacy(), [Steps(1.0, 0.1, 20), Steps(1.0, 0.1, 40)], 300)
     assert "epsilon=6.33 at delta=1e-05 after 60 steps" in told
+    assert "with q=0.1;" in told
     assert "delta is not below" not in told
-    assert "delta is not below 1/n" in accountant.said(Privacy(delta=0.01), 0.1, 60, 300)
+    assert "delta is not below 1/n" in accountant.said(Privacy(delta=0.01), [Steps(1.0, 0.1, 60)], 300)
+    assert "epsilon=0 " in accountant.said(Privacy(), [], 300)
+
+
+def test_parts_with_other_rates_add_up() -> None:
+    one, other = Steps(1.0, 0.1, 30), Steps(1.0, 0.3, 10)
+    both = accountant.together([one, other], 1e-5)
+    single = [accountant.together([part], 1e-5) for part in (one, other)]
+    assert max(single) < both < sum(single)
+    assert accountant.together([other, one], 1e-5) == pytest.approx(both, rel=1e-12)
+    assert accountant.together([Steps(1.0, 0.1, 10)] * 6, 1e-5) == pytest.approx(
+        accountant.spent(1.0, 0.1, 60, 1e-5)[0]
+    )
+
+
+def test_a_ledger_counts_every_step_over_restarts_and_ends_where_the_promise_ends(tmp_path: Path) -> None:
+    path, steps = tmp_path / "site" / "privacy.jsonl", Steps(1.0, 0.1, 20)
+    ledger = accountant.Ledger(path)
+    first = ledger.take(0, steps, 1e-5, most=6.5)
+    second = accountant.Ledger(path).take(0, steps, 1e-5, most=6.5)  # the process was ended between the two
+    assert first < second == pytest.approx(accountant.spent(1.0, 0.1, 40, 1e-5)[0])
+    again = accountant.Ledger(path)
+    assert again.take(1, steps, 1e-5, most=6.5) == pytest.approx(first)  # another fold
+    again.take(0, steps, 1e-5, most=6.5)
+    with pytest.raises(DataFault, match="would spend epsilon=7"):
+        again.take(0, steps, 1e-5, most=6.5)
+    assert again.of(0) == accountant.Ledger(path).of(0) == [steps] * 3
+    assert accountant.together(again.of(), 1e-5) == pytest.approx(accountant.spent(1.0, 0.1, 80, 1e-5)[0])
+    path.write_text(path.read_text() + '["half')
+    with pytest.raises(IntegrityFault, match="promised is not known any more"):
+        accountant.Ledger(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -145,3 +147,22 @@ def test_keys_that_do_not_fit_are_refused() -> None:
     refused(DataFault, "trained on 0 patients", n=0)
     with pytest.raises(DataFault, match="no site"):
         masks.summed({})
+
+
+def test_no_name_is_answered_twice_with_other_numbers(tmp_path: Path) -> None:
+    """Two states under one mask: the server would see their difference, which is why a site keeps track."""
+    one, other = Update("A", {"w": np.array([1.0, 5.0])}, 2), Update("A", {"w": np.array([4.0, 5.5])}, 2)
+    apart = (sent(other)["w"] - sent(one)["w"]).astype(np.int64) / 2**masks.BITS
+    assert apart.tolist() == [6.0, 1.0]
+    path = tmp_path / "site" / "said.txt"
+    once = masks.Once(path)
+    once.said(ABOUT, sent(one))
+    once.said(ABOUT, sent(one))  # the server did not hear it
+    once.said("another question", sent(other, about="another question"))
+    for kept in (once, masks.Once(path)):
+        with pytest.raises(IntegrityFault, match="must ask a new question"):
+            kept.said(ABOUT, sent(other))
+        kept.said(ABOUT, sent(one))
+    path.write_text("half")
+    with pytest.raises(IntegrityFault, match="make new keys"):
+        masks.Once(path)
