@@ -18,13 +18,16 @@ What it does not protect against:
 * A site that sends nonsense. Lengths cannot be compared; only the sum can be judged (`guard.fault_of_sum`).
 * What the sum itself tells of patients (that is for differential privacy), and whatever travels beside it: a site's
   metrics, and the number of patients that it told at the beginning.
-* Two different states under one name: their difference would be in the open. `about` names a question, once.
+* Two different states under one name: their difference would be in the open. `about` is best the digest of the whole
+  question, and a site that keeps a `Once` answers no name twice with different numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +94,41 @@ def masked(
         out[name] = np.asarray(out[name] + mask[begin : begin + size].reshape(out[name].shape))
         begin += size
     return out
+
+
+class Once:
+    """What a site has already said under which name, as digests, in a file that outlives the process (or in memory)."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._said: dict[str, str] = {}
+        if path is not None and path.is_file():
+            try:
+                self._said = dict(line.split(" ", 1) for line in path.read_text(encoding="ascii").splitlines())
+            except ValueError as wrong:
+                raise IntegrityFault(
+                    f"'{path.name}' does not read as what this site has answered: restore it, or make new keys"
+                ) from wrong
+
+    def said(self, about: str, answer: Mapping[str, np.ndarray]) -> None:
+        """Notes what `masked` has made, before it is sent. Raises IntegrityFault where the same name had other numbers.
+
+        A training with noise is never the same again, and neither is one whose optimiser has gone on meanwhile.
+        """
+        name = hashlib.sha256(about.encode()).hexdigest()
+        parts = (x for key in sorted(answer) for x in (key.encode(), np.ascontiguousarray(answer[key]).tobytes()))
+        digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+        if name not in self._said and self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="ascii") as file:
+                file.write(f"{name} {digest}\n")
+                file.flush()
+                os.fsync(file.fileno())
+        if self._said.setdefault(name, digest) != digest:
+            raise IntegrityFault(
+                "the server asks again what this site has answered with other numbers: both under one mask would show "
+                "their difference; it must ask a new question"
+            )
 
 
 def summed(parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -121,7 +123,7 @@ def test_numbers_beyond_the_range_are_refused_and_those_within_are_exact() -> No
     for value in (most / 50 * 0.999, -most / 50 * 0.999, 0.0, 1e-3):
         assert both(value, 50) == pytest.approx(value, rel=1e-12, abs=2.0**-masks.BITS / 50)
     for value in (most / 50 * 1.001, -most, 1e300, 1e308):
-        with pytest.raises(DataFault, match="beyond the .* that a secure sum holds"):
+        with pytest.raises(DataFault, match=r"beyond the .* that a secure sum holds"):
             both(value, 50)
     for value in (np.nan, np.inf):
         with pytest.raises(DataFault, match="not finite"):
@@ -145,3 +147,22 @@ def test_keys_that_do_not_fit_are_refused() -> None:
     refused(DataFault, "trained on 0 patients", n=0)
     with pytest.raises(DataFault, match="no site"):
         masks.summed({})
+
+
+def test_no_name_is_answered_twice_with_other_numbers(tmp_path: Path) -> None:
+    """Two states under one mask: the server would see their difference, which is why a site keeps track."""
+    one, other = Update("A", {"w": np.array([1.0, 5.0])}, 2), Update("A", {"w": np.array([4.0, 5.5])}, 2)
+    apart = (sent(other)["w"] - sent(one)["w"]).astype(np.int64) / 2**masks.BITS
+    assert apart.tolist() == [6.0, 1.0]
+    path = tmp_path / "site" / "said.txt"
+    once = masks.Once(path)
+    once.said(ABOUT, sent(one))
+    once.said(ABOUT, sent(one))  # the server did not hear it
+    once.said("another question", sent(other, about="another question"))
+    for kept in (once, masks.Once(path)):
+        with pytest.raises(IntegrityFault, match="must ask a new question"):
+            kept.said(ABOUT, sent(other))
+        kept.said(ABOUT, sent(one))
+    path.write_text("half")
+    with pytest.raises(IntegrityFault, match="make new keys"):
+        masks.Once(path)
