@@ -129,6 +129,8 @@ def federated(
     """A fold trained over sites of this process, and what each site trains with. None as `path`: nothing is written."""
     import pytorch_lightning as pl
 
+    from nsclc_mtl.commands import resume
+    from nsclc_mtl.federated.audit import AuditLog
     from nsclc_mtl.federated.inside import InProcess
     from nsclc_mtl.federated.rounds import Server
     from nsclc_mtl.federated.site import Site
@@ -137,7 +139,8 @@ def federated(
     there = {}
     for site, ids in sites.items():
         own = splits[splits["patient_id"].isin(ids)]
-        parts = federation.Configured(quiet, declared, None if path is None else path / "sites" / site)
+        folder = None if path is None else path / "sites" / site
+        parts = federation.Configured(quiet, declared, folder, plan.privacy)
         there[site] = Site(site, federation.only(manifest, ids), own, plan, parts)
 
     def learner(fitted: Any) -> Any:
@@ -145,7 +148,9 @@ def federated(
         return federation.untrained(settings, declared, fitted)
 
     kept = None if path is None else path / "federation"
-    server = Server(InProcess(there), plan, declared, federation.fits(settings), learner, kept)
+    log = None if kept is None else AuditLog(kept / f"messages{number}.jsonl")
+    same = json.dumps(resume.account(settings, manifest, splits[splits["fold"] == number]), sort_keys=True)
+    server = Server(InProcess(there, log), plan, declared, federation.fits(settings), learner, kept, same)
     made = server.train(number, int(settings["seed"]), federation.steps(settings))
     return made, {name: site.begun(number) for name, site in there.items()}
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nsclc_mtl.bags.datamodule import FoldData
     from nsclc_mtl.bags.fitted import Fitted
     from nsclc_mtl.federated.fitting import Declared
+    from nsclc_mtl.federated.plan import Privacy
     from nsclc_mtl.learner import Learner
 
 
@@ -32,17 +33,25 @@ class Configured:
     settings: Mapping[str, Any]
     declared: Declared
     folder: Path | None
+    privacy: Privacy | None = None
 
     def learner(self, fitted: Fitted) -> Learner:
-        """An untrained learner of the shared parts."""
-        return untrained(self.settings, self.declared, fitted)
+        """An untrained learner of the shared parts; one that promises privacy where the plan does."""
+        made = untrained(self.settings, self.declared, fitted)
+        if self.privacy is None:
+            return made
+        from nsclc_mtl.federated.privacy import PrivateLearner
+
+        return PrivateLearner.of(made, self.privacy)
 
     def data(self, manifest: Manifest, rows: pd.DataFrame, cache: BagCache, fitted: Fitted) -> FoldData:
         """The loaders of a fold of the site."""
         from nsclc_mtl.bags.datamodule import Share
         from nsclc_mtl.commands.fold import fold_data
+        from nsclc_mtl.federated.privacy import PrivateData
 
-        return fold_data(self.settings, manifest, rows, cache, Share(), fitted)
+        kind = None if self.privacy is None else PrivateData
+        return fold_data(self.settings, manifest, rows, cache, Share(), fitted, kind)
 
     def trainer(self, epochs: int, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
         """Lightning's Trainer for the epochs of a round: it validates, logs and keeps nothing."""

@@ -199,13 +199,17 @@ def fold_data(
     cache: BagCache,
     share: Share,
     fitted: Fitted | None = None,
+    kind: type[FoldData] | None = None,
 ) -> FoldData:
-    """The loaders of a fold as the configuration asks for them; `fitted` is what was fitted elsewhere, if it was."""
+    """The loaders of a fold as the configuration asks for them; `fitted` is what was fitted elsewhere, if it was.
+
+    `kind` is the class of them where it is not FoldData itself.
+    """
     from nsclc_mtl.bags.datamodule import FoldData
     from nsclc_mtl.commands import assemble
 
     chosen = assemble.options(settings, manifest)
-    return FoldData(
+    return (kind or FoldData)(
         manifest,
         rows,
         cache=cache,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from nsclc_mtl.federated.audit import AuditLog
 from nsclc_mtl.federated.messages import Message, packed, unpacked
 
 
@@ -17,10 +18,10 @@ class Answering(Protocol):
 
 
 class InProcess:
-    """A channel to sites of this process; every message goes through its bytes."""
+    """A channel to sites of this process; every message goes through its bytes, and into the log where there is one."""
 
-    def __init__(self, sites: Mapping[str, Answering]) -> None:
-        self._sites = dict(sites)
+    def __init__(self, sites: Mapping[str, Answering], log: AuditLog | None = None) -> None:
+        self._sites, self.log = dict(sites), log
 
     def sites(self) -> list[str]:
         """Names of the sites, sorted."""
@@ -28,7 +29,12 @@ class InProcess:
 
     def ask(self, questions: Mapping[str, Message], timeout_s: float) -> dict[str, Message]:
         """Answers by site, one after the other; nobody is waited for."""
-        return {
-            site: unpacked(packed(self._sites[site].answer(unpacked(packed(question)))))
-            for site, question in questions.items()
-        }
+        answers = {}
+        for site, question in questions.items():
+            sent = packed(question)
+            came = packed(self._sites[site].answer(unpacked(sent)))
+            answers[site] = unpacked(came)
+            if self.log is not None:
+                self.log.note("out", site, sent, question)
+                self.log.note("in", site, came, answers[site])
+        return answers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -74,9 +74,3 @@ def unpacked(data: bytes) -> Message:
 def digest(data: bytes) -> str:
     """SHA-256 of a packed message, by which the audit logs of both sides can be compared."""
     return hashlib.sha256(data).hexdigest()
-
-
-def same_question(kind: str, number: int, sites: Iterable[str], **content: Any) -> dict[str, Message]:
-    """One question for all these sites."""
-    message = Message(kind, number, **content)
-    return dict.fromkeys(sites, message)

@@ -16,15 +16,17 @@ NORMALISATIONS = ("shared", "site")
 @dataclass(frozen=True)
 class Privacy:
     """Differential privacy per patient: gradients of single patients clipped at `clip`, noise of SD `noise` x `clip` on
-    their sum. `delta` is the probability with which the promise may fail."""
+    their sum. `delta` is the probability with which the promise may fail. `epsilon`: a site answers no more when a fold
+    would cost more; None = it tells what it has cost."""
 
     clip: float = 1.0
     noise: float = 1.0
     delta: float = 1e-5
+    epsilon: float | None = None
 
     def __post_init__(self) -> None:
-        if self.clip <= 0 or self.noise <= 0 or not 0 < self.delta < 1:
-            raise UsageFault("federated.privacy: clip and noise must be above 0, delta between 0 and 1")
+        if self.clip <= 0 or self.noise <= 0 or not 0 < self.delta < 1 or (self.epsilon or 1) <= 0:
+            raise UsageFault("federated.privacy: clip, noise and epsilon must be above 0, delta between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Plan:
         """The plan of a configuration's `federated`; other words there are not its business."""
         said = {f.name: words[f.name] for f in fields(cls) if f.name in words}
         own = said.pop("privacy", None) or {}
-        privacy = Privacy(**{k: v for k, v in own.items() if k != "on"}) if own.get("on") else None
+        privacy = Privacy(**{k: v for k, v in own.items() if k != "enabled"}) if own.get("enabled") else None
         return cls(**said, privacy=privacy)
 
     def __post_init__(self) -> None:

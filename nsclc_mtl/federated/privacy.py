@@ -223,4 +223,4 @@ def _alone(module: nn.Module) -> bool:
 
 
 def _refused(why: str, way: str) -> UsageFault:
-    return UsageFault(f"federated.privacy: {why}; set {way}, or federated.privacy.on=false")
+    return UsageFault(f"federated.privacy: {why}; set {way}, or federated.privacy.enabled=false")

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from nsclc_mtl.bags.fitted import Fitted
-from nsclc_mtl.federated import guard
+from nsclc_mtl.federated import guard, masks
 from nsclc_mtl.federated.fitting import Declared, FitTask, fit_together
-from nsclc_mtl.federated.messages import Channel, Message, same_question
+from nsclc_mtl.federated.messages import Channel, Message, digest, packed
 from nsclc_mtl.federated.plan import Plan
 from nsclc_mtl.federated.state import put, taken
 from nsclc_mtl.federated.update import State, Update, mean, trimmed_mean
 from nsclc_mtl.learner import Learner
-from nsclc_mtl.records import DataFault, TryAgain
+from nsclc_mtl.records import DataFault, IntegrityFault, TryAgain
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Round:
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
+    privacy: dict[str, dict[str, float]] = field(default_factory=dict)  # site -> what it has cost so far
     moved: float = 0.0
     done: bool = False
 
@@ -53,7 +54,8 @@ class Server:
     """Asks the sites of a channel under a plan, for one fold.
 
     `learner` makes the untrained model of what was fitted; `fit_task` what a task fits on labels. `folder` keeps the
-    model after every round, from which a server that was ended goes on.
+    model after every round, from which a server that was ended goes on, if `made_from` (a digest of what else the model
+    depends on) is the same.
     """
 
     def __init__(
@@ -64,12 +66,15 @@ class Server:
         fit_task: FitTask,
         learner: Callable[[Fitted], Learner],
         folder: Path | None = None,
+        made_from: str = "",
     ) -> None:
         declared.sound()
         self.channel, self.plan, self.declared, self.fit_task = channel, plan, declared, fit_task
-        self.learner, self.folder = learner, folder
+        self.learner, self.folder, self.made_from = learner, folder, made_from
         self.said: list[str] = []
         self._asked = 0
+        self._publics: dict[str, bytes] = {}
+        self._question = Message("none", 0)  # the last one that was asked
         self._usual = 0.0  # length of the sites' updates, against which a bad one stands out
 
     def train(self, fold: int, seed: int, steps: Callable[[int], tuple[int, int]]) -> Trained:
@@ -88,7 +93,9 @@ class Server:
 
         fitted = fit_together(ask, self.declared, self.fit_task, seen)
         learner = self.learner(fitted)
-        self._every("begin", {"fold": fold, "fitted": fitted.state()}, sites)
+        self._publics = {s: bytes.fromhex(m.words["key"]) for s, m in seen.items()} if self.plan.secure else {}
+        publics = {site: key.hex() for site, key in self._publics.items()}
+        self._every("begin", {"fold": fold, "fitted": fitted.state(), "publics": publics}, sites)
         rounds = self._rounds(fold, seed, learner, patients, steps)
         answers = self._every("finish", {"fold": fold}, sites, taken(learner, self.plan.normalisation))
         metrics = {site: message.words["metrics"] for site, message in sorted(answers.items())}
@@ -129,27 +136,76 @@ class Server:
         self, number: int, words: Mapping[str, Any], state: State, patients: Mapping[str, int]
     ) -> tuple[Round, dict[str, np.ndarray]]:
         """One round and the model after it: the same as before where too few answers are sound."""
-        made = Round(number)
-        answers = self._ask("train", words, sorted(patients), state)
-        made.silent = sorted(set(patients) - set(answers))
-        updates = []
-        for site, message in sorted(answers.items()):
-            if message.kind == "refused":
-                made.rejected[site] = str(message.words.get("sentence", "it refused"))
-            else:
-                n, metrics = message.words.get("n"), message.words.get("metrics")
-                updates.append(Update(site, dict(message.arrays), n, metrics or {}))  # type: ignore[arg-type]
-        good, bad = guard.accepted(updates, state, state, self.plan, patients, self._usual)
-        made.rejected |= bad
+        made, plan = Round(number), self.plan
+        if plan.secure:
+            together = self._summed(made, words, state, patients)
+        else:
+            answers = self._answers(made, words, state, sorted(patients))
+            updates = [
+                Update(site, dict(m.arrays), m.words.get("n"), m.words.get("metrics") or {})  # type: ignore[arg-type]
+                for site, m in answers.items()
+            ]
+            good, bad = guard.accepted(updates, state, state, plan, patients, self._usual)
+            made.rejected |= bad
+            made.sites = {update.site: {"n": update.n, **update.metrics} for update in good}
+            together = None
+            if len(good) >= plan.min_sites:
+                together = mean(good) if plan.aggregation == "mean" else trimmed_mean(good, plan.trim)
+                self._usual = guard.yardstick(good, state, self._usual)
         for site, why in sorted(made.rejected.items()):
             self.said.append(f"round {number}: the answer of {site} is rejected: {why}")
-        made.sites = {update.site: {"n": update.n, **update.metrics} for update in good}
-        if len(good) < self.plan.min_sites:
+        if together is None:
             return made, dict(state)
-        together = mean(good) if self.plan.aggregation == "mean" else trimmed_mean(good, self.plan.trim)
         made.moved, made.done = guard.length(together, state), True
-        self._usual = guard.yardstick(good, state, self._usual)
         return made, together
+
+    def _answers(self, made: Round, words: Mapping[str, Any], state: State, sites: Sequence[str]) -> dict[str, Message]:
+        """Answers of the round by site, without those that are silent or refuse, who are noted."""
+        answers = self._ask("train", {**words, "sites": list(sites)}, sites, state)
+        made.silent = sorted({*made.silent, *sites} - set(answers))
+        for site in [site for site, message in answers.items() if message.kind == "refused"]:
+            made.rejected[site] = str(answers.pop(site).words.get("sentence", "it refused"))
+        for site, message in answers.items():
+            if "privacy" in message.words:
+                made.privacy[site] = message.words["privacy"]
+        return dict(sorted(answers.items()))
+
+    def _summed(
+        self, made: Round, words: Mapping[str, Any], state: State, patients: Mapping[str, int]
+    ) -> dict[str, np.ndarray] | None:
+        """The mean of models that nobody has seen alone; None where it cannot be opened or is not sound.
+
+        A sum of masked numbers opens only with all of its sites: where one is missing those that are left are asked
+        again, by another question, for what they have trained already.
+        """
+        sites = sorted(patients)
+        while len(sites) >= self.plan.min_sites:
+            answers = self._answers(made, words, state, sites)
+            for site in list(answers):
+                if (wrong := guard.fault_of_masked(answers[site].arrays, state)) is not None:
+                    made.rejected[site] = wrong
+                    del answers[site]
+            if len(answers) < len(sites):
+                sites = sorted(answers)
+                continue
+            about = digest(packed(self._question))
+            publics = {site: self._publics[site] for site in sites}
+            try:
+                together, n = masks.unmasked(
+                    masks.summed({site: m.arrays for site, m in answers.items()}), state, publics, about
+                )
+            except IntegrityFault as fault:
+                made.rejected["all"] = str(fault)
+                return None
+            most = sum(patients[site] for site in sites)
+            wrong = guard.fault_of_sum(together, n, state, state, most, self.plan.norm_limit, self._usual)
+            if wrong is not None:
+                made.rejected["all"] = f"the sum {wrong}"
+                return None
+            self._usual = max(self._usual, guard.length(together, state))
+            made.sites = {site: {"n": None, **(m.words.get("metrics") or {})} for site, m in answers.items()}
+            return together
+        return None
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -158,7 +214,8 @@ class Server:
     ) -> dict[str, Message]:
         """Answers to this question, of its own number, by site."""
         self._asked += 1
-        questions = same_question(kind, self._asked, sites, arrays=arrays or {}, words=words)
+        self._question = Message(kind, self._asked, arrays or {}, words)
+        questions = dict.fromkeys(sites, self._question)
         answers = self.channel.ask(questions, self.plan.timeout_s)
         return {
             site: message
@@ -196,9 +253,11 @@ class Server:
         data = (self.folder / f"rounds{fold}.safetensors").read_bytes()
         found = load(data)
         head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        if {name: values.shape for name, values in found.items()} != {n: v.shape for n, v in state.items()}:
+        told = head["__metadata__"]
+        same = {name: values.shape for name, values in found.items()} == {n: v.shape for n, v in state.items()}
+        if not same or told["made_from"] != self.made_from:
             return [], state
-        return [Round(**of) for of in json.loads(head["__metadata__"]["rounds"])], found
+        return [Round(**of) for of in json.loads(told["rounds"])], found
 
     def _keep(self, fold: int, history: Sequence[Round], state: State) -> None:
         from safetensors.numpy import save
@@ -208,7 +267,8 @@ class Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"rounds{fold}.safetensors"
         aside = path.with_suffix(".tmp")
-        aside.write_bytes(save(dict(state), metadata={"rounds": json.dumps([asdict(made) for made in history])}))
+        told = {"rounds": json.dumps([asdict(made) for made in history]), "made_from": self.made_from}
+        aside.write_bytes(save(dict(state), metadata=told))
         aside.replace(path)
 
 

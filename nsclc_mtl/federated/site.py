@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 
 from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.datamodule import FoldData
 from nsclc_mtl.bags.fitted import Fitted
-from nsclc_mtl.federated import scaling, summaries
+from nsclc_mtl.federated import masks, scaling, summaries
+from nsclc_mtl.federated.accountant import Ledger, Steps, together
 from nsclc_mtl.federated.local import Memory, Work, local_update
 from nsclc_mtl.federated.messages import Message, digest, packed
 from nsclc_mtl.federated.plan import Plan
@@ -51,27 +53,45 @@ class Parts(Protocol):
 
 @dataclass
 class Begun:
-    """A fold that is being trained."""
+    """A fold that is being trained. `last` is what the site made of a round's model, should it be asked again."""
 
     rows: pd.DataFrame
     data: FoldData
     learner: Learner
+    publics: dict[str, bytes]  # site -> public key of secure summation
     memory: Memory = field(default_factory=Memory)
+    last: tuple[str, Trained] | None = None
+
+
+Trained = tuple[dict[str, np.ndarray], int, dict[str, Any]]  # state, patients, words
 
 
 class Site:
     """A site by its name, its patients, and its split (patient_id, fold, part).
 
-    The same question twice has the same answer: a server that did not hear it may ask again. What a fold begins with is
-    kept in `folder`, so that a site that was started anew goes on.
+    The same question twice has the same answer, and a round is trained once: a server that did not hear it may ask
+    again. What a fold begins with, what was masked, and what privacy has cost are kept in `folder`, so that a site that
+    was started anew goes on. `roster` are the sites' public keys of secure summation as agreed on by another way; None:
+    each site's are those that the server hands on.
     """
 
     def __init__(
-        self, name: str, manifest: Manifest, splits: pd.DataFrame, plan: Plan, parts: Parts, folder: Path | None = None
+        self,
+        name: str,
+        manifest: Manifest,
+        splits: pd.DataFrame,
+        plan: Plan,
+        parts: Parts,
+        folder: Path | None = None,
+        key: tuple[bytes, bytes] | None = None,
+        roster: Mapping[str, bytes] | None = None,
     ) -> None:
         manifest.patients = manifest.patients.assign(site=name)  # ComBat and the report know the site by this name
         self.name, self.manifest, self.splits, self.plan, self.parts = name, manifest, splits, plan, parts
-        self.folder, self.cache = folder, BagCache()
+        self.folder, self.cache, self.roster = folder, BagCache(), roster
+        self._key = (key or masks.keys()) if plan.secure else (b"", b"")
+        self._once = masks.Once(None if folder is None else folder / "masked.txt")
+        self._ledger = Ledger(None if folder is None else folder / "privacy.jsonl")
         self._begun: dict[int, Begun] = {}
         self._last: tuple[str, Message] | None = None
         self._kinds: dict[str, Callable[[Message, pd.DataFrame], Message]] = {
@@ -112,29 +132,37 @@ class Site:
         if step not in summaries.STEPS:
             raise UsageFault(f"a step '{step}' of the fitting is not known: update the older side")
         arrays, words = summaries.answer(step, self._own(rows), question.words, question.arrays)
+        if step == "survey" and self.plan.secure:
+            words["key"] = self._key[1].hex()
         return Message("fit", question.round, arrays, words)
 
     def _begin(self, question: Message, rows: pd.DataFrame) -> Message:
         fold = int(question.words["fold"])
-        self._start(fold, rows, question.words["fitted"])
+        self._start(fold, rows, question.words)
         if self.folder is not None:
             self._kept(fold).parent.mkdir(parents=True, exist_ok=True)
-            self._kept(fold).write_text(json.dumps(question.words["fitted"]) + "\n", encoding="utf-8")
+            self._kept(fold).write_text(json.dumps(question.words) + "\n", encoding="utf-8")
         return Message("begin", question.round)
 
     def _kept(self, fold: int) -> Path:
         assert self.folder is not None
-        return self.folder / f"fitted{fold}.json"
+        return self.folder / f"begun{fold}.json"
 
-    def _start(self, fold: int, rows: pd.DataFrame, state: Mapping[str, Any]) -> Begun:
+    def _start(self, fold: int, rows: pd.DataFrame, words: Mapping[str, Any]) -> Begun:
         try:
-            fitted = Fitted.load(state)
+            fitted = Fitted.load(words["fitted"])
+            publics = {str(site): bytes.fromhex(key) for site, key in words["publics"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as wrong:
             raise IntegrityFault("what was fitted together is not of this version: update the older side") from wrong
+        if self.roster is not None and any(self.roster.get(site) != key for site, key in publics.items()):
+            raise IntegrityFault(
+                f"{self.name}: the server names another key of secure summation than the roster has; ask the other "
+                "sites, and do not go on before it is known why"
+            )
         if self.plan.scaling == "site":
             scaling.by_own(fitted, self._own(rows))
         data = self.parts.data(self.manifest, rows, self.cache, fitted)
-        self._begun[fold] = Begun(rows, data, self.parts.learner(fitted))
+        self._begun[fold] = Begun(rows, data, self.parts.learner(fitted), publics)
         return self._begun[fold]
 
     def begun(self, fold: int) -> Begun:
@@ -150,7 +178,29 @@ class Site:
         raise UsageFault(f"fold {fold} was not begun here; the server must send what was fitted first")
 
     def _train(self, question: Message, rows: pd.DataFrame) -> Message:
-        begun, words, plan = self._fold(question, rows), question.words, self.plan
+        begun, words = self._fold(question, rows), question.words
+        same = digest(packed(Message("round", int(words["number"]), question.arrays)))
+        if begun.last is None or begun.last[0] != same:
+            begun.last = same, self._trained(begun, question)
+        state, n, told = begun.last[1]
+        if not self.plan.secure:
+            return Message("train", question.round, state, {"n": n, **told})
+        about = digest(packed(question))
+        publics = {site: begun.publics[site] for site in words["sites"] if site in begun.publics}
+        hidden = masks.masked(state, n, self.name, self._key[0], publics, about)
+        self._once.said(about, hidden)
+        return Message("train", question.round, hidden, told)
+
+    def _trained(self, begun: Begun, question: Message) -> Trained:
+        """The model of a round after the site's training. Of a private one no loss is told: losses carry no noise."""
+        words, plan, fold = question.words, self.plan, int(question.words["fold"])
+        told: dict[str, Any] = {}
+        if plan.privacy is not None:
+            draws = begun.data.train_dataloader()
+            steps = Steps(plan.privacy.noise, float(draws.q), plan.local_epochs * len(draws))  # type: ignore[union-attr]
+            epsilon = self._ledger.take(fold, steps, plan.privacy.delta, plan.privacy.epsilon)
+            every = together(self._ledger.of(), plan.privacy.delta)
+            told["privacy"] = {"epsilon": epsilon, "epsilon_all_folds": every, "delta": plan.privacy.delta}
         work = Work(
             begun.learner,
             self.parts.trainer,
@@ -162,8 +212,8 @@ class Site:
             normalisation=plan.normalisation,
             memory=begun.memory,
         )
-        state, n, metrics = local_update(question.arrays, begun.data, work)
-        return Message("train", question.round, state, {"n": n, "metrics": metrics})
+        state, n, losses = local_update(question.arrays, begun.data, work)
+        return state, n, {**told, "metrics": losses if plan.privacy is None else {}}
 
     def _put(self, question: Message, rows: pd.DataFrame) -> Begun:
         begun = self._fold(question, rows)
