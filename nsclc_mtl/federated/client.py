@@ -62,7 +62,7 @@ def join(
     bare = unprotected(address, folder, plain)
     ca, key = (None, None) if bare or folder is None else keys.site_files(folder)
     lines.hush()
-    from nsclc_mtl.federated.flower import client_app
+    from nsclc_mtl.federated.app import client_app
 
     stay, over = Stay(), threading.Event()
     app = client_app(site, worker, audit, say, over.set)

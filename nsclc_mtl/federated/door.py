@@ -32,6 +32,7 @@ _OF_ANYBODY = ["register-node", "unregister-node"]  # where no key is asked for,
 LIMIT = 16 << 20  # bytes of a request; Flower cuts what is longer into pieces of 5 MiB
 MEMORY_S = 320.0  # a signature is known for longer than Flower takes it
 PATIENCE_S = 30.0
+QUIET_S = 60.0  # in which the same sentence is told once
 _KEY, _SIGNATURE = "flwr-public-key", "flwr-signature"
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -54,6 +55,7 @@ class Door:
         self._inside, self._trust, self._told = inside, trust, told
         self._keys = None if keys is None else {base64.b64encode(key).decode(): True for key in keys}
         self._paths = {f"/v1/fleet/{name}" for name in _ASKED + (_OF_ANYBODY if keys is None else [])}
+        self._told_at: dict[str, float] = {}
         self._seen: dict[str, float] = {}  # signature -> when it came, oldest first
         self._client: httpx.AsyncClient | None = None
 
@@ -68,7 +70,7 @@ class Door:
             if body is None:
                 status, sentence = 413, f"more than {LIMIT} bytes in one request"
         if status:
-            self._told(f"turned away {(scope.get('client') or ('?',))[0]}: {sentence}")
+            self._tell(f"turned away {(scope.get('client') or ('?',))[0]}: {sentence}")
             await _say(send, status, [(b"content-type", b"application/json")], _fault(sentence))
             return
         assert body is not None
@@ -91,6 +93,12 @@ class Door:
             return 401, "a request that came before was sent again"
         self._seen[signature] = now
         return 0, ""
+
+    def _tell(self, sentence: str) -> None:
+        now = time.monotonic()
+        if now - self._told_at.get(sentence, -QUIET_S) >= QUIET_S:
+            self._told_at = {s: at for s, at in self._told_at.items() if now - at < QUIET_S} | {sentence: now}
+            self._told(sentence)
 
     async def _passed_on(self, path: str, headers: Mapping[str, str], body: bytes, send: Send) -> None:
         import httpx

@@ -1,10 +1,8 @@
-"""Questions and answers as Flower's messages: the server's channel, and the app of a site.
+"""The server's channel to its sites over Flower.
 
-A message of ours travels as one array of bytes, which Flower cuts into pieces and checks by their hashes, beside a
-record with its SHA-256 and a random number that is used once. An answer names the hash and the number of its question;
-one that does not is dropped, whoever sent it. Sites are told apart by the public key with which Flower let their node
-in; where no keys are asked for (loopback) a site names itself once, and no other node can take its name while it is
-there.
+An answer that does not name the hash and the number of the question that was just asked is dropped, whoever sent it.
+Sites are told apart by the public key with which Flower let their node in; where no keys are asked for (loopback) a
+site names itself once, and no other node can take its name while it is there.
 """
 
 from __future__ import annotations
@@ -18,32 +16,29 @@ from typing import TYPE_CHECKING, Any
 
 import nsclc_mtl
 from nsclc_mtl.federated.audit import AuditLog
-from nsclc_mtl.federated.inside import Answering
+from nsclc_mtl.federated.letters import FAREWELL, KIND, WELCOME, body_of, gone, opened, sealed
 from nsclc_mtl.federated.messages import Message, digest, packed, unpacked
-from nsclc_mtl.records import Fault, IntegrityFault, TryAgain
+from nsclc_mtl.records import IntegrityFault, TryAgain
 
 if TYPE_CHECKING:
     from flwr.app import Message as Letter
     from flwr.app import RecordDict
-    from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
 
-WELCOME, FAREWELL = "welcome", "farewell"  # kinds of message that are of the transport's own
-KIND = "query"  # what all of them are to Flower
 POLL_S = 0.25
 GREETING_S = 20.0
 MARGIN_S = 30.0  # that Flower keeps a question for longer than it is waited for, as clocks differ
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question on its way to a node."""
+class Errand:
+    """A question that is to be put to a node."""
 
     site: str
     node: int
-    data: bytes
     question: Message
-    number: str  # used once
+    data: bytes  # the question packed
+    body: RecordDict  # the same as Flower sends it
 
 
 class FlowerChannel:
@@ -112,7 +107,12 @@ class FlowerChannel:
 
     def _there(self) -> dict[int, str | None]:
         """Nodes that are there -> the site of their key; None where no keys are asked for."""
-        nodes = {node.node_id: node.public_key for node in self._grid.get_nodes()}
+        import httpx
+
+        try:
+            nodes = {node.node_id: node.public_key for node in self._grid.get_nodes()}
+        except httpx.HTTPError as wrong:
+            raise _silent(wrong) from wrong
         if self._of_key is None:
             return dict.fromkeys(nodes)
         return {node: self._of_key[key] for node, key in nodes.items() if key in self._of_key}
@@ -146,173 +146,106 @@ class FlowerChannel:
 
     def _asked(self, questions: Mapping[str, tuple[int | None, Message]], timeout_s: float) -> dict[str, Message]:
         """Each question in a thread of its own: a site that is slow to send holds up nobody else."""
-        deadline, over = time.monotonic() + timeout_s, threading.Event()
-        bodies: dict[int, tuple[bytes, RecordDict]] = {}
-        for _, question in questions.values():
-            if id(question) not in bodies:
-                data = packed(question)
-                bodies[id(question)] = data, _body(data)
+        import httpx
+
+        deadline, over, lock = time.monotonic() + timeout_s, threading.Event(), threading.Lock()
         answers: dict[str, Message] = {}
-        wrong: list[BaseException] = []
+        failed: list[Exception] = []
 
-        def one(site: str, node: int, question: Message) -> None:
-            data, body = bodies[id(question)]
+        def run(errand: Errand) -> None:
             try:
-                answer = self._answer(site, node, question, data, body, deadline, over)
+                answer = self._answer(errand, deadline, over)
+            except httpx.TransportError as wrong:
+                failed.append(wrong)
+                return
+            except Exception as wrong:  # an answer may be made to break whoever reads it; it breaks nobody else's
+                self._drop(errand, b"", f"it cannot be read ({type(wrong).__name__})")
+                return
+            with lock:
                 if answer is not None and not over.is_set():
-                    answers[site] = answer
-            except Exception as failure:
-                wrong.append(failure)
+                    answers[errand.site] = answer
 
-        threads = [
-            threading.Thread(target=one, args=(site, node, question), name=f"ask {site}", daemon=True)
-            for site, (node, question) in questions.items()
-            if node is not None
-        ]
+        errands = _errands(questions)
+        threads = [threading.Thread(target=run, args=(e,), name=f"ask {e.site}", daemon=True) for e in errands]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        over.set()
-        if wrong and not answers:
-            raise TryAgain(f"the SuperLink does not answer ({wrong[0]}): repeat the command") from wrong[0]
+        with lock:
+            over.set()
+        if failed:
+            raise _silent(failed[0])
         return dict(sorted(answers.items()))
 
-    def _answer(
-        self,
-        site: str,
-        node: int,
-        question: Message,
-        data: bytes,
-        body: RecordDict,
-        deadline: float,
-        over: threading.Event,
-    ) -> Message | None:
+    def _answer(self, errand: Errand, deadline: float, over: threading.Event) -> Message | None:
         from flwr.app import Message as Letter
 
-        while (left := deadline - time.monotonic()) > 0 and not over.is_set():
-            asked = Asked(site, node, data, question, secrets.token_hex(16))
-            letter = Letter(
-                _sealed(body, data, asked.number), node, KIND, ttl=left + MARGIN_S, group_id=str(question.round)
-            )
-            sent = [number for number in self._grid.push_messages([letter]) if number]
+        def going_on() -> bool:
+            return time.monotonic() < deadline and not over.is_set()
+
+        while going_on():
+            number, ttl = secrets.token_hex(16), deadline - time.monotonic() + MARGIN_S
+            content, of = sealed(errand.body, errand.data, number), str(errand.question.round)
+            letters = [Letter(content, errand.node, KIND, ttl=ttl, group_id=of)]
+            sent = [identity for identity in self._grid.push_messages(letters) if identity]
             if sent:
-                self._note("out", site, data, question)
-            while sent and time.monotonic() < deadline and not over.is_set():
+                self._note("out", errand.site, errand.data, errand.question)
+            while sent and going_on():
                 replies = list(self._grid.pull_messages(sent))
-                if replies and not _gone(replies[0]):
-                    return None if over.is_set() else self._judged(replies[0], asked)
+                if replies and not gone(replies[0]):
+                    return self._judged(replies[0], errand, number)
                 if replies:
-                    self._note("lost", site, data, question)
+                    self._note("lost", errand.site, errand.data, errand.question)
                     break
                 over.wait(POLL_S)
-            while time.monotonic() < deadline and not over.is_set() and node not in self._there():
+            while going_on() and errand.node not in self._there():
                 over.wait(4 * POLL_S)
         return None
 
-    def _judged(self, reply: Letter, asked: Asked) -> Message | None:
+    def _judged(self, reply: Letter, errand: Errand, number: str) -> Message | None:
         """The answer in a letter that answers this question; None, with a note, for anything else."""
         data = b""
         try:
             if reply.has_error():
                 raise IntegrityFault(f"the client failed: {reply.error.reason}")
-            if reply.metadata.src_node_id != asked.node:
+            if reply.metadata.src_node_id != errand.node:
                 raise IntegrityFault("it is from another site")
-            data, about = _opened(reply.content)
-            if about.get("number") != asked.number or about.get("answers") != digest(asked.data):
+            data, about = opened(reply.content)
+            if about.get("number") != number or about.get("answers") != digest(errand.data):
                 raise IntegrityFault("it answers another question: a message was sent again")
             answer = unpacked(data)
-            if answer.round != asked.question.round:
-                raise IntegrityFault(f"it is of question {answer.round}, not {asked.question.round}")
+            if answer.round != errand.question.round:
+                raise IntegrityFault(f"it is of question {answer.round}, not {errand.question.round}")
         except IntegrityFault as fault:
-            self._say(f"the answer of {asked.site} is dropped: {fault}")
-            self._note("dropped", asked.site, data, None, why=str(fault))
+            self._drop(errand, data, str(fault))
             return None
-        self._note("in", asked.site, data, answer)
+        self._note("in", errand.site, data, answer)
         return answer
+
+    def _drop(self, errand: Errand, data: bytes, why: str) -> None:
+        self._say(f"the answer of {errand.site} is dropped: {why}")
+        self._note("dropped", errand.site, data, None, question=errand.question.round, why=why)
 
     def _note(self, direction: str, site: str, data: bytes, message: Message | None, **more: Any) -> None:
         if self._audit is not None:
             self._audit.note(direction, site, data, message, **more)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+def _errands(questions: Mapping[str, tuple[int | None, Message]]) -> list[Errand]:
+    """Of the sites that have a node. A question that several are asked is packed once."""
+    bodies: dict[int, tuple[bytes, RecordDict]] = {}
+    out = []
+    for site, (node, question) in questions.items():
+        if node is None:
+            continue
+        if id(question) not in bodies:
+            data = packed(question)
+            bodies[id(question)] = data, body_of(data)
+        out.append(Errand(site, node, question, *bodies[id(question)]))
+    return out
 
 
-def client_app(
-    site: str,
-    worker: Answering,
-    audit: AuditLog | None = None,
-    say: Callable[[str], None] = lambda sentence: None,
-    farewell: Callable[[], None] = lambda: None,
-) -> ClientApp:
-    """The app of a site: `worker` answers, and `farewell` is called when the server will ask no more.
-
-    A fault that the worker does not turn into an answer is told to the server by its kind alone: its sentence may name
-    rows of patients, and stays here.
-    """
-    from flwr.app import Message as Letter
-    from flwr.clientapp import ClientApp
-
-    app = ClientApp()
-
-    def answered(question: Message) -> Message:
-        if question.kind == WELCOME:
-            return Message(WELCOME, question.round, words={"site": site, "program": nsclc_mtl.__version__})
-        if question.kind == FAREWELL:
-            farewell()
-            return Message(FAREWELL, question.round)
-        try:
-            return worker.answer(question)
-        except Exception as wrong:
-            say(f"question {question.round} ({question.kind}) is not answered: {type(wrong).__name__}: {wrong}")
-            code = wrong.exit_code if isinstance(wrong, Fault) else 1
-            sentence = f"{site}: {type(wrong).__name__}; its words are with the site"
-            return Message("refused", question.round, words={"sentence": sentence, "code": code})
-
-    @app.query()
-    def query(letter: Letter, context: Any) -> Letter:
-        data, about = _opened(letter.content)
-        question = unpacked(data)
-        if audit is not None:
-            audit.note("in", site, data, question)
-        answer = answered(question)
-        back = packed(answer)
-        if audit is not None:
-            audit.note("out", site, back, answer)
-        return Letter(_sealed(_body(back), back, str(about["number"]), digest(data)), reply_to=letter)
-
-    return app
-
-
-def _body(data: bytes) -> RecordDict:
-    """Bytes as one array, which Flower sends in pieces."""
-    from flwr.app import Array, ArrayRecord, RecordDict
-
-    return RecordDict({"message": ArrayRecord({"bytes": Array("uint8", (len(data),), "mtl", data)})})
-
-
-def _sealed(body: RecordDict, data: bytes, number: str, answers: str = "") -> RecordDict:
-    from flwr.app import ConfigRecord, RecordDict
-
-    about = ConfigRecord({"sha256": digest(data), "number": number, "answers": answers})
-    return RecordDict({"message": body["message"], "about": about})
-
-
-def _opened(content: RecordDict) -> tuple[bytes, dict[str, Any]]:
-    """The bytes of a message and the record about them. Raises IntegrityFault where they do not belong together."""
-    try:
-        about = dict(content.config_records["about"])
-        data = bytes(content.array_records["message"]["bytes"].data)
-    except (KeyError, TypeError, AttributeError, ValueError) as wrong:
-        raise IntegrityFault("a letter holds no message of mtl: it is from elsewhere") from wrong
-    if about.get("sha256") != digest(data):
-        raise IntegrityFault("a message is not the one that was sent: its hash differs")
-    return data, about
-
-
-def _gone(reply: Letter) -> bool:
-    """Whether Flower says that the node went before it answered."""
-    from flwr.common.constant import ErrorCode
-
-    return reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE
+def _silent(wrong: Exception) -> TryAgain:
+    return TryAgain(
+        f"Flower's SuperLink fails ({type(wrong).__name__}: {wrong}): see superlink.log, repeat the command"
+    )

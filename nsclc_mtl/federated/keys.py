@@ -121,8 +121,23 @@ def site_files(folder: Path) -> tuple[Path, Path]:
         if not (folder / name).is_file():
             more = " (the server's, which travels to every site)" if name == CA else ""
             raise UsageFault(f"there is no {name}{more} in {folder}: see `mtl federate keys`")
-    _own(folder / KEY)
+    private_key(folder)  # what is wrong with it is told here rather than by Flower
     return folder / CA, folder / KEY
+
+
+def private_key(folder: Path) -> EllipticCurvePrivateKey:
+    """The private key in a site's folder. Raises UsageFault as `tls` does, DataFault where it does not read as one."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    _own(folder / KEY)
+    try:
+        key = load_ssh_private_key((folder / KEY).read_bytes(), None)
+    except ValueError as wrong:
+        raise DataFault(f"{KEY} holds no private key as OpenSSH writes them") from wrong
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise DataFault(f"{KEY} is not of the curve P-384: make it with `mtl federate keys`")
+    return key
 
 
 def fingerprint(key: EllipticCurvePublicKey) -> str:

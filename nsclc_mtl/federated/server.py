@@ -55,6 +55,7 @@ def serve(
         raise UsageFault(f"site {strange[0]} is not in the roster ({', '.join(sorted(roster))}): enrol its key first")
     tls = None if bare or folder is None else keys.tls(folder)
     lines.hush()
+    from nsclc_mtl.federated.app import server_app
     from nsclc_mtl.federated.flower import FlowerChannel
     from nsclc_mtl.federated.tasks import server_grid
 
@@ -75,27 +76,13 @@ def serve(
         channel = FlowerChannel(grid, roster, audit, say)
         results: list[Result] = []
 
-        def scripted(channel: FlowerChannel) -> None:
+        def scripted() -> None:
             channel.wait_for(sites, wait_s, at_least)
             results.append(script(channel))
             channel.farewell()  # not where it failed: the sites wait for a server that is started again
 
-        _server_app(channel, scripted)(grid, context)
+        server_app(scripted)(grid, context)
         return results[0]
-
-
-def _server_app(channel: Any, scripted: Callable[[Any], None]) -> Any:
-    """The script as Flower's ServerApp."""
-    from flwr.app import Context
-    from flwr.serverapp import Grid, ServerApp
-
-    app = ServerApp()
-
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        scripted(channel)
-
-    return app
 
 
 def _ready(superlink: Program, port: int, trust: ssl.SSLContext | None) -> None:

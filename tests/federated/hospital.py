@@ -45,9 +45,9 @@ def main(spec: dict[str, Any]) -> int:
 
 
 def _replay() -> None:
-    from nsclc_mtl.federated import flower
+    from nsclc_mtl.federated import app as apps
 
-    honest = flower.client_app
+    honest = apps.client_app
 
     def dishonest(*args: Any) -> Any:
         app, kept = honest(*args), []
@@ -63,7 +63,7 @@ def _replay() -> None:
 
         return answer
 
-    flower.client_app = dishonest
+    apps.client_app = dishonest
 
 
 if __name__ == "__main__":
