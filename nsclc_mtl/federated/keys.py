@@ -12,7 +12,7 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,8 @@ def make_keys(folder: Path, hosts: Iterable[str], sites: Iterable[str] = ()) -> 
     sites, hosts = list(sites), list(hosts)
     for name in sites:
         _sound(name)
+    for host in hosts:
+        _named(host)
     _absent(folder / name for name in ("server", *sites))
     (folder / "server").mkdir(parents=True, mode=0o700)
     _certify(folder / "server", hosts)
@@ -86,6 +88,22 @@ def enrol(server: Path, site: str, public: Path) -> str:
     (server / f"{ROSTER}.tmp").write_text(text, encoding="utf-8")
     (server / f"{ROSTER}.tmp").replace(server / ROSTER)
     return told
+
+
+def advice(folder: Path, prints: Mapping[str, str]) -> list[str]:
+    """What goes where, a sentence a line, after keys were made in `folder` for the sites with these fingerprints."""
+    said = []
+    if (folder / "server").is_dir():
+        said.append(f"{folder / 'server'} stays with the server: {SERVER_KEY} is secret, {CA} travels to every site")
+    for site, told in sorted(prints.items()):
+        own = folder / site
+        if (own / CA).is_file():
+            said.append(f"{own} travels to {site} by a safe way, for {KEY} is secret, and is then deleted here")
+        else:
+            said.append(f"{own / KEY} is secret and stays at {site}; {PUBLIC} travels to the server, which enrols it")
+            said.append(f"put the server's {CA} into {own}")
+        said.append(f"fingerprint of the key of {site}, to be compared by telephone: {told}")
+    return said
 
 
 def roster(server: Path) -> dict[str, EllipticCurvePublicKey]:

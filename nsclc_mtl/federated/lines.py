@@ -4,7 +4,8 @@ What was found in the source of Flower 1.42, and what is made of it here:
 
 * A SuperLink serves three interfaces on one port: Fleet (the sites' side), Control (who may register a site, start a
   run) and Runtime (what runs the server's script). Control knows no password. So the SuperLink listens on loopback
-  alone, and sites reach Fleet through a door of ours (`door.py`).
+  alone, and sites reach Fleet through a door of ours (`door.py`). Who has an account on the server's machine can still
+  disturb a federation by Control, such as stop its run; to read a question or answer for a site takes a key or a token.
 * With `--isolation subprocess` a SuperNode would run code that the server sends it. With `process` it runs nothing and
   hands questions to whoever holds a secret: to `mtl`, whose code was installed at the site by the site (`tasks.py`).
 * A process that is left alone asks its maker's servers about updates and reports its use; the SuperLink installs what

@@ -202,15 +202,18 @@ def test_killed(federation):
     assert sorted(third) == ["a", "b"]
 
 
-def test_plain_and_broken(federation):
-    """On loopback it can be tried without keys; words of a failure that was not foreseen stay at the site."""
+def test_plain_late_and_broken(federation):
+    """On loopback it can be tried without keys. A late answer is that of no later question; words of a failure that
+    was not foreseen stay at the site."""
 
     def script(channel):
         assert channel.sites() == ["a", "b"]
-        return asked(channel, 1)
+        return asked(channel, 1, 5.0), asked(channel, 2)
 
-    answers = federation.serve(script, {"a": {}, "b": {"worker": "toys:Broken"}}, plain=True)
-    assert answers["a"].kind == "train"
+    slow = {"settings": {"sleeps": {"1": 10}, "word": str(federation.folder / "word")}}
+    late, answers = federation.serve(script, {"a": slow, "b": {"worker": "toys:Broken"}}, plain=True)
+    assert "a" not in late
+    assert (answers["a"].kind, answers["a"].round) == ("train", 2)
     assert answers["b"].kind == "refused"
     assert "P0017" not in json.dumps(dict(answers["b"].words))
     assert "P0017" in federation.hospitals[1].said()
