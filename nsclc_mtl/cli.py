@@ -169,6 +169,8 @@ app.add_typer(federated)
 
 FEDERATED = {
     "simulate": ("federate", "The sites of a cohort in this process, beside all patients pooled and each site alone."),
+    "server": ("federate_server", "Ask hospitals over the network; holds no patient."),
+    "client": ("federate_client", "Take part as a hospital: shows what will leave, and asks once."),
 }
 
 
@@ -188,6 +190,14 @@ def _federated(verb: str) -> Callable[..., None]:
 
 for _name, (_whole, _says) in FEDERATED.items():
     federated.command(_name, help=_says)(_federated(_whole))
+
+
+@federated.command("keys", help="Make certificates and keys for a federation: hosts=[NAME], or site=NAME.")
+def federate_keys(
+    overrides: Overrides = None, show: Show = False, check: Check = False, conf: Conf = None, verbose: Verbose = False
+) -> None:
+    """Make keys."""
+    _execute("federate_keys", overrides, show, check, conf, False, False, verbose, no_run="show")
 
 
 @app.command(

@@ -36,6 +36,24 @@ def load(
     return _Loader(cohort, Path(out), dict(keys or {}), icc_lower).load(tasks, modalities)
 
 
+def declared(
+    cohort: Mapping[str, Any], tasks: Sequence[str] | None = None, modalities: Sequence[str] | None = None
+) -> tuple[dict[str, TaskSpec], dict[str, ModalitySpec]]:
+    """Tasks and modalities as a cohort declares them, of which no table is read: for who has no patients.
+
+    Without a choice optional tasks are left out, as by `load`. Raises UsageFault on an unknown name.
+    """
+    name = str(cohort.get("name") or "cohort")
+    chosen = _pick(cohort["tasks"], tasks, "tasks", name)
+    if tasks is None:
+        chosen = {task: said for task, said in chosen.items() if not said.get("optional")}
+    wanted = _pick(cohort["modalities"], modalities, "modalities", name)
+    return (
+        {task: task_spec(task, said) for task, said in chosen.items()},
+        {word: ModalitySpec(word, str(said["kind"]), _plain(word, said)) for word, said in wanted.items()},
+    )
+
+
 def text_only(cohort: Mapping[str, Any]) -> pd.DataFrame:
     """The patients table as written, indexed by patient id."""
     return _Loader(cohort, Path(), {}, 0.75).patients

@@ -52,6 +52,12 @@ class Declared:
                     "them out of the cohort's declaration"
                 )
 
+    def there(self, seen: Mapping[str, Message]) -> Declared:
+        """Without optional modalities that no site has. `seen` are the answers to the survey."""
+        have = {name for message in seen.values() for name in message.words["modalities"]}
+        kept = {n: s for n, s in self.modalities.items() if n in have or not s.options.get("optional")}
+        return Declared(self.tasks, kept, {name: self.options[name] for name in kept})
+
 
 def fit_together(ask: Ask, declared: Declared, fit_task: FitTask, seen: Mapping[str, Message]) -> Fitted:
     """What `bags.fitted.fit` gives, from summaries of the sites. `seen` are the answers to the survey, by site.

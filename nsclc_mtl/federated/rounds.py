@@ -55,7 +55,7 @@ class Server:
 
     `learner` makes the untrained model of what was fitted; `fit_task` what a task fits on labels. `folder` keeps the
     model after every round, from which a server that was ended goes on, if `made_from` (a digest of what else the model
-    depends on) is the same.
+    depends on) is the same. `agreement` are digests of what server and sites must have configured alike, by section.
     """
 
     def __init__(
@@ -67,10 +67,12 @@ class Server:
         learner: Callable[[Fitted], Learner],
         folder: Path | None = None,
         made_from: str = "",
+        agreement: Mapping[str, str] | None = None,
     ) -> None:
         declared.sound()
         self.channel, self.plan, self.declared, self.fit_task = channel, plan, declared, fit_task
         self.learner, self.folder, self.made_from = learner, folder, made_from
+        self.agreement = dict(agreement or {})
         self.said: list[str] = []
         self._asked = 0
         self._publics: dict[str, bytes] = {}
@@ -83,7 +85,8 @@ class Server:
         `steps` gives, for a number of training patients, epochs and optimiser steps that training on all of them
         takes. Raises TryAgain where a site that is needed does not answer, DataFault where there is too little.
         """
-        seen = self._every("fit", {"fold": fold, "step": "survey"}, self.channel.sites())
+        words = {"fold": fold, "step": "survey", "agreement": self.agreement}
+        seen = self._every("fit", words, self.channel.sites())
         patients = {site: int(message.words["patients"]) for site, message in seen.items()}
         self.said.append(f"fold {fold}: {len(patients)} sites with {sum(patients.values())} training patients")
         sites = sorted(seen)
@@ -91,7 +94,7 @@ class Server:
         def ask(step: str, words: Mapping[str, Any], arrays: State | None = None) -> dict[str, Message]:
             return self._every("fit", {"fold": fold, "step": step, **words}, sites, arrays)
 
-        fitted = fit_together(ask, self.declared, self.fit_task, seen)
+        fitted = fit_together(ask, self.declared.there(seen), self.fit_task, seen)
         learner = self.learner(fitted)
         self._publics = {s: bytes.fromhex(m.words["key"]) for s, m in seen.items()} if self.plan.secure else {}
         publics = {site: key.hex() for site, key in self._publics.items()}

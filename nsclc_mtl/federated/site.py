@@ -72,7 +72,8 @@ class Site:
     The same question twice has the same answer, and a round is trained once: a server that did not hear it may ask
     again. What a fold begins with, what was masked, and what privacy has cost are kept in `folder`, so that a site that
     was started anew goes on. `roster` are the sites' public keys of secure summation as agreed on by another way; None:
-    each site's are those that the server hands on.
+    each site's are those that the server hands on. `agreement` are digests of the configuration by section, which the
+    server must have alike.
     """
 
     def __init__(
@@ -85,10 +86,12 @@ class Site:
         folder: Path | None = None,
         key: tuple[bytes, bytes] | None = None,
         roster: Mapping[str, bytes] | None = None,
+        agreement: Mapping[str, str] | None = None,
     ) -> None:
         manifest.patients = manifest.patients.assign(site=name)  # ComBat and the report know the site by this name
         self.name, self.manifest, self.splits, self.plan, self.parts = name, manifest, splits, plan, parts
         self.folder, self.cache, self.roster = folder, BagCache(), roster
+        self.agreement = dict(agreement or {})
         self._key = (key or masks.keys()) if plan.secure else (b"", b"")
         self._once = masks.Once(None if folder is None else folder / "masked.txt")
         self._ledger = Ledger(None if folder is None else folder / "privacy.jsonl")
@@ -131,10 +134,20 @@ class Site:
         step = str(question.words["step"])
         if step not in summaries.STEPS:
             raise UsageFault(f"a step '{step}' of the fitting is not known: update the older side")
+        if step == "survey":
+            self._agreed(question.words.get("agreement") or {})
         arrays, words = summaries.answer(step, self._own(rows), question.words, question.arrays)
         if step == "survey" and self.plan.secure:
             words["key"] = self._key[1].hex()
         return Message("fit", question.round, arrays, words)
+
+    def _agreed(self, theirs: Mapping[str, str]) -> None:
+        unlike = sorted(word for word in {*theirs, *self.agreement} if theirs.get(word) != self.agreement.get(word))
+        if unlike:
+            raise UsageFault(
+                f"server and site are configured otherwise in {', '.join(unlike)}: give both the same words (mtl train "
+                "--show prints them), cohort.root, paths and device apart"
+            )
 
     def _begin(self, question: Message, rows: pd.DataFrame) -> Message:
         fold = int(question.words["fold"])

@@ -32,8 +32,8 @@ def joined(values: np.ndarray, edges: np.ndarray, least: int) -> np.ndarray:
 
     >>> joined(np.array([0.5, 0.6, 2.5]), np.arange(5.0), 3).tolist()
     [0.75, 0.75, 0.75, 0.75]
-    >>> joined(np.array([0.5, 0.6]), np.arange(5.0), 3).sum()
-    0.0
+    >>> joined(np.array([0.5, 0.6]), np.arange(5.0), 3).tolist()
+    [0.0, 0.0, 0.0, 0.0]
     """
     cells = len(edges) - 1
     at = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, cells - 1)

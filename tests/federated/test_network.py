@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from nsclc_mtl.federated import audit, keys
-from nsclc_mtl.federated.messages import Message, same_question
+from nsclc_mtl.federated.messages import Message
 from nsclc_mtl.records import TryAgain
+from tests.federated.toys import same_question
 
 pytestmark = pytest.mark.federated
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +34,8 @@ class Broken:
 
     def answer(self, question: Message) -> Message:
         raise ValueError("patient P0017 has no stage")
+
+
+def same_question(kind: str, number: int, sites: Iterable[str], **content: Any) -> dict[str, Message]:
+    """One question for all these sites."""
+    return dict.fromkeys(sites, Message(kind, number, **content))
