@@ -103,7 +103,7 @@ def train(channel: Channel, settings: dict[str, Any], plan: Any, known: Declared
 
 
 def keep(made: Trained, known: Declared, folder: Path) -> None:
-    """`fold<k>/` with the model and what was fitted for it, sealed; no patient was seen, so no predictions lie there."""
+    """`fold<k>/` with the model and what was fitted for it, sealed; without predictions, as no patient was seen."""
     import io
 
     import torch

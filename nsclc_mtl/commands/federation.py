@@ -106,7 +106,7 @@ def conclude(
 ) -> None:
     """`fold<k>/` of a run folder, as `mtl train` leaves it, of a learner that was trained elsewhere.
 
-    Trust is fitted on the calibration part of these patients.
+    Trust is fitted on the calibration part of these patients, Cox's baseline on their training part.
     """
     import io
 
@@ -116,11 +116,12 @@ def conclude(
 
     folder = run / f"fold{int(rows['fold'].iloc[0])}"
     folder.mkdir(parents=True, exist_ok=True)
+    fold.baselines(learner.eval(), manifest, data)
     whole = io.BytesIO()
     torch.save({"state_dict": learner.state_dict()}, whole)
     checkpoint.write(whole.getvalue(), folder / "model0.ckpt")
     made_from = resume.account(settings, manifest, rows)
-    digests = fold.conclude(settings, manifest, rows, folder, [learner.eval()], data, {})
+    digests = fold.conclude(settings, manifest, rows, folder, [learner], data, {})
     resume.finish(folder, made_from, digests)
 
 

@@ -182,7 +182,7 @@ def train_members(
             trainer = _trainer(settings, progress, member, share, batches=len(data.train_dataloader()))
             trainer.fit(learner, datamodule=data, ckpt_path=progress.point, weights_only=True)
         learner.eval()
-        _baselines(learner, manifest, data)
+        baselines(learner, manifest, data)
         trainer.save_checkpoint(path)  # all processes come together here
         if share.rank:
             progress.point = None
@@ -265,7 +265,7 @@ def precision(settings: Mapping[str, Any]) -> str:
     return "bf16-mixed" if settings["precision"] == "bf16" else str(settings["precision"])
 
 
-def _baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
+def baselines(learner: Learner, manifest: Manifest, data: FoldData) -> None:
     """Breslow's baseline of the Cox tasks, from the training patients, once the scores are final.
 
     Where patients were drawn by class or event, the baselines of the other survival tasks are fitted again, too.

@@ -20,7 +20,7 @@ _HEAD = "mtl"  # where the words stand in the header of the safetensors file
 class Message:
     """A question of the server or the answer of a site.
 
-    `kind` is what it is about (`describe`, `fit`, `train`, `judge`, `finish`, and `refused` for an answer that is a
+    `kind` is what it is about (`fit`, `begin`, `train`, `finish`, and `refused` for an answer that is a
     sentence), `round` counts the questions of a federation from 0 on: an answer carries that of its question. `arrays`
     are numbers by name, `words` anything that JSON can hold.
     """

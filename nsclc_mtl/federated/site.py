@@ -101,7 +101,6 @@ class Site:
             "fit": self._fit,
             "begin": self._begin,
             "train": self._train,
-            "judge": self._judge,
             "finish": self._finish,
         }
 
@@ -233,13 +232,6 @@ class Site:
         put(begun.learner, question.arrays, self.plan.normalisation)
         begun.learner.eval()
         return begun
-
-    def _judge(self, question: Message, rows: pd.DataFrame) -> Message:
-        begun, part = self._put(question, rows), str(question.words["part"])
-        if (rows["part"] == part).sum() < self.plan.least:
-            return Message("judge", question.round, words={"metrics": {}})
-        told = self.parts.judged(self.manifest, rows, part, begun.learner, begun.data)
-        return Message("judge", question.round, words={"metrics": self._enough(told)})
 
     def _finish(self, question: Message, rows: pd.DataFrame) -> Message:
         begun = self._put(question, rows)

@@ -87,7 +87,7 @@ def test_the_commands_train_a_fold(tmp_path: Path) -> None:
             np.testing.assert_array_equal(value.numpy(), other[name].numpy(), err_msg=name)
     patients = (tmp_path / "runs/federate_client/A/splits.csv").read_text().split()[1].split(",")[0]
     assert patients.encode() not in (tmp_path / "runs/federate_server/s/messages.jsonl").read_bytes()
-    evaluated = [sys.executable, "-m", "nsclc_mtl", "evaluate", "ckpt=runs/federate_client/A", "name=e", "draws=20"]
+    evaluated = [sys.executable, "-m", "nsclc_mtl", "evaluate", "ckpt=runs/federate_client/A", "name=e", "bootstrap=20"]
     done = subprocess.run(evaluated, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "runs/evaluate/e/report.html").is_file()
