@@ -95,8 +95,8 @@ def test_medians_come_from_grids(out: Path) -> None:
     assert other.numbers == one.numbers
     assert other.indicated == one.indicated
     apart = np.abs((np.array(one.median) - np.array(other.median)) / np.array(one.sd))
-    assert apart.max() < 0.6  # two of some 45 values are that far from each other in places
-    assert apart.mean() < 0.1
+    assert apart.max() < 0.6  # a site has some 13 values, each spread over the gap to the one before
+    assert apart.mean() < 0.15
     assert np.abs((np.array(one.mean) - np.array(other.mean)) / np.array(one.sd)).max() < 0.03
     assert np.abs(np.array(one.sd) / np.array(other.sd) - 1).max() < 0.03
 
@@ -108,8 +108,8 @@ def test_robust_scales_are_near(out: Path) -> None:
     wider = np.abs(np.array(one.sd) / np.array(other.sd) - 1)
     assert apart.max() < 0.6
     assert wider.max() < 0.6
-    assert apart.mean() < 0.1
-    assert wider.mean() < 0.1
+    assert apart.mean() < 0.15
+    assert wider.mean() < 0.15
 
 
 def test_combat_is_that_of_one_table(out: Path) -> None:
