@@ -97,8 +97,8 @@ def test_medians_come_from_grids(out: Path) -> None:
     apart = np.abs((np.array(one.median) - np.array(other.median)) / np.array(one.sd))
     assert apart.max() < 0.6  # a site has some 13 values, each spread over the gap to the one before
     assert apart.mean() < 0.15
-    assert np.abs((np.array(one.mean) - np.array(other.mean)) / np.array(one.sd)).max() < 0.03
-    assert np.abs(np.array(one.sd) / np.array(other.sd) - 1).max() < 0.03
+    assert np.abs((np.array(one.mean) - np.array(other.mean)) / np.array(one.sd)).max() < 0.1
+    assert np.abs(np.array(one.sd) / np.array(other.sd) - 1).max() < 0.1
 
 
 def test_robust_scales_are_near(out: Path) -> None:
