@@ -39,6 +39,9 @@ def body(cfg: DictConfig, run: Run) -> None:
     against = [str(way) for way in settings["federated"]["against"] or ()]
     if strange := [way for way in against if way not in WAYS]:
         raise UsageFault(f"federated.against: '{strange[0]}' is none of {', '.join(WAYS)}")
+    dealt = settings["federated"]["sites"]
+    if isinstance(dealt, int) and dealt < 2:
+        raise UsageFault(f"federated.sites={dealt}: two sites or more are needed")
     manifest, splits, folds = train.opened(settings, run)
     federation.declared(settings, manifest).sound()
     sites = sites_of(settings, manifest, splits, plan)
@@ -69,8 +72,6 @@ def sites_of(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFra
     said = settings["federated"]["sites"]
     ids = list(dict.fromkeys(splits["patient_id"]))
     if isinstance(said, int) and not isinstance(said, bool):
-        if said < 2:
-            raise UsageFault(f"federated.sites={said}: two sites or more are needed")
         named = {patient: f"site{zlib.crc32(patient.encode()) % said + 1}" for patient in ids}
     else:
         column = "site" if said is None else str(said)
