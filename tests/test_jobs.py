@@ -22,7 +22,7 @@ pytest.importorskip("submitit", reason="the extra `cluster` is not installed")
 
 ENGINE: dict[str, Any] = {
     "name": "submitit", "cluster": "local", "wait": True, "hours": 1, "restarts": 3, "grace_s": 60, "memory_gb": None,
-    "cpus": None, "gpus": None, "parallel": None, "partition": None, "account": None, "setup": [], "more": {},
+    "cores": None, "gpus": 0, "parallel": None, "partition": None, "account": None, "setup": [], "more": {},
 }  # fmt: skip
 
 # Works until it is told to end, keeps that it was, and comes to its end at the second start.
@@ -184,7 +184,7 @@ def test_what_sbatch_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
     more = {"qos": "long", "requeue": True}
     engine = {
-        **ENGINE, "cluster": "slurm", "hours": 0.5, "memory_gb": 7.5, "cpus": 4, "gpus": 1, "parallel": 2,
+        **ENGINE, "cluster": "slurm", "hours": 0.5, "memory_gb": 7.5, "cores": 4, "gpus": 1, "parallel": 2,
         "grace_s": 200, "partition": "long", "account": "me", "setup": ["module load cuda"], "more": more,
     }  # fmt: skip
     jobs.sound(engine)

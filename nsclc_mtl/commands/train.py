@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands import fold_jobs, ranks
+from nsclc_mtl.commands import fold_jobs, items, ranks
 from nsclc_mtl.commands.device import available
 from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import Manifest, TryAgain, UsageFault
@@ -38,6 +38,8 @@ def body(cfg: DictConfig, run: Run) -> None:
     for fold, seconds in _train(settings, left, run):
         run.done.append(f"fold{fold}")
         run.say(f"fold {fold} trained" + (f" in {seconds:.0f} s" if seconds is not None else ""))
+        if seconds is not None and not run.resumed:  # what went on took a part of its time before
+            items.write(run.path, [items.Item(f"fold{fold}", round(seconds, 3))])
     closed(settings, manifest, run)
     run.say(NEXT.format(os.path.relpath(run.path)))
 

@@ -56,7 +56,7 @@ def hand_over(calls: Sequence[Call], engine: Mapping[str, Any], name: str) -> li
     for call in calls:
         for word in ("end.json", "job.json", "again"):  # of an earlier start
             (folder / f"{call.key}.{word}").unlink(missing_ok=True)
-        if cluster == "local" and engine["gpus"] is None:  # submitit would hide them all
+        if cluster == "local" and not engine["gpus"]:  # submitit would hide them all
             call.environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}
     try:
         executor = submitit.AutoExecutor(
@@ -90,18 +90,18 @@ def _parameters(engine: Mapping[str, Any], name: str, jobs: int) -> dict[str, An
         "stderr_to_stdout": True,
         "nodes": 1,
         "tasks_per_node": 1,
-        "gpus_per_node": engine["gpus"],
+        "gpus_per_node": int(engine["gpus"]) or None,
     }
     cluster, setup = engine["cluster"], [str(line) for line in engine["setup"] or ()]
     if cluster == "local":
         return {**given, "local_setup": setup}
-    memory, cpus = engine["memory_gb"], engine["cpus"]
+    memory, cores = engine["memory_gb"], engine["cores"]
     return {
         **given,
         "mem_gb": None if memory is None else float(memory),
-        "cpus_per_task": cpus,
+        "cpus_per_task": cores,
         # since 22.05 srun does not take it over from sbatch
-        "slurm_srun_args": None if cpus is None else [f"--cpus-per-task={cpus}"],
+        "slurm_srun_args": None if cores is None else [f"--cpus-per-task={cores}"],
         "slurm_signal_delay_s": int(engine["grace_s"]),
         "slurm_partition": engine["partition"],
         "slurm_account": engine["account"],

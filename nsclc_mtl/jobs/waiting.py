@@ -112,7 +112,9 @@ def tidy(folder: Path, ticket: Ticket) -> None:
         path.unlink(missing_ok=True)
     array = ticket.job.split("_")[0]
     if not list(folder.glob(f"{array}_*.pkl")):
-        (folder / f"{array}_submission.sh").unlink(missing_ok=True)
+        for path in (folder / f"{array}_submission.sh", *folder.glob(".submission_file_*.sh")):
+            if not path.exists() or path.name[0] != ".":  # the latter are links to the former
+                path.unlink(missing_ok=True)
 
 
 def _living(tickets: Sequence[Ticket]) -> list[Ticket]:
