@@ -53,9 +53,12 @@ def hand_over(calls: Sequence[Call], engine: Mapping[str, Any], name: str) -> li
         return []
     folder, cluster = calls[0].folder, str(engine["cluster"])
     folder.mkdir(parents=True, exist_ok=True)
+    keys = {call.key for call in calls}
+    for ticket in handed(folder):  # of an earlier start, and dead
+        if ticket.key in keys:
+            tidy(folder, ticket)
     for call in calls:
-        for word in ("end.json", "job.json", "again"):  # of an earlier start
-            (folder / f"{call.key}.{word}").unlink(missing_ok=True)
+        (folder / f"{call.key}.end.json").unlink(missing_ok=True)
         if cluster == "local" and not engine["gpus"]:  # submitit would hide them all
             call.environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}
     try:
@@ -130,3 +133,15 @@ def handed(folder: Path) -> list[Ticket]:
         with suppress(OSError, ValueError, TypeError):
             found.append(Ticket(**json.loads(path.read_text(encoding="utf-8"))))
     return found
+
+
+def tidy(folder: Path, ticket: Ticket) -> None:
+    """Removes all of a job but its log."""
+    for word in ("end.json", "job.json", "again"):
+        (folder / f"{ticket.key}.{word}").unlink(missing_ok=True)
+    (folder / f"{ticket.job}_submitted.pkl").unlink(missing_ok=True)
+    array = ticket.job.split("_")[0]
+    if not list(folder.glob(f"{array}_*.pkl")):
+        for path in (folder / f"{array}_submission.sh", *folder.glob(".submission_file_*.sh")):
+            if not path.exists() or path.name[0] != ".":  # the latter are links to the former
+                path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from nsclc_mtl.lease import Holder
 from nsclc_mtl.records import UsageFault
 
 from .call import Call
-from .handing import Ticket, hand_over, handed
+from .handing import Ticket, hand_over, handed, tidy
 
 POLL_S = 0.3  # how often the ends of jobs are looked for
 ASK_S = 15.0  # how often SLURM is asked for what is still queued or running
@@ -104,17 +104,6 @@ def end_local(tickets: Sequence[Ticket]) -> None:
     deadline = time.monotonic() + LEAVE_S
     while _living(mine) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-
-
-def tidy(folder: Path, ticket: Ticket) -> None:
-    """Removes all of a job but its log."""
-    for path in (*folder.glob(f"{ticket.key}.*"), folder / f"{ticket.job}_submitted.pkl"):
-        path.unlink(missing_ok=True)
-    array = ticket.job.split("_")[0]
-    if not list(folder.glob(f"{array}_*.pkl")):
-        for path in (folder / f"{array}_submission.sh", *folder.glob(".submission_file_*.sh")):
-            if not path.exists() or path.name[0] != ".":  # the latter are links to the former
-                path.unlink(missing_ok=True)
 
 
 def _living(tickets: Sequence[Ticket]) -> list[Ticket]:
