@@ -167,7 +167,8 @@ def test_variables_of_slurm_change_nothing(
 
 SLURM = {
     "JOB_ID": "7", "JOB_NAME": "mtl", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": "0", "LOCALID": "0",
-    "NODEID": "0", "JOB_NUM_NODES": "2", "JOB_NODELIST": "n[1-2]", "STEP_NODELIST": "n[1-2]", "SRUN_COMM_HOST": "192.0.2.1",
+    "NODEID": "0", "JOB_NUM_NODES": "2", "JOB_NODELIST": "n[1-2]", "STEP_NODELIST": "n[1-2]",
+    "SRUN_COMM_HOST": "192.0.2.1",
 }  # fmt: skip
 
 

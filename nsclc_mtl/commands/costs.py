@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nsclc_mtl.commands.plan_cost import Sample
 
 LEAST = 3  # slides that seconds are taken from, where the first of a process are left out
+FAR = 2.0  # times the largest, or part of the smallest slide of the sample, up to which slides are scaled
 Get = Callable[[Item], "int | float | None"]
 
 
@@ -82,8 +83,12 @@ def total(rows: Sequence[Item], get: Get, settings: Mapping[str, Any], per: Get 
     value = np.array([float(get(row) or 0) for row in rows])
     size = np.ones(len(rows)) if per is None or mean is None else np.array([float(per(row) or 0) for row in rows])
     times = float(settings["slides"]) * (1.0 if per is None or mean is None else mean)
-    if not size.sum():
-        raise DataFault("the slides of the sample have no tile: nothing can be said of slides with some")
+    if mean is not None and not size.min() / FAR <= mean <= size.max() * FAR:
+        between = f"{size.min():.4g} to {size.max():.4g}"
+        raise DataFault(
+            f"slides of {mean:.4g} tiles or bytes are far from those of the sample ({between}), and what a slide costs "
+            "once would be counted many times: measure slides of that size"
+        )
     drawn = np.random.default_rng(settings["seed"]).integers(0, len(rows), (int(settings["bootstrap"]), len(rows)))
     sizes = size[drawn].sum(axis=1)
     ratio = value[drawn].sum(axis=1)[sizes > 0] / sizes[sizes > 0]  # a resample of slides without tiles says nothing
@@ -120,7 +125,7 @@ def _work(sample: Sample, settings: Mapping[str, Any]) -> list[Row]:
 
 
 def _disk(sample: Sample, settings: Mapping[str, Any]) -> list[Row]:
-    per, mean = _by_size(sample, settings)
+    mean: float | None = settings["tiles_per_slide"]
     columns: dict[str, Get] = {"tiles": lambda row: row.tiles_bytes}
     if sample.verb == "extract":
         laid = any(row.laid for row in sample.rows)  # else they are of the run of tile
@@ -129,7 +134,9 @@ def _disk(sample: Sample, settings: Mapping[str, Any]) -> list[Row]:
     made = []
     for what, get in columns.items():
         if all(get(row) is not None for row in sample.rows):
-            made.append(_row("disk", what, total(sample.rows, get, settings, per, mean) / 1e9, "GB", sample))
+            made.append(
+                _row("disk", what, total(sample.rows, get, settings, lambda row: row.tiles, mean) / 1e9, "GB", sample)
+            )
     items = len(sample.account["done"]) + len(sample.account["skipped"]) + len(sample.account["failed"])
     share = _bytes_of(sample.folder) / max(1, items)
     made.append(Row("disk", f"run of {sample.verb}", share * settings["slides"] / 1e9, "GB", (sample.word,)))

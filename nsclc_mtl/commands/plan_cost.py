@@ -144,8 +144,8 @@ def _assumptions(by: Mapping[str, Sample], settings: Mapping[str, Any]) -> list[
         ]
     if sample := by.get("train"):
         notes.append(
-            f"training is linear in patients times epochs, with the patients' data as large as in '{sample.word}', and "
-            "has no interval; mtl evaluate and predict are not planned"
+            f"training is linear in patients times epochs, with the patients' data as large as in '{sample.word}', the "
+            "start of its processes among them, and has no interval; mtl evaluate and predict are not planned"
         )
     return notes
 
@@ -166,6 +166,15 @@ def _table(rows: Sequence[Row], settings: Mapping[str, Any]) -> Table:
     )
     table = Table("", "what", "value", "95 %", "unit", "from", title=title)
     for row in rows:
-        between = "" if row.lo is None else f"{row.lo:.3g} to {row.hi:.3g}"
-        table.add_row(row.step, row.what, f"{row.value:.3g}", between, row.unit, ", ".join(row.runs))
+        between = "" if row.lo is None or row.hi is None else f"{_told(row.lo)} to {_told(row.hi)}"
+        table.add_row(row.step, row.what, _told(row.value), between, row.unit, ", ".join(row.runs))
     return table
+
+
+def _told(value: float) -> str:
+    """A number with three digits that count.
+
+    >>> _told(12345.6), _told(0.98765), _told(7.0)
+    ('12,300', '0.988', '7')
+    """
+    return f"{float(f'{value:.3g}'):,.10g}"

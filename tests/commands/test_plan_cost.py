@@ -100,14 +100,14 @@ def test_slides_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_larger_slides_cost_more(tmp_path: Path) -> None:
     tile = slides(tmp_path / "tile", "tile", [1, 2, 3, 4])
     extract = slides(tmp_path / "extract", "extract", [10, 20, 30, 40], features_bytes=2_000_000, laid=0)
-    more = ["tiles_per_slide=1000", "gb_per_slide=1.0"]  # both four times those of the sample
+    more = ["tiles_per_slide=750", "gb_per_slide=0.75"]  # both three times those of the sample
     value = plan(tmp_path, f"sample=[{tile},{extract}]", "slides=3600", *more)
     hours = value["extract", "work of one process"]
-    assert hours["value"] == pytest.approx(100)  # exactly 0.1 s a tile, so without a spread
-    assert (hours["lo"], hours["hi"]) == (pytest.approx(100), pytest.approx(100))
-    assert value["tile", "work of one process"]["value"] == pytest.approx(10)
-    assert value["disk", "features"]["value"] == pytest.approx(3600 * 1000 * 4 * 2e6 / 1000 / 1e9)
-    assert value["network", "slides, whole"]["value"] == pytest.approx(3600)
+    assert hours["value"] == pytest.approx(75)  # exactly 0.1 s a tile, so without a spread
+    assert (hours["lo"], hours["hi"]) == (pytest.approx(75), pytest.approx(75))
+    assert value["tile", "work of one process"]["value"] == pytest.approx(7.5)
+    assert value["disk", "features"]["value"] == pytest.approx(3 * 7.2)
+    assert value["network", "slides, whole"]["value"] == pytest.approx(2700)
     assert value["network", "slides, whole"]["runs"] == ["gb_per_slide"]
 
 
@@ -146,7 +146,19 @@ def test_training_by_hand(tmp_path: Path) -> None:
         (lambda f: account(f, "tile", [], {}, code=143), [], 3, "exit code 143"),
         (lambda f: f, [], 2, "is no run folder"),
         (lambda f: slides(f, "tile", [1, 2, 3], tiles=0), ["patients=0"], 2, "patients: a whole number"),
-        (lambda f: slides(f, "extract", [1, 2, 3], tiles=0), ["tiles_per_slide=9"], 3, "have no tile"),
+        (
+            lambda f: slides(f, "extract", [1, 2, 3], tiles=0),
+            ["tiles_per_slide=9"],
+            3,
+            "slides of 9 tiles or bytes are far from",
+        ),
+        (
+            lambda f: slides(f, "extract", [1, 2, 3]),
+            ["tiles_per_slide=601"],
+            3,
+            "far from those of the sample (100 to 3",
+        ),
+        (lambda f: slides(f, "tile", [1, 2, 3]), ["gb_per_slide=0.04"], 3, "far from those of the sample"),
     ],
 )
 def test_too_little_is_one_sentence(
