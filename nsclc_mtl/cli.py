@@ -52,7 +52,7 @@ VERBS = {
 
 
 def _body(verb: str, part: str = "body") -> Any:
-    return getattr(importlib.import_module(f"nsclc_mtl.commands.{verb}"), part)
+    return getattr(importlib.import_module(f"nsclc_mtl.commands.{verb.replace('-', '_')}"), part)
 
 
 def _execute(
@@ -198,6 +198,21 @@ def federate_keys(
 ) -> None:
     """Make keys."""
     _execute("federate_keys", overrides, show, check, conf, False, False, verbose, no_run="show")
+
+
+@app.command(
+    "plan-cost",
+    help="Time, disk and network of many slides, from measured runs: mtl plan-cost slides=10000 sample=RUN.",
+)
+def plan_cost(
+    overrides: Overrides = None,
+    show: Show = False,
+    check: Check = False,
+    conf: Conf = None,
+    verbose: Verbose = False,
+) -> None:
+    """Plan the cost of a cohort."""
+    _execute("plan-cost", overrides, show, check, conf, False, False, verbose)
 
 
 @app.command(

@@ -38,6 +38,11 @@ class Holder:
     started: str  # in clock ticks since the boot, so that a process id that is used again is told apart
     token: str
 
+    @classmethod
+    def of(cls, pid: int) -> Holder:
+        """The process of this machine with this id."""
+        return cls(_here(), pid, _started(pid) or "", uuid.uuid4().hex)
+
     def alive(self) -> bool | None:
         """Whether the process is there; None where it cannot be known from here."""
         if self.host != _here():
@@ -66,7 +71,7 @@ class Lease:
         except FileExistsError:
             return None
         try:
-            holder = Holder(_here(), os.getpid(), _started(os.getpid()) or "", uuid.uuid4().hex)
+            holder = Holder.of(os.getpid())
             os.write(handle, json.dumps(asdict(holder)).encode())
             return cls(path, handle)
         except BaseException:  # a full disk, a signal: nobody would hold what was made

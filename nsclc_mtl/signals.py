@@ -6,7 +6,9 @@ that must not stay behind does it `undisturbed`, and lets signals through again 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Given = TypeVar("Given")
@@ -36,6 +38,16 @@ def disturbed(work: Callable[[], Given]) -> Given:
         return work()
 
     return _at(0, begin)
+
+
+@contextmanager
+def unheard(*numbers: int) -> Iterator[None]:
+    """Processes that are started within never hear these signals; this one does, after it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _at(depth: int, step: Callable[[], Given]) -> Given:

@@ -6,6 +6,11 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,6 +163,61 @@ def test_variables_of_slurm_change_nothing(
         monkeypatch.setenv(f"SLURM_{word}", value)
     assert way.train("slurm", *ONE_STEP) == 0
     assert apart(stepped, weights(way, "slurm")) == 0
+
+
+SLURM = {
+    "JOB_ID": "7", "JOB_NAME": "mtl", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": "0", "LOCALID": "0",
+    "NODEID": "0", "JOB_NUM_NODES": "2", "JOB_NODELIST": "n[1-2]", "STEP_NODELIST": "n[1-2]",
+    "SRUN_COMM_HOST": "192.0.2.1",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_within_a_job_of_slurm_are_ours(
+    way: Way, stepped: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever SLURM says of tasks and nodes: nobody else is waited for."""
+    for word, value in SLURM.items():
+        monkeypatch.setenv(f"SLURM_{word}", value)
+    assert way.train("slurm-two", *ONE_STEP, "trainer=ddp") == 0
+    assert apart(stepped, weights(way, "slurm-two")) < 1e-5
+
+
+@pytest.mark.slow
+def test_signals_that_all_processes_of_a_job_get(way: Way) -> None:
+    """SIGUSR2 is for who trains in rank 0; SIGTERM ends all, with the last finished epoch kept."""
+    words = [*TWO, "trainer=ddp", "trainer.max_epochs=40", "logger=csv", "checkpoint_s=0"]
+    assert go_on(way, "whole-ddp", *words, resume=False) == 0
+    folder, given = way.folder(name="told"), [*way.paths, f"cohort.root={way.data}", *SMALL, *words]
+    line = [sys.executable, "-m", "nsclc_mtl", "train", "name=told", *given]
+    told = {**os.environ, **{f"SLURM_{word}": value for word, value in SLURM.items()}}
+    with subprocess.Popen(line, env=told, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            until_epoch(folder, 2, process)
+            for child in children(process.pid):
+                os.kill(child, signal.SIGUSR2)
+            until_epoch(folder, 5, process)
+            os.killpg(process.pid, signal.SIGTERM)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, said) == (143, "mtl: ended by SIGTERM\n")
+    assert go_on(way, "told", *words) == 0
+    assert apart(weights(way, "whole-ddp"), weights(way, "told")) == 0
+
+
+def until_epoch(folder: Path, epoch: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(int(path.name.split("-")[2]) >= epoch for path in folder.glob("fold0/resume-0-*.ckpt")):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the epoch did not come")
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow

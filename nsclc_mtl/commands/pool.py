@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl import signals
+from nsclc_mtl.commands import items
 from nsclc_mtl.commands.job import Job, Outcome
 from nsclc_mtl.commands.staging import Stage
 from nsclc_mtl.lease import Watch, heal, holder_of
@@ -51,6 +52,7 @@ def work_through(
     finally:  # after a full disk or a signal too: nothing is left of dead processes, what was finished is told
         _sweep(folders)
         _account(jobs, results, run, label)
+        items.write(run.path, items.of_slides(jobs, results, folders))
 
 
 def _account(jobs: Sequence[Job], results: dict[str, Outcome], run: Run, label: str) -> None:

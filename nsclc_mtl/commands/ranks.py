@@ -69,7 +69,8 @@ def together(settings: Mapping[str, Any], rows: pd.DataFrame, progress: Progress
                 ours, theirs = context.Pipe(duplex=False)
                 given = (settings, rows, replace(progress), Share(rank, of), meeting, torch.get_num_threads(), theirs)
                 process = context.Process(target=follow, args=given, name=f"rank {rank}", daemon=True)
-                signals.undisturbed(process.start)
+                with signals.unheard(signal.SIGUSR1, signal.SIGUSR2):  # SLURM tells all processes of a job
+                    signals.undisturbed(process.start)
                 others.append(process)
                 lines.append(ours)
             for line, process in zip(lines, others, strict=True):

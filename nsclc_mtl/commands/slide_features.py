@@ -71,7 +71,7 @@ def _extract(
     if not path.is_file():  # a backbone that cannot be had ends the run before anything is written
         load(backbone, tiles.tile_um)
     made = once(path, complete, make)
-    return Outcome(store.header(path)[0], kept=True) if made is None else Outcome(len(made))
+    return Outcome(store.header(path)[0], kept=True) if made is None else Outcome(len(made), laid=not kept)
 
 
 def feature_file(job: Job, key: str, tiles_digest: str, out: Path) -> tuple[Path, str]:

@@ -43,7 +43,9 @@ def extract(
         if made.reason or made.busy:
             return made
     then = guarded(job, functools.partial(_encode, job, slides, backbone, out, stain, encoder))
-    then.kept = then.kept and made.kept
+    if made.cost and then.cost:
+        then.cost = made.cost + then.cost
+    then.kept, then.laid = then.kept and made.kept, made.laid
     return then
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands import ranks
+from nsclc_mtl.commands import fold_jobs, items, ranks
 from nsclc_mtl.commands.device import available
 from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import Manifest, TryAgain, UsageFault
@@ -26,14 +26,20 @@ NEXT = "next: mtl evaluate ckpt={}"
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Splits the cohort, trains every fold (or the one asked for) and writes `predictions.csv`."""
+    from nsclc_mtl.commands.fold import train_fold
     from nsclc_mtl.config import plain
 
     settings = plain(cfg)
     manifest, splits, folds = opened(settings, run)
     kept = keep(settings, manifest, splits, run)
-    for fold, seconds in _train(settings, [fold for fold in folds if fold not in kept], run):
+    left = [fold for fold in folds if fold not in kept]
+    if fold_jobs.only_handed_over(settings, left, run, train_fold):
+        return
+    for fold, seconds in _train(settings, left, run):
         run.done.append(f"fold{fold}")
-        run.say(f"fold {fold} trained in {seconds:.0f} s")
+        run.say(f"fold {fold} trained" + (f" in {seconds:.0f} s" if seconds is not None else ""))
+        if seconds is not None and not run.resumed:  # what went on took a part of its time before
+            items.write(run.path, [items.Item(f"fold{fold}", round(seconds, 3))])
     closed(settings, manifest, run)
     run.say(NEXT.format(os.path.relpath(run.path)))
 
@@ -45,7 +51,8 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.sites import adapted_sites, unknown_sites
 
-    available(settings["device"])
+    if not fold_jobs.elsewhere(settings):
+        available(settings["device"])
     if ranks.processes(settings) > 1:  # before torch is there: else it tells every fold that tasks may lack labels
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     manifest = open_cohort(settings)
@@ -93,9 +100,11 @@ def keep(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, 
     """
     from nsclc_mtl.commands.resume import account, begun, tidy, unfinished
 
-    kept = set()
+    kept, at_work = set(), fold_jobs.at_work(settings, run.path)
     for folder in sorted(run.path.glob("fold*"), key=lambda path: int(path.name[4:])):
         fold = int(folder.name[4:])
+        if fold in at_work:
+            continue
         made_from, again = (
             account(settings, manifest, splits[splits["fold"] == fold]),
             settings["fold"] in ("all", fold),
@@ -129,13 +138,16 @@ def _remove(folder: Path) -> None:
 
 
 def _train(settings: dict[str, Any], folds: list[int], run: Run, work: Any = None) -> Any:
-    """Trains the folds, each in a process of the pool (workers=0: one after the other in this one).
+    """Trains the folds, each as a job of its own or in a process of the pool (workers=0: one by one in this one).
 
     `work` is what is done for a fold, called with the settings, its number and the run folder; None = it is trained.
     """
     from nsclc_mtl.commands.fold import train_fold
 
     work = work or train_fold
+    if fold_jobs.engine(settings) is not None:
+        yield from fold_jobs.train(settings, folds, run, work)
+        return
     workers = min(int(settings["folds"]["workers"]), len(folds))
     if workers <= 1:
         for fold in run.track(folds, "folds"):

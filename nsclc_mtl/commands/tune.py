@@ -39,7 +39,7 @@ class Plan:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Tunes and trains every fold; writes what `mtl train` writes, and `trials.csv`, `best.yaml` and `tuning.json`."""
-    from nsclc_mtl.commands import space, train
+    from nsclc_mtl.commands import fold_jobs, space, train
     from nsclc_mtl.config import plain
 
     asked = plain(cfg)
@@ -66,9 +66,13 @@ def body(cfg: DictConfig, run: Run) -> None:
         + f", judged by {_judge(plan.objective)}"
     )
     _left(settings, manifest, splits, folds, run)
-    for fold, seconds in train._train(settings, folds, run, partial(tune_fold, plan)):
+    work = partial(tune_fold, plan)
+    if fold_jobs.only_handed_over(settings, folds, run, work):
+        return
+    for fold, seconds in train._train(settings, folds, run, work):
         run.done.append(f"fold{fold}")
-        run.say(f"fold {fold} tuned and trained in {seconds:.0f} s: {_told(run.path, fold)}")
+        took = f" in {seconds:.0f} s" if seconds is not None else ""
+        run.say(f"fold {fold} tuned and trained{took}: {_told(run.path, fold)}")
     train.closed(settings, manifest, run)
     for line in optimism(run.path, [int(name[4:]) for name in run.done], plan):
         run.say(line)
@@ -105,12 +109,13 @@ def _left(
     settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, folds: Sequence[int], run: Run
 ) -> None:
     """Keeps the finished folds that are not asked for this time; what else is left of folds is removed, and said."""
-    from nsclc_mtl.commands import assemble, resume
+    from nsclc_mtl.commands import assemble, fold_jobs, resume
     from nsclc_mtl.commands.train import _remove
 
+    at_work = fold_jobs.at_work(settings, run.path)
     for folder in sorted(run.path.glob("fold*"), key=lambda path: int(path.name[4:])):
         fold = int(folder.name[4:])
-        if fold in folds:
+        if fold in folds or fold in at_work:
             continue
         mine = assemble.settings_of(settings, folder)
         if why := resume.unfinished(folder, resume.account(mine, manifest, splits[splits["fold"] == fold])):

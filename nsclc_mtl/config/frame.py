@@ -80,7 +80,7 @@ def execute(
 
 def _run(cfg: DictConfig, run: Run, load: Callable[[], Body], verbose: bool) -> int:
     code, unused = 1, False
-    with _logging(run), _signals() as caught:
+    with _logging(run), listening() as caught:
         try:
             load()(cfg, run)
             code = run.code()
@@ -163,7 +163,7 @@ def _logging(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def listening() -> Iterator[list[int]]:
     """Turns SIGTERM into an exception, and remembers which signals came.
 
     A second signal, such as a process group's own copy of the first, does not disturb the ending; a third does.

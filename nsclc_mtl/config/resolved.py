@@ -33,8 +33,8 @@ def to_yaml(cfg: DictConfig) -> str:
 
 
 def config_hash(cfg: Any, without: Sequence[str] = ("name",)) -> str:
-    """SHA-256 of the resolved configuration without the keys named; the name of the run is no part of it."""
-    content = {key: value for key, value in flat(plain(cfg)).items() if key not in without}
+    """SHA-256 of the resolved configuration without the keys named and those below them; the name is no part of it."""
+    content = {key: value for key, value in flat(plain(cfg)).items() if not among(key, without)}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -45,6 +45,15 @@ def flat(content: Any, above: str = "") -> dict[str, Any]:
         name = f"{above}{key}"
         out |= flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
     return out
+
+
+def among(key: str, words: Sequence[str]) -> bool:
+    """Whether a dotted key is one of the words or lies below one.
+
+    >>> among("engine.cluster", ["engine"]), among("folds.n", ["fold"])
+    (True, False)
+    """
+    return any(key == word or key.startswith(f"{word}.") for word in words)
 
 
 def register() -> None:

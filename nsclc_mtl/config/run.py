@@ -24,7 +24,7 @@ from nsclc_mtl.lease import Lease
 from nsclc_mtl.records import ItemFault, ItemSkip, TryAgain, UsageFault
 
 from .machine import git_commit, peak_rss_mb, versions
-from .resolved import config_hash, flat, plain, to_yaml
+from .resolved import among, config_hash, flat, plain, to_yaml
 from .wiring import NO_MODEL
 
 T = TypeVar("T")
@@ -278,7 +278,7 @@ def _goes_on(before: Path, content: Any) -> None:
     except (OSError, AttributeError, yaml.YAMLError):  # a new run, or one that was killed before it began
         return
     new = flat(yaml.safe_load(yaml.safe_dump(content)))
-    unlike = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in NO_MODEL]
+    unlike = [key for key in {**old, **new} if old.get(key) != new.get(key) and not among(key, NO_MODEL)]
     if unlike:
         raise UsageFault(
             f"the run in '{before.parent}' was begun with another configuration ({', '.join(unlike[:5])}); "

@@ -1,22 +1,27 @@
-"""A grid of runs, one process each: memory and seeds are clean, and one failed run does not end the grid."""
+"""A grid of runs, one process or one job each: memory and seeds are clean, and a failed run does not end the grid."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from nsclc_mtl.records import Fault
+from nsclc_mtl.records import Fault, TryAgain, UsageFault
 
+from .frame import Terminated, listening
 from .overrides import parse
-from .resolved import to_yaml
+from .resolved import plain, to_yaml
 from .wiring import compose
 
 COMMAND = (sys.executable, "-m", "nsclc_mtl")
@@ -33,21 +38,32 @@ def sweep(
 ) -> int:
     """Runs every combination of the values; 0 all done, 4 some failed, else the code of the runs.
 
-    `model=abmil,moe_mil seed=0,1` gives four runs. All of them are composed before the first one starts.
+    `model=abmil,moe_mil seed=0,1` gives four runs. All of them are composed before the first one starts. With
+    `engine=submitit` each is a job of its own, and the folds of a job are processes of that job.
     """
+    given = [*options, *(f"--conf={Path(folder).resolve()}" for folder in conf_dirs)]
     try:
         grid = expand(verb, overrides)
         for words in grid:
             cfg = compose(verb, words, conf_dirs)
             if show:
                 print(f"--- # {' '.join(words)}\n{to_yaml(cfg)}", end="")
+        if show:
+            return 0
+        settings = plain(cfg)
+        if (settings.get("engine") or {}).get("name") == "submitit" and "--check" not in options:
+            rows = _jobs(verb, grid, given, command, settings)
+        else:
+            rows = [_one(verb, words, given, command) for words in grid]
     except Fault as fault:
         for line in str(fault).splitlines():
             print(f"mtl: {line}", file=sys.stderr)
         return fault.exit_code
-    if show:
+    except Terminated:
+        print("mtl: ended by SIGTERM", file=sys.stderr)
+        return 143
+    if not rows:  # handed over and not waited for
         return 0
-    rows = [_one(verb, words, [*options, *(f"--conf={folder}" for folder in conf_dirs)], command) for words in grid]
     _table(rows)
     failed = [code for _, code, _, _ in rows if code]
     if not failed:
@@ -94,6 +110,55 @@ def _one(verb: str, words: list[str], options: Sequence[str], command: Sequence[
             child.terminate()
             raise
     return words, child.returncode, time.monotonic() - began, folder
+
+
+def _jobs(
+    verb: str, grid: list[list[str]], options: Sequence[str], command: Sequence[str], settings: Mapping[str, Any]
+) -> list[Row]:
+    """The runs as jobs of their own; no rows where they are not waited for. Their logs lie under `runs/sweep/`."""
+    from nsclc_mtl import jobs
+
+    engine, runs = settings["engine"], Path(settings["paths"]["runs"]).resolve()
+    jobs.sound(engine)
+    if ("--resume" in options or not engine["wait"]) and not any(word.startswith("name=") for word in grid[0]):
+        raise UsageFault("runs are found again by their name: add name=... to --resume and to engine.wait=false")
+    digest = hashlib.sha256(repr(grid).encode()).hexdigest()[:6]
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}"
+    bare = [[word for word in words if not word.startswith(("engine=", "engine."))] for words in grid]
+    grid = [_named(words, f"{stamp}-{k}") for k, words in enumerate(bare)]
+    places = [runs / verb / next(word[5:].strip("'") for word in words if word.startswith("name=")) for words in grid]
+    for place in places:
+        if place.exists() and "--resume" not in options:
+            raise UsageFault(f"a run named {place.name!r} exists in {place.parent}: take another name, or add --resume")
+    again = ["--resume"] * ("--resume" not in options)  # one queued again goes on, and a run that is not there begins
+    folder = runs / "sweep" / stamp
+    lines = [[*command, verb, *words, *options, *again] for words in grid]
+    calls = [jobs.Call(f"run{k}", folder, functools.partial(jobs.command, line)) for k, line in enumerate(lines)]
+
+    def told(ticket: jobs.Ticket) -> None:
+        words = " ".join(grid[int(ticket.key[3:])])
+        print(f"--- {ticket} of {engine['cluster']}: mtl {verb} {words}", flush=True)
+
+    if not engine["wait"]:
+        for ticket in jobs.hand_over(calls, engine, f"mtl-{stamp}"):
+            told(ticket)
+        print(f"the jobs go on by themselves; their logs: {folder}. The table: the same words with --resume, later")
+        return []
+    print(f"logs: {folder}", flush=True)
+    rows: dict[int, Row] = {}
+    most = int(engine["parallel"] or 1)
+    with listening():
+        for ticket, end in jobs.work_through(calls, [], engine, f"mtl-{stamp}", most, folder, told):
+            k = int(ticket.key[3:])
+            code = TryAgain.exit_code if end is None else end.exit_code  # of a job that was lost
+            rows[k] = (grid[k], code, (end.seconds if end else None) or 0.0, str(places[k]))
+            print(f"--- {ticket} ended with exit code {code}" if end else f"--- {ticket} was lost", flush=True)
+    return [rows[k] for k in sorted(rows)]
+
+
+def _named(words: list[str], name: str) -> list[str]:
+    """The words with a name among them, by which the run can go on."""
+    return words if any(word.startswith("name=") for word in words) else [f"name={name}", *words]
 
 
 def _table(rows: Sequence[Row]) -> None:

@@ -76,20 +76,34 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "stain.sample": (1, math.inf, True),
     "stain.spread": (0, 1, False),
     "stain.seed": (-math.inf, math.inf, True),
+    "engine.hours": (0, math.inf, False),
+    "engine.restarts": (0, math.inf, True),
+    "engine.grace_s": (0, 65535, True),
+    "engine.memory_gb": (0, math.inf, False),
+    "engine.cores": (1, math.inf, True),
+    "engine.parallel": (1, math.inf, True),
+    "slides": (1, math.inf, True),  # of `mtl plan-cost`; a group elsewhere
+    "tiles_per_slide": (0, math.inf, False),
+    "gb_per_slide": (0, math.inf, False),
+    "shards": (1, math.inf, True),
+    "workers": (1, math.inf, True),
+    "folds_at_a_time": (1, math.inf, True),
     "cohort.n": (1, math.inf, True),
     "cohort.seed": (0, math.inf, True),
 }
 # the least value itself is none
 ABOVE = (
     "trust.miss", "trust.horizon_days", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed",
-    "risk_horizon_days",
+    "risk_horizon_days", "engine.hours", "engine.memory_gb",
+    "tiles_per_slide", "gb_per_slide",
 )  # fmt: skip
 BELOW = (
     "trust.miss", "alpha", "folds.validation", "folds.calibration", "callbacks.ema.decay", "callbacks.swa.begins",
 )  # nor is the largest  # fmt: skip
 NULL = (
     "trust.mc_dropout", "trust.disagree", "folds.seed", "folds.threads", "slides.mpp", "slides.sample",
-    "risk_horizon_days",
+    "risk_horizon_days", "engine.memory_gb", "engine.cores", "engine.parallel",
+    "tiles_per_slide", "gb_per_slide", "folds_at_a_time",
 )  # null means something  # fmt: skip
 WORDS: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
@@ -101,6 +115,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "callbacks.early_stopping.watch": ("score", "loss"),
     "optim.sampler": ("shuffled", "balanced"),
     "risk_groups": ("median", "tertiles", "maxstat"),
+    "engine.cluster": ("local", "slurm"),
     "cohort.level": ("features", "images"),
     "cohort.missing": ("mcar", "mar", "mnar"),
     "cohort.site": ("none", "shift", "confounded"),

@@ -30,8 +30,11 @@ from .resolved import first_line, plain, register
 
 # Groups of these names exist, but on the command line the words mean "which of the cohort's": plain values.
 PLAIN = ("tasks", "modalities")
-# Which folds are trained, how many at a time, with how much memory, how long a study goes on: nothing about a fold.
-NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s", "bag_cache_mb", "trials")
+# Which folds are trained, where and how many at a time, with how much memory, how long a study goes on: nothing about
+# a fold. A word stands for all keys below it, too.
+NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s", "bag_cache_mb", "trials", "engine")
+# Groups whose name means a number to a verb.
+NUMBERS = {"plan-cost": ("slides",)}
 KEPT = 64  # compositions of groups kept in memory
 _COMPOSED: dict[tuple[Any, ...], DictConfig] = {}
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -60,7 +63,7 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
     # `space` is a group, and a value where it is written out: a mapping of the user's words, with dots in its keys
     written = [o for o in rest if verb == "tune" and o.key_or_group == "space" and isinstance(o.value(), dict)]
     rest = [o for o in rest if o not in written]
-    groups = group_options(roots)
+    groups = {name: options for name, options in group_options(roots).items() if name not in NUMBERS.get(verb, ())}
     chosen = [o for o in rest if is_group(o, groups)]
     values = [o for o in rest if not is_group(o, groups)]
     faults = [fault for o in chosen for fault in check_group(verb, o, groups)]

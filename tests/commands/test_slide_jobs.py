@@ -310,6 +310,7 @@ def test_a_run_that_is_ended_leaves_no_lease_of_its_dead_processes(tmp_path: Pat
     dead = {"host": _here(), "pid": os.getpid(), "started": "1", "token": ""}
 
     class Told:
+        path = tmp_path
         done: list[str] = []  # noqa: RUF012
 
         def say(self, text: str) -> None: ...
