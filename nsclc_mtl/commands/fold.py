@@ -17,6 +17,7 @@ from nsclc_mtl.records import Manifest
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.bags.datamodule import FoldData, Share
     from nsclc_mtl.commands.resume import Progress
     from nsclc_mtl.learner import Learner
@@ -55,7 +56,7 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
     import pandas as pd
 
     from nsclc_mtl.bags import described
-    from nsclc_mtl.commands import assemble, censoring, checkpoint, reasons, resume, sealed, weights
+    from nsclc_mtl.commands import assemble, censoring, checkpoint, reasons, recalibrate, resume, sealed, weights
     from nsclc_mtl.commands.cohort import open_cohort
 
     fold, manifest = int(rows["fold"].iloc[0]), open_cohort(settings)
@@ -63,7 +64,7 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
     progress = resume.begin(folder, made_from)
     with ranks.together(settings, rows, progress) as share:
         members, data = train_members(settings, manifest, rows, progress, share)
-    fit_trust(settings, members, manifest, data, bool(own))
+    fit_trust(settings, members, manifest, data, bool(own), recalibrate.slopes(settings, manifest, rows, data))
     data.fitted.reference = described.reference(manifest, data.parts["train"], data.fitted, data.cache)
     data.fitted.follow_up = censoring.kept(manifest, list(rows.loc[rows["part"] != "test", "patient_id"]))
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
@@ -96,28 +97,36 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
 
 
 def fit_trust(
-    settings: Mapping[str, Any], members: Sequence[Learner], manifest: Manifest, data: FoldData, tuned: bool = False
+    settings: Mapping[str, Any],
+    members: Sequence[Learner],
+    manifest: Manifest,
+    data: FoldData,
+    tuned: bool = False,
+    slopes: Mapping[str, float] | None = None,
 ) -> None:
     """What tells how far the fold's predictions may be relied on, into `data.fitted`: from patients who do not test it.
 
-    Temperatures, curves, sets and bounds come from the calibration part; where there is none, only what needs no
-    outcome of patients unseen: the horizons, and how far out patients lie.
+    The levels of class probabilities come from the training patients, their `slopes` from `recalibrate.slopes`; they
+    are 1 for tasks without. Temperatures, curves, sets and bounds come from the calibration part; where there is none,
+    only what needs no outcome of patients unseen: the horizons, and how far out patients lie.
     """
-    from nsclc_mtl.commands import confidence, outside
+    from nsclc_mtl.commands import confidence, outside, recalibrate
 
     asked, parts = settings["trust"], {str(part): ids for part, ids in data.parts.items()}
     train = parts["train"]
     horizon = float(asked.get("horizon_days") or confidence.HORIZON_DAYS)
     fitted: dict[str, dict[str, Any]] = confidence.followed(manifest, train, horizon)
+    fitted |= recalibrate.levels(means(members, manifest, train, data), manifest, slopes or {})
     if teachers := confidence.who_calibrates(settings, parts, tuned):
         taught = confidence.fit(
-            means(members, manifest, teachers, data),
+            confidence.scaled(means(members, manifest, teachers, data), manifest, fitted),
             manifest,
             float(asked["miss"]),
             populations(members),
             mondrian=str(asked.get("mondrian") or "none"),
             train=train,
             horizon=horizon,
+            sloped=tuple(slopes or ()),
         )
         for task, own in taught.items():
             fitted[task] = {**fitted.get(task, {}), **own}
@@ -127,11 +136,17 @@ def fit_trust(
 
 
 def train_members(
-    settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, progress: Progress, share: Share | None = None
+    settings: Mapping[str, Any],
+    manifest: Manifest,
+    rows: pd.DataFrame,
+    progress: Progress,
+    share: Share | None = None,
+    cache: BagCache | None = None,
 ) -> tuple[list[Learner], FoldData]:
     """The trained members of a fold's ensemble (same data, other seeds) and the data they were trained on.
 
-    Of several processes that train the fold, each does all of this on its share; rank 0 alone writes.
+    `cache` holds tiles that were read before; None: an empty one. Of several processes that train the fold, each does
+    all of this on its share; rank 0 alone writes.
     """
     import pytorch_lightning as pl
 
@@ -146,7 +161,7 @@ def train_members(
     data = FoldData(
         manifest,
         rows,
-        cache=BagCache(int(float(settings["bag_cache_mb"]) * 1e6)),
+        cache=cache or BagCache(int(float(settings["bag_cache_mb"]) * 1e6)),
         options=chosen,
         batch_size=settings["optim"]["batch_size"],
         max_tiles=most,
