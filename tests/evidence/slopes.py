@@ -1,6 +1,6 @@
 """Calibration slopes of the learner on the phantom, before and after the recalibration that a run does by itself.
 
-    python tests/evidence/slopes.py --seeds 0-4 --out slopes.json     # two to five minutes a seed on one core
+    python tests/evidence/slopes.py --seeds 0-4 --out slopes.json     # about three minutes a seed on a core of its own
     python tests/evidence/slopes.py --seeds 20-29 trust.crossfit=8
 
 Every number comes from the code that `mtl train` runs, with the configuration that `mtl train model=moe_mil` composes:
