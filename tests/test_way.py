@@ -88,7 +88,7 @@ def test_a_run_folder_holds_what_was_promised(way: Way) -> None:
 
 
 def test_shapley_values_add_up_to_the_prediction(way: Way) -> None:
-    """From the training patients' mean score to the patient's own: the log odds of predictions.csv, before its levels."""
+    """From the training patients' mean score to the patient's own: log odds of predictions.csv before their levels."""
     values = pd.read_csv(way.folder() / "shapley.csv", dtype={"patient_id": str})
     by = values.groupby(["task", "patient_id"])
     whole = by.agg(value=("value", "sum"), base=("base", "first"), score=("score", "first"))
