@@ -88,7 +88,7 @@ def test_a_run_folder_holds_what_was_promised(way: Way) -> None:
 
 
 def test_shapley_values_add_up_to_the_prediction(way: Way) -> None:
-    """From the training patients' mean score to the patient's own, which is the log odds that predictions.csv has."""
+    """From the training patients' mean score to the patient's own: log odds of predictions.csv before their levels."""
     values = pd.read_csv(way.folder() / "shapley.csv", dtype={"patient_id": str})
     by = values.groupby(["task", "patient_id"])
     whole = by.agg(value=("value", "sum"), base=("base", "first"), score=("score", "first"))
@@ -96,7 +96,12 @@ def test_shapley_values_add_up_to_the_prediction(way: Way) -> None:
     said = wide(way.table().query("part == 'test'"))
     response = whole.loc["response"]
     p = said.xs(("response", "p:responder"), level=("task", "output")).loc[response.index]
-    np.testing.assert_allclose(np.log(p / (1 - p)), response["score"], atol=1e-4)
+    for fold, rows in response.join(values.groupby("patient_id")["fold"].first()).groupby("fold"):
+        fitted = json.loads((way.folder() / f"fold{fold}" / "fitted.json").read_text())
+        of = fitted["fitted"]["trust"]["response"]["recalibration"]
+        assert of["slope"] == 1  # too few patients for another
+        own = p[rows.index]
+        np.testing.assert_allclose(np.log(own / (1 - own)), rows["score"] + of["shift"][0], atol=1e-4)
     have = set(pd.read_csv(way.data / "rna.csv", dtype=str).iloc[:, 0])
     assert set(values.loc[values["modality"] == "rna", "patient_id"]) == have & set(response.index)
     rows = json.loads((way.folder() / "audit.json").read_text())

@@ -64,14 +64,15 @@ def fit(
     mondrian: str = "none",
     train: Sequence[str] = (),
     horizon: float = HORIZON_DAYS,
+    sloped: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """What the patients of `outputs`, whom training did not see, teach of each task of which one is labelled.
 
-    Classes: temperature, threshold, miss, n. Regression: half_width of its interval, miss, n. Survival, where `train`
-    names the patients whose censoring is known: shift, slope and centre of the calibration at horizon_days, level of
-    the lower bounds, until_days, miss, n. `mondrian` = class or site adds `groups`: name -> its own threshold (of
-    bounds level, of intervals half_width) and n; a group that is too small for `miss` has n alone, and is served as
-    all are.
+    Classes: temperature (not of tasks in `sloped`, whose slope others have told), threshold, miss, n. Regression:
+    half_width of its interval, miss, n. Survival, where `train` names the patients whose censoring is known: shift,
+    slope and centre of the calibration at horizon_days, level of the lower bounds, until_days, miss, n. `mondrian` =
+    class or site adds `groups`: name -> its own threshold (of bounds level, of intervals half_width) and n; a group
+    that is too small for `miss` has n alone, and is served as all are.
 
     The threshold is for probabilities as `scaled` gives them, with the same `populations`; its promise holds for
     patients like those of the calibration part, whatever population is stated.
@@ -102,12 +103,12 @@ def fit(
             found[task] = made
             continue
         proba, label_of = _proba(wide.loc[known.index], spec.classes), value.to_numpy(int)
-        warmth = temperature.fit(proba, label_of)
-        told = temperature.scaled(proba, warmth)
+        warmth = {} if task in sloped else {"temperature": temperature.fit(proba, label_of)}
+        told = temperature.scaled(proba, warmth["temperature"]) if warmth else proba
         if task in (populations or {}):
             told = prior.moved(told, populations[task])  # type: ignore[index]
         at = conformal.threshold(told, label_of, miss)
-        made = {"temperature": warmth, "threshold": at, "miss": miss, "n": len(known)}
+        made = {**warmth, "threshold": at, "miss": miss, "n": len(known)}
         if mondrian == "class":
             each, count = conformal.thresholds_by_class(told, label_of, miss)
             least = conformal.fewest(miss)
@@ -204,13 +205,13 @@ def _calibrated(curve: Any, days: Any, of: Mapping[str, Any]) -> Any:
 def scaled(
     outputs: Outputs, manifest: Manifest, trust: Trust, populations: Mapping[str, Any] | None = None
 ) -> dict[str, pd.DataFrame]:
-    """The outputs with probabilities at the temperatures of `trust`, then at the prevalence of the stated populations,
-    and survival curves calibrated at their horizon.
+    """The outputs with probabilities at the slopes, levels and temperatures of `trust`, then at the prevalence of the
+    stated populations, and survival curves calibrated at their horizon.
 
     `populations`: task -> log ratio of the classes' shares (see `tasks.prior.population`). The others as they are.
     """
     from nsclc_mtl.tasks import prior
-    from nsclc_mtl.trust import temperature
+    from nsclc_mtl.trust import recalibration, temperature
 
     made, stated = dict(outputs), populations or {}
     for task in (trust.keys() | stated.keys()) & made.keys():
@@ -218,7 +219,11 @@ def scaled(
         if "shift" in of:
             days, curve = curves(wide)
             wide[[f"surv:{d:g}" for d in days]] = _calibrated(curve, days, of)
-        columns = [f"p:{name}" for name in manifest.tasks[task].classes]
+        spec = manifest.tasks[task]
+        columns = [f"p:{name}" for name in spec.classes]
+        if "recalibration" in of:
+            proba = wide[columns].to_numpy(float)
+            wide[columns] = recalibration.scaled(proba, of["recalibration"], spec.kind == "ordinal")
         if "temperature" in of:
             wide[columns] = temperature.scaled(wide[columns].to_numpy(float), of["temperature"])
         if task in stated:

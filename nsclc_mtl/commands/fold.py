@@ -54,7 +54,7 @@ def threads(wanted: int | None, folds: int) -> Iterator[None]:
 
 
 def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, own: Mapping[str, Any]) -> None:
-    from nsclc_mtl.commands import resume
+    from nsclc_mtl.commands import recalibrate, resume
     from nsclc_mtl.commands.cohort import open_cohort
 
     manifest = open_cohort(settings)
@@ -62,7 +62,8 @@ def _train_fold(settings: Mapping[str, Any], rows: pd.DataFrame, folder: Path, o
     progress = resume.begin(folder, made_from)
     with ranks.together(settings, rows, progress) as share:
         members, data = train_members(settings, manifest, rows, progress, share)
-    digests = conclude(settings, manifest, rows, folder, members, data, own)
+    slopes = recalibrate.slopes(settings, manifest, rows, data)
+    digests = conclude(settings, manifest, rows, folder, members, data, own, slopes)
     resume.finish(folder, made_from, digests)
 
 
@@ -74,10 +75,12 @@ def conclude(
     members: Sequence[Learner],
     data: FoldData,
     own: Mapping[str, Any],
+    slopes: Mapping[str, float] | None = None,
 ) -> dict[str, str]:
     """Writes what a fold's trained members are used with, and what they say of all its parts; the weights' digests.
 
-    `rows` are the fold's rows of `splits.csv`. Trust is fitted here, on patients who do not test the fold.
+    `rows` are the fold's rows of `splits.csv`. Trust is fitted here, on patients who do not test the fold; `slopes` are
+    those of `recalibrate.slopes`.
     """
     import pandas as pd
 
@@ -85,7 +88,7 @@ def conclude(
     from nsclc_mtl.commands import assemble, censoring, checkpoint, reasons, sealed, weights
 
     fold = int(rows["fold"].iloc[0])
-    fit_trust(settings, members, manifest, data, bool(own))
+    fit_trust(settings, members, manifest, data, bool(own), slopes or {})
     data.fitted.reference = described.reference(manifest, data.parts["train"], data.fitted, data.cache)
     data.fitted.follow_up = censoring.kept(manifest, list(rows.loc[rows["part"] != "test", "patient_id"]))
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
@@ -117,28 +120,36 @@ def conclude(
 
 
 def fit_trust(
-    settings: Mapping[str, Any], members: Sequence[Learner], manifest: Manifest, data: FoldData, tuned: bool = False
+    settings: Mapping[str, Any],
+    members: Sequence[Learner],
+    manifest: Manifest,
+    data: FoldData,
+    tuned: bool = False,
+    slopes: Mapping[str, float] | None = None,
 ) -> None:
     """What tells how far the fold's predictions may be relied on, into `data.fitted`: from patients who do not test it.
 
-    Temperatures, curves, sets and bounds come from the calibration part; where there is none, only what needs no
-    outcome of patients unseen: the horizons, and how far out patients lie.
+    The levels of class probabilities come from the training patients, their `slopes` from `recalibrate.slopes`; they
+    are 1 for tasks without. Temperatures, curves, sets and bounds come from the calibration part; where there is none,
+    only what needs no outcome of patients unseen: the horizons, and how far out patients lie.
     """
-    from nsclc_mtl.commands import confidence, outside
+    from nsclc_mtl.commands import confidence, outside, recalibrate
 
     asked, parts = settings["trust"], {str(part): ids for part, ids in data.parts.items()}
     train = parts["train"]
     horizon = float(asked.get("horizon_days") or confidence.HORIZON_DAYS)
     fitted: dict[str, dict[str, Any]] = confidence.followed(manifest, train, horizon)
+    fitted |= recalibrate.levels(means(members, manifest, train, data), manifest, slopes or {})
     if teachers := confidence.who_calibrates(settings, parts, tuned):
         taught = confidence.fit(
-            means(members, manifest, teachers, data),
+            confidence.scaled(means(members, manifest, teachers, data), manifest, fitted),
             manifest,
             float(asked["miss"]),
             populations(members),
             mondrian=str(asked.get("mondrian") or "none"),
             train=train,
             horizon=horizon,
+            sloped=tuple(slopes or ()),
         )
         for task, own in taught.items():
             fitted[task] = {**fitted.get(task, {}), **own}
@@ -148,11 +159,17 @@ def fit_trust(
 
 
 def train_members(
-    settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, progress: Progress, share: Share | None = None
+    settings: Mapping[str, Any],
+    manifest: Manifest,
+    rows: pd.DataFrame,
+    progress: Progress,
+    share: Share | None = None,
+    cache: BagCache | None = None,
 ) -> tuple[list[Learner], FoldData]:
     """The trained members of a fold's ensemble (same data, other seeds) and the data they were trained on.
 
-    Of several processes that train the fold, each does all of this on its share; rank 0 alone writes.
+    `cache` holds tiles that were read before; None: an empty one. Of several processes that train the fold, each does
+    all of this on its share; rank 0 alone writes.
     """
     import pytorch_lightning as pl
 
@@ -163,7 +180,8 @@ def train_members(
     fold, seed = int(rows["fold"].iloc[0]), int(settings["seed"])
     chosen = assemble.options(settings, manifest)
     share = share or Share()
-    data = fold_data(settings, manifest, rows, BagCache(int(float(settings["bag_cache_mb"]) * 1e6)), share)
+    room = cache or BagCache(int(float(settings["bag_cache_mb"]) * 1e6))
+    data = fold_data(settings, manifest, rows, room, share)
     data.fitted.tasks = assemble.fit_tasks(settings, manifest, data.parts["train"], data.groups)
     line = skip.fit(settings, manifest, data)
     members = []

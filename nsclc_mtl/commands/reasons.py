@@ -87,6 +87,8 @@ def rows(seen: Sequence[Seen], manifest: Manifest, fold: int, disagree: float = 
             if value is not None:
                 made.add([""], task, what, [value])
         if len(seen) == 1:
+            if of_classes := calibrated[0].get("recalibration"):
+                made.add([""], task, "slope", [float(of_classes["slope"])])
             for name, group in calibrated[0].get("groups", {}).items():
                 made.add([""], task, f"n_calibration:{calibrated[0]['mondrian']}:{name}", [group["n"]])
         said, sure = _said(spec, wide, of)

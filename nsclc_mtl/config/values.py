@@ -22,6 +22,7 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "trust.outside": (0, 0.5, False),
     "trust.disagree": (0, 1, False),
     "trust.mc_dropout": (0, math.inf, True),
+    "trust.crossfit": (0, math.inf, True),
     "folds.n": (2, math.inf, True),
     "folds.repeats": (1, math.inf, True),
     "folds.seed": (0, math.inf, True),
@@ -140,6 +141,8 @@ def _faults(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[
             yield f"{key}: {_wanted(key, low, high, whole)} is needed, not {values[key]!r}" + ", or null" * (
                 key in NULL
             )
+    if values.get("trust.crossfit") == 1:
+        yield "trust.crossfit=1 leaves nobody to train on: take 2 parts or more, or 0 for none"
     for key in ("tasks", "modalities"):
         if settings.get(key) == []:
             yield f"{key}=[] leaves nothing: name at least one, or null for all"

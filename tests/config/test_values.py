@@ -33,6 +33,7 @@ def test_the_shipped_values_hold(verb: str) -> None:
         ("audit=abc", "audit"),
         ("checkpoint_s=abc", "checkpoint_s: a number from 0 up"),
         ("trust.miss=5", "trust.miss: a number between 0 and 1"),
+        ("trust.crossfit=1", "trust.crossfit=1 leaves nobody to train on"),
         ("trainer.max_epochs=-2", "trainer.max_epochs"),
         ("optim.optimizer.lr=-1", "optim.optimizer.lr: a number above 0"),
         ("precision=foo", "precision='foo' is none of 32-true"),
