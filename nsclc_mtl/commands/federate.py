@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands import federation, train
+from nsclc_mtl.commands import federate_membership, federate_report, federation, train
+from nsclc_mtl.commands.outputs import plain_name
 from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import DataFault, Fault, Manifest, UsageFault
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nsclc_mtl.federated.site import Begun
 
 WAYS = ("centralised", "local")
+ALL = "all"  # sites together, in records and tables
 NEXT = "next: mtl evaluate ckpt={}"
 
 
@@ -53,6 +55,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     train.closed({**settings, "audit": settings["audit"] if _one_model(plan) else 0}, manifest, run)
     for name in beside(run.path):
         complete(run.path, run.path / name, manifest, splits)
+    federate_report.write(settings, manifest, splits, sites, run)
     run.say(NEXT.format(os.path.relpath(run.path)))
 
 
@@ -86,6 +89,8 @@ def sites_of(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFra
         raise DataFault(
             f"{len(out[''])} patients have no site: fill the column, or set federated.sites to a number to deal them"
         )
+    if ALL in out:
+        raise DataFault(f"a site is called '{ALL}', which means all sites together: give it another name")
     if len(out) < plan.min_sites:
         raise UsageFault(
             f"the cohort has {len(out)} site(s) ({', '.join(sorted(out))}), federated.min_sites={plan.min_sites}; name "
@@ -140,7 +145,7 @@ def federated(
     there = {}
     for site, ids in sites.items():
         own = splits[splits["patient_id"].isin(ids)]
-        folder = None if path is None else path / "sites" / site
+        folder = None if path is None else path / "sites" / plain_name(site)
         parts = federation.Configured(quiet, declared, folder, plan.privacy)
         there[site] = Site(site, federation.only(manifest, ids), own, plan, parts)
 
@@ -173,11 +178,12 @@ def _federated(
     from nsclc_mtl.bags.datamodule import Share
     from nsclc_mtl.commands.fold import fold_data
 
-    made, _ = federated(settings, plan, manifest, splits, number, sites, path)
+    made, begun = federated(settings, plan, manifest, splits, number, sites, path)
     record = {"patients": made.patients, "metrics": made.metrics, "said": made.said}
     record |= {"rounds": [asdict(of) for of in made.rounds]}
     with written(path / "federation" / f"fold{number}.json") as aside:
         aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    federate_membership.keep_losses(settings, manifest, splits, number, begun, path)
     rows = splits[splits["fold"] == number]
     if _one_model(plan):
         data = fold_data(settings, manifest, rows, BagCache(), Share(), made.fitted)
@@ -188,7 +194,7 @@ def _federated(
     folder = path / f"fold{number}"
     folder.mkdir(exist_ok=True)
     for name in ("predictions.csv", reasons.FILE, weights.FILE):
-        of = [file for site in sites if (file := path / "sites" / site / f"fold{number}" / name).is_file()]
+        of = [file for site in sites if (file := path / "sites" / plain_name(site) / f"fold{number}" / name).is_file()]
         if of:
             frame = pd.concat([pd.read_csv(file, dtype=str, keep_default_na=False) for file in of])
             with written(folder / name) as aside:
@@ -211,7 +217,7 @@ def _beside(
         return
     for site, ids in sites.items():
         rows = splits[(splits["fold"] == number) & splits["patient_id"].isin(ids)]
-        folder = path / way / site
+        folder = path / way / plain_name(site)
         try:
             _alone(settings, federation.only(manifest, ids), rows, folder)
         except Fault as fault:

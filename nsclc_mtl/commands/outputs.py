@@ -23,8 +23,17 @@ def patient_folder(run: Path, patient: str) -> Path:
     >>> patient_folder(Path("run"), "../A 1").as_posix()
     'run/patients/%2E.%2FA%201'
     """
-    name = quote(patient, safe="")
-    return run / "patients" / (f"%2E{name[1:]}" if name.startswith(".") else name)
+    return run / "patients" / plain_name(patient)
+
+
+def plain_name(word: str) -> str:
+    """The word as the name of one file or folder, whatever stands in it; percent-encoded where it is none.
+
+    >>> plain_name(".."), plain_name("A/B"), plain_name("A-1")
+    ('%2E.', 'A%2FB', 'A-1')
+    """
+    name = quote(word, safe="")
+    return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
 def predict(members: Sequence[Learner], manifest: Manifest, ids: Sequence[str], data: Any) -> dict[str, pd.DataFrame]:

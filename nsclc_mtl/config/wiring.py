@@ -30,9 +30,9 @@ from .resolved import first_line, plain, register
 
 # Groups of these names exist, but on the command line the words mean "which of the cohort's": plain values.
 PLAIN = ("tasks", "modalities")
-# Which folds are trained, where and how many at a time, with how much memory, how long a study goes on: nothing about
-# a fold. A word stands for all keys below it, too.
-NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s", "bag_cache_mb", "trials", "engine")
+# Which folds are trained, where and how many at a time, with how much memory, how long a study goes on, how many
+# resamples judge it: nothing about a fold. A word stands for all keys below it, too.
+NO_MODEL = ("name", "fold", "folds.workers", "checkpoint_s", "bag_cache_mb", "trials", "engine", "bootstrap")
 # Groups whose name means a number to a verb.
 NUMBERS = {"plan-cost": ("slides",)}
 KEPT = 64  # compositions of groups kept in memory

@@ -94,7 +94,7 @@ def _beside(
     folds = {}
     for label, rows in _common_curve({label: rows for label, (_, rows) in having.items()}).items():
         kept = rows[rows["patient_id"].isin(common)]
-        training = _training(entries[label].predictions, name) if task.kind == "survival" else {}
+        training = training_outcomes(entries[label].predictions, name) if task.kind == "survival" else {}
         folds[label] = [f for f in folds_of(kept, task, training) if f.patients]
     same = all(same_folds(folds[first], each) for each in folds.values())
     weights = _weights(folds, same, common, draws, np.random.default_rng([seed, *name.encode()]))
@@ -162,7 +162,7 @@ def _common_curve(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     }
 
 
-def _training(predictions: pd.DataFrame, task: str) -> dict[str, pd.DataFrame]:
+def training_outcomes(predictions: pd.DataFrame, task: str) -> dict[str, pd.DataFrame]:
     """Outcomes of the non-test patients of each fold, from the run's own predictions of them."""
     own = predictions[(predictions["task"] == task) & (predictions["part"] != "test")]
     known = own[own["event"].notna() & own["time_days"].notna()].drop_duplicates(["fold", "patient_id"])
