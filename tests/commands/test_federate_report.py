@@ -407,6 +407,8 @@ def test_the_table_of_the_terminal_has_the_rows_of_the_account(told: dict[str, A
             if way != "federated":
                 gap = own[DIFFERENCE + metric, way]
                 assert f"{gap['value']:+.3f} ({gap['lo']:+.3f} to {gap['hi']:+.3f})" in lines[start + k]
+            assert lines[start + k].count(" *") == (2 if way == "local" else 0)  # refused in one fold
+    assert "* not over every fold and site" in captured.get()
 
 
 @pytest.mark.slow

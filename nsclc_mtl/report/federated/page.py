@@ -13,7 +13,7 @@ from rich.text import Text
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.records import PARTS
 from nsclc_mtl.report.federated import figures
-from nsclc_mtl.report.federated.ways import ALL, CENTRALISED, DIFFERENCE, FEDERATED, LOCAL, WAYS
+from nsclc_mtl.report.federated.ways import ALL, CENTRALISED, DIFFERENCE, FEDERATED, LEFT_OUT, LOCAL, WAYS
 from nsclc_mtl.report.measures import LOWER_IS_BETTER, PRIMARY
 from nsclc_mtl.report.page import FILTERS, Page, metric_word, slug
 from nsclc_mtl.report.templates import template
@@ -166,7 +166,7 @@ def _attacks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def table(account: Mapping[str, Any], boxed: bool) -> Table:
     """The same for the terminal: each way within sites, and the federated model minus it. Bold: the interval of a
-    difference leaves out 0."""
+    difference leaves out 0; a star: not every group has such a value."""
     out = Table(
         title="Within fold and site, 95 % intervals conditional on the trained models",
         title_justify="left",
@@ -186,6 +186,9 @@ def table(account: Mapping[str, Any], boxed: bool) -> Table:
             style = "bold" if gap.lo > 0 or gap.hi < 0 else ""
             out.add_row(*map(Text, (*head, row["way"], _told(at(row)), told)), style=style)
         out.add_section()
+    if any(LEFT_OUT in row["reason"] for row in account["rows"] if (row["site"], row["measure"]) == (ALL, "within")):
+        out.caption = "* not over every fold and site: the page says why"
+        out.caption_justify = "left"
     return out
 
 
@@ -193,7 +196,7 @@ def _told(value: Interval, sign: str = "") -> str:
     if not math.isfinite(value.value):
         return f"- ({value.reason})" if value.reason else "-"
     band = f" ({value.lo:{sign}.3f} to {value.hi:{sign}.3f})" if math.isfinite(value.lo) else ""
-    return f"{value.value:{sign}.3f}{band}"
+    return f"{value.value:{sign}.3f}{band}{' *' if LEFT_OUT in value.reason else ''}"
 
 
 def size(count: float) -> str:

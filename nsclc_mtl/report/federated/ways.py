@@ -25,6 +25,7 @@ from nsclc_mtl.report.side_by_side import training_outcomes
 ALL = "all"  # sites together
 FEDERATED, CENTRALISED, LOCAL = WAYS = ("federated", "centralised", "local")
 DIFFERENCE = "difference:"  # before a metric: the federated model minus the way that the row names
+LEFT_OUT = "left out"  # in the reason of a value that does not stand on all groups
 FURTHER = ("balanced_accuracy", "quadratic_kappa", "average_precision", "brier", "ibs", "brier_1y", "brier_3y",
            "brier_5y", "mae", "rmse")  # fmt: skip
 
@@ -167,7 +168,7 @@ def _with_reason(value: Score, known: Sequence[bool], groups: Sequence[Group], w
     if missing == len(known):
         return Score.missing(why or value.reason)
     what = "fold" if len({group.site for group in groups}) == 1 else "group"
-    return Score(float(value), f"{missing} of {len(known)} {what}s left out: {why}")
+    return Score(float(value), f"{missing} of {len(known)} {what}s {LEFT_OUT}: {why}")
 
 
 def _why(*values: Bootstrapped) -> str:
