@@ -41,6 +41,9 @@ def account(
     settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, sites: Mapping[str, list[str]], run: Path
 ) -> dict[str, Any]:
     """All that the page tells, from the files of a run folder: what `federation.json` holds."""
+    from dataclasses import asdict
+
+    from nsclc_mtl.federated.plan import Plan
     from nsclc_mtl.report.federated import ways
 
     records = _records(run)
@@ -49,7 +52,8 @@ def account(
     draws, seed = int(settings["bootstrap"]), int(settings["seed"])
     done = splits[splits["fold"].isin(folds)]
     plan = {k: v for k, v in settings["federated"].items() if k not in ("sites", "against")}
-    plan["privacy"] = plan["privacy"] if (plan.get("privacy") or {}).get("on") else None
+    privacy = Plan.of(settings["federated"]).privacy
+    plan["privacy"] = None if privacy is None else asdict(privacy)
     site_of = {patient: site for site, ids in sites.items() for patient in ids}
     rows = ways.rows(
         _predictions(run, sites),

@@ -36,7 +36,7 @@ PLAN: dict[str, Any] = {
     "sites": None, "against": ["centralised", "local"], "rounds": None, "local_epochs": 1, "aggregation": "mean",
     "trim": 1, "proximal": 0.0, "normalisation": "shared", "scaling": "pooled", "least": 5, "min_sites": 2,
     "norm_limit": 10.0, "retries": 2, "timeout_s": 600, "secure": False,
-    "privacy": {"on": False, "clip": 1.0, "noise": 1.0, "delta": 1e-5},
+    "privacy": {"enabled": False, "clip": 1.0, "noise": 1.0, "delta": 1e-5},
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {"bootstrap": 100, "seed": 0, "federated": PLAN}
 N, FOLDS = 72, 2
@@ -356,7 +356,7 @@ def test_what_privacy_has_cost_and_secure_summation_are_told(tmp_path: Path) -> 
             made["privacy"] = {s: {"epsilon": 1.5 + number + 0.25 * fold, "delta": 1e-5} for s in SITES}
             made["sites"] = {site: {"n": None} for site in SITES}
         file.write_text(json.dumps(kept))
-    plan = {**PLAN, "secure": True, "privacy": {"on": True, "clip": 0.5, "noise": 1.25, "delta": 1e-5}}
+    plan = {**PLAN, "secure": True, "privacy": {"enabled": True, "clip": 0.5, "noise": 1.25, "delta": 1e-5}}
     told = federate_report.account({**SETTINGS, "federated": plan}, *given, tmp_path)
     assert told["folds"][1]["privacy"]["A/B"]["epsilon"] == 2.75
     text = page.render(told).html
