@@ -213,7 +213,7 @@ def assert_every_number_is_told(text: str, told: dict[str, Any]) -> None:
     found = 0
     for where, words in Seen(text).texts:
         if "td" in where or "th" in where or "dd" in where or "div" in where or "li" in where:
-            for number in re.findall(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?", words):
+            for number in re.findall(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?", "" if words == told["run"]["commit"] else words):
                 found += 1
                 assert number in known or f"{float(number):.3g}" in known, (where, words)
     assert found > 100
