@@ -76,20 +76,27 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "stain.sample": (1, math.inf, True),
     "stain.spread": (0, 1, False),
     "stain.seed": (-math.inf, math.inf, True),
+    "shard.index": (0, math.inf, True),
+    "shard.count": (1, math.inf, True),
+    "engine.actors": (1, math.inf, True),
+    "engine.cpus": (0, math.inf, False),
+    "engine.gpus": (0, math.inf, False),
+    "engine.tries": (1, math.inf, True),
+    "engine.wait_s": (0, math.inf, False),
     "cohort.n": (1, math.inf, True),
     "cohort.seed": (0, math.inf, True),
 }
 # the least value itself is none
 ABOVE = (
     "trust.miss", "trust.horizon_days", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed",
-    "risk_horizon_days",
+    "risk_horizon_days", "engine.cpus",
 )  # fmt: skip
 BELOW = (
     "trust.miss", "alpha", "folds.validation", "folds.calibration", "callbacks.ema.decay", "callbacks.swa.begins",
 )  # nor is the largest  # fmt: skip
 NULL = (
     "trust.mc_dropout", "trust.disagree", "folds.seed", "folds.threads", "slides.mpp", "slides.sample",
-    "risk_horizon_days",
+    "risk_horizon_days", "shard.index", "engine.actors",
 )  # null means something  # fmt: skip
 WORDS: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
