@@ -17,17 +17,19 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from nsclc_mtl.commands.job import Job, Outcome, guarded
-from nsclc_mtl.commands.pool import LEAVE_S, Processes, Work
+from nsclc_mtl.commands.job import Job, Outcome
+from nsclc_mtl.commands.pool import LEAVE_S, Work
 from nsclc_mtl.commands.staging import Stage
+from nsclc_mtl.commands.worker import Home, Worker
+from nsclc_mtl.features.keys import code_digest
 from nsclc_mtl.lease import Lease
 from nsclc_mtl.records import TryAgain, UsageFault
 
@@ -36,83 +38,6 @@ LOOK_S = 2.0  # how often the machines of the cluster are counted
 REACH_S = 10.0  # what a cluster gets to answer in
 AGAIN_S = 10.0  # longer before every further start, where workers do not start
 STORE_BYTES = 100_000_000  # of Ray's object store, through which nothing large goes
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# On a machine of the cluster
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Home:
-    """Where the command runs, for workers to take the same place."""
-
-    folder: str
-    mark: str  # a file of this run, in the folder that results go to
-    environment: Mapping[str, str]
-    gpus: float
-
-
-class Worker:
-    """An actor: slides one at a time, in a process of its own, and meanwhile a copy of the next where asked."""
-
-    def __init__(self, work: Work, stage: Callable[[], Stage]) -> None:
-        self._crew, self._stage = Processes(work, 1, threads=None), stage()  # Ray sets the threads to engine.cpus
-        self._turn, self._over = threading.Lock(), False
-
-    def begin(self, home: Home) -> str:
-        """The name of this machine. Raises UsageFault where it does not see the files of the command."""
-        name = _here()
-        lacks, results = f"machine {name} of the Ray cluster does not see", Path(home.mark).parent
-        try:
-            os.chdir(home.folder)
-        except OSError:
-            raise UsageFault(
-                f"{lacks} the folder '{home.folder}', from which the command was called; share it"
-            ) from None
-        if not Path(home.mark).is_file():
-            raise UsageFault(f"{lacks} what the command writes to '{results}'; put paths.out where all machines see it")
-        os.environ.update(home.environment)
-        if not home.gpus:  # Ray leaves them visible, and all workers would crowd on the first
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._stage.__enter__()
-        self._crew.start()
-        return name
-
-    def slide(self, job: Job) -> Outcome:
-        """What became of a slide. Raises what ends the whole run."""
-        return guarded(job, lambda: self._slide(job))
-
-    def _slide(self, job: Job) -> Outcome:
-        staged = self._stage.copy(job)
-        try:
-            with self._turn:
-                if self._over:
-                    return Outcome(reason="machine_lost")  # nobody waits for it any more
-                return self._crew.result(self._crew.submit(staged))
-        finally:
-            self._stage.drop(staged)
-
-    def stop(self) -> None:
-        """Ends the process, a slide in work tidily: its lease is given back."""
-        self._over = True
-        if self._turn.acquire(blocking=False):
-            self._crew.close()
-        else:
-            self._crew.end()
-        self._stage.__exit__()
-
-
-def _here() -> str:
-    """This machine, and which of its nodes of the cluster, should it have several."""
-    import ray
-
-    return f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:8]})"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# In the command
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -136,10 +61,11 @@ class Actors:
         stage: Callable[[], Stage],
         options: Mapping[str, Any],
         most: int,
-        folder: Path,
+        folders: Sequence[Path],
         say: Callable[[str], None],
     ) -> None:
-        self.work, self.stage, self.options, self.most, self.folder, self.say = work, stage, options, most, folder, say
+        self.options, self.most, self.folders, self.say = options, most, folders, say
+        self._given = (work, stage, folders)
         self.tries: Mapping[str, int] = {"worker_died": 2, "machine_lost": int(options["tries"])}
         self._ask = {"CPU": float(options["cpus"]), "GPU": float(options["gpus"])}
         self._hands: list[_Hand] = []
@@ -150,6 +76,8 @@ class Actors:
         self._environment: dict[str, str | None] = {}
         self._mark: Lease | None = None
         self._ray: Any = None
+        self._worker: Any = None  # the class of the actors
+        self._home: Home | None = None
 
     def start(self) -> None:
         """Starts Ray, or joins a cluster. Raises UsageFault where there is none, or no room for a worker."""
@@ -175,7 +103,8 @@ class Actors:
             }
         _quiet(ray)
         try:
-            with _our_signals():
+            # workers import from where Ray is started, and the folder of a command may hold anything: not from there
+            with _our_signals(), chdir(os.sep):
                 ray.init(**given, configure_logging=False, log_to_driver=False)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as wrong:
             told = " ".join(str(wrong).split())[:300]
@@ -185,7 +114,13 @@ class Actors:
             raise UsageFault(
                 f"this machine has no room for a worker with {self._words()}; lower engine.cpus or engine.gpus"
             )
-        self._mark = Lease.take(self.folder / f"ray-{uuid.uuid4().hex}.lease")
+        self._mark = Lease.take(self.folders[0] / f"ray-{uuid.uuid4().hex}.lease")
+        assert self._mark is not None  # nobody else has this name
+        ours = {name: value for name, value in os.environ.items() if name.startswith("MTL_")}
+        self._home = Home(os.getcwd(), str(self._mark.path), ours, self._ask["GPU"], code_digest(""))
+        limits = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": DEPTH + 1}
+        of_ray = ray.remote(num_cpus=self._ask["CPU"], num_gpus=self._ask["GPU"], **limits)(Worker)
+        self._worker = of_ray.options(scheduling_strategy="SPREAD")
         self._idle_since = time.monotonic()
 
     def room(self) -> int:
@@ -264,16 +199,8 @@ class Actors:
         self._look = time.monotonic() + LOOK_S + AGAIN_S * self._failures
         self._wanted = min(self.most, self.options["actors"] or max(1, self._fits()))
         for _ in range(self._wanted - len(self._hands)):
-            self._hands.append(self._hired())
-
-    def _hired(self) -> _Hand:
-        limits = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": DEPTH + 1}
-        of_ray = self._ray.remote(num_cpus=self._ask["CPU"], num_gpus=self._ask["GPU"], **limits)(Worker)
-        actor = of_ray.options(scheduling_strategy="SPREAD").remote(self.work, self.stage)
-        assert self._mark is not None
-        ours = {name: value for name, value in os.environ.items() if name.startswith("MTL_")}
-        home = Home(os.getcwd(), str(self._mark.path), ours, self._ask["GPU"])
-        return _Hand(actor, actor.begin.remote(home).future())
+            actor = self._worker.remote(*self._given)
+            self._hands.append(_Hand(actor, actor.begin.remote(self._home).future()))
 
     def _took_on(self, hand: _Hand) -> None:
         """A worker that has started, or has not; raises UsageFault where none does, or none sees the files."""

@@ -41,7 +41,7 @@ def work_on(
         from nsclc_mtl.commands.actors import Actors
 
         stage = functools.partial(staging.of, slides, state)  # copies are local to a node: each worker has its own
-        crew = Actors(work, stage, options, len(jobs), folders[0], run.say)
+        crew = Actors(work, stage, options, len(jobs), folders, run.say)
         work_through(jobs, crew, run, "slides", folders, Stage(), shards.largest_first(jobs, shards.slide_bytes(jobs)))
         return
     workers = min(int(slides["workers"]), len(jobs) // 2)  # a process costs seconds to start, more than a slide or two

@@ -56,6 +56,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "slides").mkdir()
+    (tmp_path / "h5py.py").write_text("raise SystemExit('workers import from the folder of the command')")
     return tmp_path
 
 
@@ -97,7 +98,7 @@ def cluster(here: Path) -> Iterator[Nodes]:
 
 
 def command(*words: str) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "nsclc_mtl", "extract", *words]
+    line = [sys.executable, "-P", "-m", "nsclc_mtl", "extract", *words]  # as `mtl`, which imports nothing from here
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -182,6 +183,35 @@ def test_a_ray_of_its_own_listens_on_loopback_alone_and_a_signal_ends_it_tidily(
     assert (code, account["done"]) == (0, names)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert list(Path("fast").iterdir()) == []
+
+
+KILLER = """
+import os, signal
+from nsclc_mtl.features.backbones.texture import Texture
+
+class Killer(Texture):
+    def forward(self, tiles):
+        if tiles[..., 1].float().median() < 140:  # only the pink of one slide is so dark
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(tiles)
+"""
+
+
+def test_a_slide_that_kills_its_process_twice_costs_no_other(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = slides(5)
+    image = tissue_image(512).astype(int)
+    write_pyramid(Path("slides") / "dark.tiff", (image - [20, 50, 10] * (image[..., 1:2] < 200)).astype("uint8"))
+    (here / "plugins").mkdir()
+    (here / "plugins" / "killer.py").write_text(KILLER)
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}:{here / 'plugins'}")
+    monkeypatch.setenv("MTL_PLUGINS", "killer")
+    process = command(*RAY, "backbone._target_=killer.Killer", "name=killed")
+    code, account, log = outcome(process, "killed")
+    assert (code, account["done"]) == (4, names), log
+    assert account["failed"] == [{"id": "dark", "reason": "worker_died"}]
+    assert "perhaps for memory; take fewer workers a machine" in log
+    assert "was lost" not in log  # the workers outlive it
+    assert not [path for path in Path("out").rglob("*") if path.suffix in {".lease", ".tmp"}]
 
 
 def descendants(pid: int) -> list[tuple[str, int]]:

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from nsclc_mtl.commands import actors, engine, staging
+from nsclc_mtl.commands import engine, staging
+from nsclc_mtl.commands import worker as far
 from nsclc_mtl.commands.job import Job, Outcome
 from nsclc_mtl.commands.staging import Stage
+from nsclc_mtl.commands.worker import Home, Worker
+from nsclc_mtl.features.keys import code_digest
 from nsclc_mtl.lease import Lease
 from nsclc_mtl.records import TryAgain
 
@@ -126,6 +129,7 @@ def test_a_slide_of_another_command_is_taken_when_that_is_through(tmp_path: Path
 def work(job: Job) -> Outcome:
     """Slide `killer` kills its process, `long` takes long under a lease; the others tell which file they read."""
     if job.slide_id == "killer":
+        Lease.take(Path("killer.lease"))
         os.kill(os.getpid(), signal.SIGKILL)
     if job.slide_id == "long":
         with Lease.take(Path("long.lease")):  # type: ignore[union-attr]
@@ -134,31 +138,32 @@ def work(job: Job) -> Outcome:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> actors.Worker:
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(actors, "_here", lambda: "here")
+    monkeypatch.setattr(far, "_here", lambda: "here")
     for name in ("CUDA_VISIBLE_DEVICES", "MTL_TOLD"):
         monkeypatch.setenv(name, "before")
     for name in ("killer", "long", "short"):
         (tmp_path / name).write_text(name)
     (tmp_path / "mark").touch()
-    made = actors.Worker(work, lambda: staging.Stage(tmp_path / "fast"))
-    assert made.begin(actors.Home(str(tmp_path), "mark", {"MTL_TOLD": "after"}, 0.0)) == "here"
+    made = Worker(work, lambda: staging.Stage(tmp_path / "fast"), [tmp_path])
+    assert made.begin(Home(str(tmp_path), "mark", {"MTL_TOLD": "after"}, 0.0, code_digest(""))) == "here"
     assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["MTL_TOLD"]) == ("", "after")
     return made
 
 
-def test_a_worker_outlives_a_slide_that_kills_its_process(worker: actors.Worker) -> None:
+def test_a_worker_outlives_a_slide_that_kills_its_process(worker: Worker) -> None:
     with_copy = worker.slide(Job("short", "short"))
     assert (with_copy.tiles, with_copy.reason) == (5, "")
     assert Path(with_copy.sentence).parts[-3].startswith("mtl-")
     assert worker.slide(Job("killer", "killer")).reason == "worker_died"
+    assert not Path("killer.lease").exists()  # other machines would wait for it
     assert worker.slide(Job("short", "short")).tiles == 5
     worker.stop()
     assert list(Path("fast").iterdir()) == []
 
 
-def test_a_worker_that_is_stopped_gives_its_lease_back_and_begins_nothing_more(worker: actors.Worker) -> None:
+def test_a_worker_that_is_stopped_gives_its_lease_back_and_begins_nothing_more(worker: Worker) -> None:
     found: dict[str, Outcome] = {}
     threads = [
         threading.Thread(target=lambda name=name: found.update({name: worker.slide(Job(name, name))}))
@@ -179,14 +184,16 @@ def test_a_worker_that_is_stopped_gives_its_lease_back_and_begins_nothing_more(w
     assert list(Path("fast").iterdir()) == []
 
 
-def test_a_worker_that_does_not_see_the_files_of_the_command_says_so(
+def test_a_worker_with_other_files_or_other_code_than_the_command_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(actors, "_here", lambda: "node7")
-    made = actors.Worker(work, staging.Stage)
+    monkeypatch.setattr(far, "_here", lambda: "node7")
+    made = Worker(work, staging.Stage, [])
     with pytest.raises(Exception, match=r"node7 .* does not see the folder '/nowhere'.*share it") as told:
-        made.begin(actors.Home("/nowhere", "out/mark", {}, 0.0))
+        made.begin(Home("/nowhere", "out/mark", {}, 0.0, code_digest("")))
     assert getattr(told.value, "exit_code", None) == 2
     with pytest.raises(Exception, match=r"node7 .* does not see what the command writes to 'out'"):
-        made.begin(actors.Home(str(tmp_path), "out/mark", {}, 0.0))
+        made.begin(Home(str(tmp_path), "out/mark", {}, 0.0, code_digest("")))
+    with pytest.raises(Exception, match=r"node7 .* runs other code of nsclc-mtl"):
+        made.begin(Home(str(tmp_path), "out/mark", {}, 0.0, "0123"))
