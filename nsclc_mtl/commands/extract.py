@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nsclc_mtl.commands import slide_features, slides
 from nsclc_mtl.commands.device import available
 from nsclc_mtl.commands.tile import jobs_of, rooted
+from nsclc_mtl.records import UsageFault
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Features under `out/features/<backbone>-<key8>/`, slide vectors under `out/slides/`, scans under `out/scans/`."""
-    from nsclc_mtl.commands import overview, plan, pool, slide_vectors, staging
+    from nsclc_mtl.commands import engine, overview, plan, shards, slide_vectors
     from nsclc_mtl.config import plain
     from nsclc_mtl.features import export
     from nsclc_mtl.features.backbones import feature_key, hub
@@ -26,10 +27,14 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.features.slide_encoders import slide_key
 
     settings = plain(cfg)
-    available(settings["device"])
+    part, elsewhere = shards.of(settings) is not None, settings["engine"]["name"] == "ray"  # then the device is theirs
+    if not elsewhere:
+        available(settings["device"])
     if settings["scans"].get("batch"):  # PyRadiomics' own table: no cohort is needed
         from nsclc_mtl.scans.batch import extract_batch
 
+        if settings["engine"]["name"] != "local":
+            raise UsageFault("scans.batch writes one table of all cases: leave out engine=, it runs on this machine")
         extract_batch(Path(settings["scans"]["batch"]), settings["scans"], Path(settings["paths"]["out"]), run)
         return
     given, stain, out = settings["slides"], settings["stain"], Path(settings["paths"]["out"])
@@ -39,26 +44,29 @@ def body(cfg: DictConfig, run: Run) -> None:
     if settings["extract"]["slides"] and (from_folder or "bag" in kinds):
         also = export.check(settings["extract"].get("also") or [])
         backbone = hub.pinned(backbone)  # one file for all processes, whatever the hub does meanwhile
+        tried = backbone | {"device": "cpu"} if elsewhere else backbone
         key = feature_key(given, backbone, stain)
         slides.segmenter_of(given)
         if "weights" in backbone:  # weights that are absent, damaged or strange end the run before any tile
-            slide_features.load(backbone, float(given["tile_um"]))
+            slide_features.load(tried, float(given["tile_um"]))
         encoder = settings["slide_encoder"] if settings["slide_encoder"].get("name") else {}
         options = {"slides": given, "backbone": backbone, "out": out, "stain": stain, "also": also}
         work = functools.partial(slide_features.extract, **options)
         state = functools.partial(plan.to_extract, **options)
         folders = [out / "tiles" / tiling_key(given), out / "features" / key]
-        jobs, stage = jobs_of(settings, run, with_features=bool(encoder)), staging.of(given, state)
+        jobs = jobs_of(settings, run, with_features=bool(encoder))
         if encoder:
-            slide_vectors.ready(encoder, backbone, given, jobs)
+            slide_vectors.ready(encoder, tried, given, jobs)
             folders.append(out / "slides" / slide_key(key, encoder))
             work = functools.partial(slide_vectors.extract, encoder=encoder, **options)
-        pool.work_through(jobs, work, int(given["workers"]), run, "slides", folders, stage)
+        engine.work_on(jobs, work, state, settings, run, folders)
         overview.look_over([job for job in jobs if not job.features], folders[0], run)
         run.say(f"features: {out / 'features' / key}")
         if encoder:
             run.say(f"slide vectors: {folders[-1]}")
-        if encoder and not from_folder:
+        if encoder and not from_folder and part:
+            run.say(shards.LATER)
+        elif encoder and not from_folder:
             slide_vectors.write_patients(rooted(settings), run.done, folders[-1], run)
     if settings["extract"]["scans"] and "scans" in kinds:
         from nsclc_mtl.commands import scans

@@ -19,6 +19,9 @@ class Account(Protocol):
     def not_done(self, item: str, fault: ItemFault) -> None:
         """Notes an item with its reason."""
 
+    def say(self, text: str) -> None:
+        """Tells the user a line."""
+
 
 def in_folder(folder: Path, mpp: float | None, account: Account) -> list[Job]:
     """All slides below a folder, by known suffixes; two that would share a slide_id are failed by name.

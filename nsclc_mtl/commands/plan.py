@@ -83,6 +83,10 @@ class Listing:
         """Notes an item that would not be done."""
         self.refused.append((item, fault))
 
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        print(text)
+
     def slides(self, jobs: Sequence[Job], state: State, slides: Mapping[str, Any]) -> int:
         """Prints a line a slide and their number; the exit code that the command would end with."""
         count = dict.fromkeys(("todo", "kept", "empty", "held"), 0)

@@ -24,15 +24,25 @@ def wanted(settings: Mapping[str, Any]) -> dict[str | None, set[str]]:
 
 
 def extract(settings: Mapping[str, Any], root: Path, file: str, run: Run) -> None:
-    """Radiomics, crops, pictures and deep features of all presets under `out/scans/`; other scans are skipped."""
+    """Radiomics, crops, pictures and deep features of all presets under `out/scans/`; other scans are skipped.
+
+    Of several shares (`engine=shard`) each makes its scans. Tables, and deep features, which are of the scan chosen for
+    each patient, come with a run of the whole, which finds the scans made.
+    """
     from nsclc_mtl.cohort import manifest, scan_files
+    from nsclc_mtl.commands import shards
     from nsclc_mtl.scans import sources
     from nsclc_mtl.scans.job import extract_scans
 
     cohort, out = settings["cohort"], Path(settings["paths"]["out"])
     patients = manifest.text_only({**cohort, "root": str(root)}).index if cohort.get("scans") else ()
     scans = scan_files.table(root, cohort, patients, file)
-    network = _network(settings, run)
+    share, shard = set(scans["scan_id"]), shards.of(settings)
+    if shard is not None:
+        sizes = shards.scan_bytes(root, dict(zip(scans["scan_id"], scans["image"], strict=True)))
+        share &= shard.of(sizes)
+        run.say(f"{shard.told(sorted(share), sizes, 'scans')}; {shards.LATER}")
+    network = _network(settings, run) if shard is None else None
     taken: set[str] = set()
     presets = wanted(settings)
     for preset, kinds in presets.items():
@@ -43,15 +53,18 @@ def extract(settings: Mapping[str, Any], root: Path, file: str, run: Run) -> Non
             # what no modality asks of this preset is not made
             options |= {} if "radiomics" in kinds else {"radiomics": None, "params": None, "suv": None}
             options |= {} if kinds & {"volume", "deep"} else {"crop": None}
-            run.say(f"preset {preset}: {len(mine)} scans, for {', '.join(sorted(kinds))}")
+            run.say(f"preset {preset}: {len(mine & share)} scans, for {', '.join(sorted(kinds))}")
         taken, before = taken | mine, len(run.skipped)
-        extract_scans(root, scans, options, out, run)  # all rows: a mask may be drawn on the scan of another preset
+        only = None if shard is None else share
+        extract_scans(
+            root, scans, options, out, run, only
+        )  # all rows: a mask may be drawn on the scan of another preset
         run.skipped[before:] = [told for told in run.skipped[before:] if told["id"] in mine]
         if network is not None and "deep" in kinds:
             if not options.get("crop"):
                 raise UsageFault(f"deep features need crops: set {_words(preset)}.crop")
             deep_features(settings, network, options, run)
-    for scan_id in scans.loc[~scans["scan_id"].isin(taken), "scan_id"]:
+    for scan_id in scans.loc[scans["scan_id"].isin(share - taken), "scan_id"]:
         run.skipped.append({"id": scan_id, "reason": "other_modality"})
 
 

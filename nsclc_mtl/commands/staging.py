@@ -28,7 +28,9 @@ class Stage:
     that were killed are removed by the next.
     """
 
-    def __init__(self, folder: Path | None, ahead: int, wanted: Callable[[Job], bool]) -> None:
+    def __init__(
+        self, folder: Path | None = None, ahead: int = 1, wanted: Callable[[Job], bool] = lambda job: True
+    ) -> None:
         self.folder, self.ahead, self.wanted = folder, max(1, ahead), wanted
         self._waiting: deque[Job] = deque()
         self._copies: deque[tuple[Job, Future[Job]]] = deque()
@@ -82,11 +84,15 @@ class Stage:
     def _fill(self) -> None:
         while self._lease is not None and self._waiting and len(self._copies) < self.ahead:
             job = self._waiting.popleft()
-            self._copies.append((job, self._thread.submit(self._copy, job)))
+            self._copies.append((job, self._thread.submit(self.copy, job)))
 
-    def _copy(self, job: Job) -> Job:
-        """The job with a copy of its slide; as it is where the slide cannot be read, which its reader tells."""
-        assert self._lease is not None
+    def copy(self, job: Job) -> Job:
+        """The job with a copy of its slide; as it is where none is made, or where its reader is to tell what is wrong.
+
+        Raises ItemFault where the slide changes meanwhile, TryAgain where the disk is full.
+        """
+        if self._lease is None:
+            return job
         source, folder = Path(job.path), self._lease.path.with_suffix("") / uuid.uuid4().hex
         try:
             if not source.is_file() or not self.wanted(job):

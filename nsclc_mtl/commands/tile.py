@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def body(cfg: DictConfig, run: Run) -> None:
     """Tiles, contours and a picture a slide under `out/tiles/<tiling>/`."""
-    from nsclc_mtl.commands import overview, plan, pool, staging
+    from nsclc_mtl.commands import engine, overview, plan
     from nsclc_mtl.config import plain
     from nsclc_mtl.features.keys import tiling_key
 
@@ -28,8 +29,8 @@ def body(cfg: DictConfig, run: Run) -> None:
     given, out = settings["slides"], Path(settings["paths"]["out"])
     folder = out / "tiles" / tiling_key(given)
     work = functools.partial(slides.tile, slides=given, out=out)
-    stage = staging.of(given, functools.partial(plan.to_tile, slides=given, out=out))
-    pool.work_through(jobs, work, int(given["workers"]), run, "slides", [folder], stage)
+    state = functools.partial(plan.to_tile, slides=given, out=out)
+    engine.work_on(jobs, work, state, settings, run, [folder])
     overview.look_over(jobs, folder, run)
     run.say(f"tiles: {folder}")
 
@@ -45,11 +46,18 @@ def dry_run(cfg: DictConfig) -> int:
     return listed.slides(jobs_of(settings, listed), state, settings["slides"])
 
 
-def jobs_of(settings: dict[str, Any], account: finding.Account, with_features: bool = False) -> list[Job]:
-    """The slides that a run is about: those below `slides.dir`, else those that the cohort lists.
+def jobs_of(settings: dict[str, Any], account: finding.Account, with_features: bool = False) -> Sequence[Job]:
+    """The slides that a run is about: those below `slides.dir`, else those that the cohort lists; a share of them.
 
-    `with_features`: also those of which the cohort names a feature file instead.
+    `with_features`: also those of which the cohort names a feature file instead. What is wrong with the list itself is
+    told by the first of several shares.
     """
+    from nsclc_mtl.commands import shards
+
+    return shards.share(settings, account, lambda told: _listed(settings, told, with_features))
+
+
+def _listed(settings: dict[str, Any], account: finding.Account, with_features: bool) -> list[Job]:
     given = settings["slides"]
     if given.get("dir"):
         return finding.in_folder(Path(given["dir"]), given.get("mpp"), account)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from nsclc_mtl import signals
 from nsclc_mtl.records import Fault, TableFault, TryAgain, UsageFault
 
-from . import fault_table, values
+from . import engine_options, fault_table, values
 from .allow import check
 from .resolved import to_yaml
 from .run import FULL, Log, Run
@@ -62,7 +62,8 @@ def execute(
             return 0
         faults = check(cfg)
         known = {fault.split(":")[0] for fault in faults}
-        faults += [more for more in values.faults(cfg) if more.split(":")[0] not in known]
+        more = [*values.faults(cfg), *engine_options.faults(verb, cfg)]
+        faults += [fault for fault in more if fault.split(":")[0] not in known]
         if check_only and not faults:
             print(f"the configuration of `mtl {verb}` holds")
         if faults or check_only:

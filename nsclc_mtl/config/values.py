@@ -89,13 +89,20 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "shards": (1, math.inf, True),
     "workers": (1, math.inf, True),
     "folds_at_a_time": (1, math.inf, True),
+    "shard.index": (0, math.inf, True),
+    "shard.count": (1, math.inf, True),
+    "engine.actors": (1, math.inf, True),
+    "engine.cpus": (0, math.inf, False),
+    "engine.gpus": (0, math.inf, False),
+    "engine.tries": (1, math.inf, True),
+    "engine.wait_s": (0, math.inf, False),
     "cohort.n": (1, math.inf, True),
     "cohort.seed": (0, math.inf, True),
 }
 # the least value itself is none
 ABOVE = (
     "trust.miss", "trust.horizon_days", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed",
-    "risk_horizon_days", "engine.hours", "engine.memory_gb",
+    "risk_horizon_days", "engine.hours", "engine.memory_gb", "engine.cpus",
     "tiles_per_slide", "gb_per_slide",
 )  # fmt: skip
 BELOW = (
@@ -104,7 +111,7 @@ BELOW = (
 NULL = (
     "trust.mc_dropout", "trust.disagree", "folds.seed", "folds.threads", "slides.mpp", "slides.sample",
     "risk_horizon_days", "engine.memory_gb", "engine.cores", "engine.parallel",
-    "tiles_per_slide", "gb_per_slide", "folds_at_a_time",
+    "tiles_per_slide", "gb_per_slide", "folds_at_a_time", "shard.index", "engine.actors",
 )  # null means something  # fmt: skip
 WORDS: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),

@@ -36,7 +36,14 @@ class Log(Protocol):
         """The items one by one, with progress."""
 
 
-def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: Path, run: Log) -> None:
+def extract_scans(
+    root: Path,
+    scans: pd.DataFrame,
+    cfg: Mapping[str, Any],
+    out: Path,
+    run: Log,
+    share: Collection[str] | None = None,
+) -> None:
     """Radiomics table, crops and pictures of the scans of a cohort, under `out/scans/`.
 
     `scans` has the columns scan_id, patient_id, modality, image, mask and perhaps timepoint and those of `sources`;
@@ -47,6 +54,9 @@ def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: 
     `volumes-<key8>/<scan_id>.h5`, `volumes-<key8>.csv` (patient_id, scan_id: the same choice), and beside them
     `...-acquisition.csv` (one row a scan: scanner, kernel, slice thickness, field strength, tube voltage). Raises
     `DataFault` when scan_id is not unique.
+
+    `share` names the scans that are made, where others make the rest; no table is written then, since which scan stands
+    for a patient is known only of them all.
     """
     scans = scans.astype({"scan_id": str, "patient_id": str})
     twice = scans["scan_id"][scans["scan_id"].duplicated()].unique()
@@ -55,11 +65,12 @@ def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: 
     rows = _rows(scans)
     sources.check(cfg)
     sources.linked(rows)
-    why = {row["scan_id"]: sources.skipped(row, cfg) for row in rows}
+    made = [row for row in rows if share is None or row["scan_id"] in share]
+    why = {row["scan_id"]: sources.skipped(row, cfg) for row in made}
     for reason in ("other_modality", "no_mask"):
         run.skipped.extend({"id": scan, "reason": reason} for scan, told in why.items() if told == reason)
-    of_modality = [row for row in rows if why[row["scan_id"]] != "other_modality"]
-    todo = [row for row in rows if not why[row["scan_id"]]]
+    of_modality = [row for row in made if why[row["scan_id"]] != "other_modality"]
+    todo = [row for row in made if not why[row["scan_id"]]]
     results: dict[str, dict[str, Any]] = {}
     cfg = resolved(cfg)
     measuring.check(cfg)
@@ -78,7 +89,7 @@ def extract_scans(root: Path, scans: pd.DataFrame, cfg: Mapping[str, Any], out: 
             run.done.append(scan_id)
     kept = sum(result["kept"] for result in results.values())
     run.say(f"scans: {len(results)} done ({kept} of them complete before), {len(todo) - len(results)} failed")
-    if results:
+    if results and share is None:
         import pandas as pd
 
         _write_tables(pd.DataFrame(of_modality), results, cfg, Path(root), Path(out), run)

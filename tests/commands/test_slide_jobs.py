@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from nsclc_mtl.commands.engine import work_through
 from nsclc_mtl.commands.job import Outcome
-from nsclc_mtl.commands.pool import work_through
+from nsclc_mtl.commands.pool import Here
 from nsclc_mtl.commands.staging import Stage
 from nsclc_mtl.config.frame import execute
 from nsclc_mtl.features import store
@@ -321,7 +322,7 @@ def test_a_run_that_is_ended_leaves_no_lease_of_its_dead_processes(tmp_path: Pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        work_through([], lambda job: Outcome(), 1, Told(), "tile", [tmp_path], Stage(None, 1, lambda job: True))  # type: ignore[arg-type]
+        work_through([], Here(lambda job: Outcome()), Told(), "tile", [tmp_path], Stage())  # type: ignore[arg-type]
     assert not lease.exists()
 
 

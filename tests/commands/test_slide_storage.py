@@ -21,7 +21,7 @@ import pytest
 from test_slide_jobs import mtl, reasons, tissue_image
 
 from nsclc_mtl import lease
-from nsclc_mtl.commands import pool, staging
+from nsclc_mtl.commands import engine, pool, staging
 from nsclc_mtl.commands import slides as jobs
 from nsclc_mtl.commands.job import Job, Outcome
 from nsclc_mtl.features import keys
@@ -211,7 +211,7 @@ def test_a_slide_that_another_holds_is_waited_for_and_taken_when_it_is_free(
     (folder / "s1.h5").unlink()
     held = Lease.take(folder / "s1.lease")
     assert held is not None
-    monkeypatch.setattr(pool.time, "sleep", lambda seconds: held.release() if held.path.exists() else None)
+    monkeypatch.setattr(engine.time, "sleep", lambda seconds: held.release() if held.path.exists() else None)
     code, account = mtl("tile", *TILE)
     assert (code, account["done"]) == (0, SLIDES)
     assert (folder / "s1.h5").exists()
@@ -423,7 +423,7 @@ def dies_once(job: Job) -> Outcome:
 def test_a_killed_worker_costs_its_slide_and_no_other(tmp_path: Path) -> None:
     todo = [Job(str(number), str(tmp_path)) for number in range(8)]
     stage = staging.Stage(None, 1, lambda job: False)
-    found = dict(pool._each(todo, dies_once, 2, stage, print))
+    found = dict(engine._each(todo, pool.Processes(dies_once, 2), stage, print))
     assert found["5"].reason == "worker_died"
     assert found["3"].tiles == 1
     assert sorted(found) == [str(number) for number in range(8)]
