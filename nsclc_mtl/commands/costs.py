@@ -60,7 +60,7 @@ def rows(by: Mapping[str, Sample], settings: Mapping[str, Any]) -> list[Row]:
         if sample := by.get(verb):
             made += _work(sample, settings)
             disk += _disk(sample, settings)
-            network += _network(sample, settings, known=bool(network))
+            network += _network(sample, settings, told=bool(network))
     if sample := by.get("train"):
         times, space = _training(sample, settings)
         made, disk = made + times, disk + space
@@ -72,33 +72,47 @@ def rows(by: Mapping[str, Sample], settings: Mapping[str, Any]) -> list[Row]:
     return made + disk + network
 
 
-def warm(rows: Sequence[Item]) -> Sequence[Item]:
-    """Those that did not wait for a process to start, where they are enough; else all."""
-    found = [row for row in rows if not row.first]
-    return found if len(found) >= LEAST else rows
+def warm(rows: Sequence[Item]) -> list[bool]:
+    """Which of them did not wait for a process to start, where they are enough; else all."""
+    found = [not row.first for row in rows]
+    return found if sum(found) >= LEAST else [True] * len(rows)
 
 
-def total(rows: Sequence[Item], get: Get, settings: Mapping[str, Any], per: Get | None, mean: float | None) -> Total:
-    """What all slides of the plan come to, if they are like the rows; with `mean`, like rows with so much of `per`."""
-    value = np.array([float(get(row) or 0) for row in rows])
-    size = np.ones(len(rows)) if per is None or mean is None else np.array([float(per(row) or 0) for row in rows])
-    times = float(settings["slides"]) * (1.0 if per is None or mean is None else mean)
+def total(
+    rows: Sequence[Item],
+    get: Get,
+    settings: Mapping[str, Any],
+    per: Get | None = None,
+    mean: float | None = None,
+    known: Sequence[bool] | None = None,
+) -> Total:
+    """What all slides of the plan come to, if they are like the rows; with `mean`, like rows with so much of `per`.
+
+    `known` are the rows whose value counts; the others count with their size alone, at the rate of those. Raises
+    DataFault where `mean` is far from what the rows have of `per`.
+    """
+    value, size = (np.array([float(of(row) or 0) for row in rows]) for of in (get, per or (lambda row: 1)))
     if mean is not None and not size.min() / FAR <= mean <= size.max() * FAR:
         between = f"{size.min():.4g} to {size.max():.4g}"
         raise DataFault(
             f"slides of {mean:.4g} tiles or bytes are far from those of the sample ({between}), and what a slide costs "
             "once would be counted many times: measure slides of that size"
         )
+    counts = np.ones(len(rows)) if known is None else np.array(known, float)
+    if not (size * counts).sum():  # slides without a tile
+        size = np.ones(len(rows))
     drawn = np.random.default_rng(settings["seed"]).integers(0, len(rows), (int(settings["bootstrap"]), len(rows)))
-    sizes = size[drawn].sum(axis=1)
-    ratio = value[drawn].sum(axis=1)[sizes > 0] / sizes[sizes > 0]  # a resample of slides without tiles says nothing
-    return Total(times * float(value.sum() / size.sum()), times * ratio)
+    each = np.vstack([np.arange(len(rows)), drawn])  # the sample itself, then its resamples
+    below = (size * counts)[each].sum(axis=1)
+    rate = (value * counts)[each].sum(axis=1) / np.where(below > 0, below, np.nan)
+    all_of_them = float(settings["slides"]) * rate * (size[each].mean(axis=1) if mean is None else mean)
+    return Total(float(all_of_them[0]), all_of_them[1:])
 
 
 def _row(step: str, what: str, found: Total, unit: str, sample: Sample) -> Row:
     if not len(found.draws):
         return Row(step, what, found.value, unit, (sample.word,))
-    lo, hi = (float(end) for end in np.percentile(found.draws, [2.5, 97.5]))
+    lo, hi = (float(end) for end in np.nanpercentile(found.draws, [2.5, 97.5]))
     return Row(step, what, found.value, unit, (sample.word,), lo, hi)
 
 
@@ -107,11 +121,11 @@ def _by_size(sample: Sample, settings: Mapping[str, Any]) -> tuple[Get | None, f
     if sample.verb == "extract":
         return lambda row: row.tiles, settings["tiles_per_slide"]
     size = settings["gb_per_slide"]
-    return lambda row: row.slide_bytes, None if size is None else size * 1e9
+    return (None, None) if size is None else (lambda row: row.slide_bytes, size * 1e9)
 
 
 def _seconds(sample: Sample, settings: Mapping[str, Any]) -> Total:
-    return total(warm(sample.rows), lambda row: row.seconds, settings, *_by_size(sample, settings))
+    return total(sample.rows, lambda row: row.seconds, settings, *_by_size(sample, settings), warm(sample.rows))
 
 
 def _work(sample: Sample, settings: Mapping[str, Any]) -> list[Row]:
@@ -143,19 +157,19 @@ def _disk(sample: Sample, settings: Mapping[str, Any]) -> list[Row]:
     return made
 
 
-def _network(sample: Sample, settings: Mapping[str, Any], known: bool) -> list[Row]:
+def _network(sample: Sample, settings: Mapping[str, Any], told: bool) -> list[Row]:
     made, size = [], settings["gb_per_slide"]
-    if not known and all(row.slide_bytes is not None for row in sample.rows):
-        whole = total(sample.rows, lambda row: row.slide_bytes, settings, None, None) / 1e9
+    if not told and all(row.slide_bytes is not None for row in sample.rows):
+        whole = total(sample.rows, lambda row: row.slide_bytes, settings) / 1e9
         if size is None:
             made.append(_row("network", "slides, whole", whole, "GB", sample))
         else:
             made.append(Row("network", "slides, whole", size * settings["slides"], "GB", ("gb_per_slide",)))
-    rows = warm(sample.rows)  # the first of a process reads libraries and weights
-    if all(row.read_bytes is not None for row in rows):
-        read = total(rows, lambda row: row.read_bytes, settings, *_by_size(sample, settings))
+    if all(row.read_bytes is not None for row in sample.rows):
+        known = warm(sample.rows)  # the first of a process reads libraries and weights
+        read = total(sample.rows, lambda row: row.read_bytes, settings, *_by_size(sample, settings), known)
         seconds, processes = _seconds(sample, settings), int(settings["shards"]) * int(settings["workers"])
-        rate = Total(read.value / seconds.value, read.draws / seconds.draws if len(read.draws) else read.draws)
+        rate = Total(read.value / seconds.value, read.draws / seconds.draws)
         made.append(_row("network", f"read by {sample.verb}", read / 1e9, "GB", sample))
         hourly = Total(rate.value * 3.6e-6 * processes, rate.draws * 3.6e-6 * processes)
         made.append(_row("network", f"an hour of {sample.verb}", hourly, "GB/h", sample))

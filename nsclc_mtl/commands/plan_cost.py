@@ -126,10 +126,11 @@ def _assumptions(by: Mapping[str, Sample], settings: Mapping[str, Any]) -> list[
                 notes.append(f"{kept} slides of '{sample.word}' were complete before and do not count")
             if len(sample.rows) < FEW:
                 notes.append(f"{len(sample.rows)} slides make a rough interval; it may be too narrow")
-            warm = len(costs.warm(sample.rows))
+            warm = sum(costs.warm(sample.rows))
             first = len(sample.rows) - warm
             if warm < len(sample.rows):
-                notes.append(f"seconds of {verb} are of {warm} slides: {first} had to wait for a process to start")
+                told = "a slide" if verb == "tile" else "a tile"
+                notes.append(f"seconds {told} are of {warm} slides: {first} had to wait for a process to start")
             elif any(row.first for row in sample.rows):
                 notes.append(f"seconds of {verb} hold the start of its processes, too few slides came after it")
     if "extract" in by and "tile" not in by and not any(row.laid for row in by["extract"].rows):

@@ -112,14 +112,15 @@ def test_larger_slides_cost_more(tmp_path: Path) -> None:
 
 
 def test_the_start_of_a_process_is_left_out_where_slides_are_enough(tmp_path: Path) -> None:
-    made = slides(tmp_path / "extract", "extract", [10, 10, 10], laid=1)
-    items.write(made, [Item("cold", 90.0, True, 100, 1, 1, 1, 1, None, 1)])
-    assert plan(tmp_path, f"sample={made}", "slides=3600")["extract", "work of one process"]["value"] == 10
-    items.write(made, [Item("s0", 10.0, True, 100, 1, 1, 1, 1, None, 1)])
-    again = plan(tmp_path, f"sample={made}", "slides=3600", "name=plan", code=2)  # the name is taken
-    assert not again
+    """The largest slides come first, so that their tiles count at the rate of the others."""
+    made = slides(tmp_path / "extract", "extract", [10, 20, 30], laid=1)
+    items.write(made, [Item("cold", 900.0, True, 1000, 1, 1, 1, 1, None, 1)])
+    hours = plan(tmp_path, f"sample={made}", "slides=3600")["extract", "work of one process"]
+    assert hours["value"] == pytest.approx(0.1 * (100 + 200 + 300 + 1000) / 4)
+    assert hours["lo"] < hours["value"] < hours["hi"]
+    items.write(made, [Item("s0", 10.0, True, 100, 1, 1, 1, 1, None, 1)])  # now two slides are left
     rows = plan(tmp_path / "again", f"sample={made}", "slides=3600")
-    assert rows["extract", "work of one process"]["value"] == pytest.approx(30)
+    assert rows["extract", "work of one process"]["value"] == pytest.approx((10 + 20 + 30 + 900) / 4)
 
 
 def test_training_by_hand(tmp_path: Path) -> None:
