@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from nsclc_mtl import jobs
-from nsclc_mtl.lease import Holder
+from nsclc_mtl.lease import Holder, Lease
 from nsclc_mtl.records import UsageFault
 
 pytest.importorskip("submitit", reason="the extra `cluster` is not installed")
@@ -155,6 +155,13 @@ def test_what_a_job_is_handed_to_is_not_taken_for_another_process(tmp_path: Path
     for key, started in (("now", mine.started), ("before", "1")):  # a process id that was used again
         ticket = {"key": key, "cluster": "local", "job": str(mine.pid), "holder": {**known, "started": started}}
         (tmp_path / f"{key}.job.json").write_text(json.dumps(ticket))
+    for key in ("far", "gone"):  # of another machine, or of this one before its restart: leases tell
+        ticket = {"key": key, "cluster": "local", "job": "1", "holder": {**known, "host": "another boot pid:[1]"}}
+        (tmp_path / f"{key}.job.json").write_text(json.dumps(ticket))
+    held = Lease.take(tmp_path / "far.lease")
+    assert held is not None
+    assert [ticket.key for ticket in jobs.at_work(tmp_path)] == ["far", "now"]
+    held.release()
     assert [ticket.key for ticket in jobs.at_work(tmp_path)] == ["now"]
 
 

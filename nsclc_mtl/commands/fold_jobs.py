@@ -62,7 +62,7 @@ def train(settings: dict[str, Any], folds: Sequence[int], run: Run, work: Work) 
     """
     asked = engine(settings)
     assert asked is not None
-    before = at_work(settings, run.path)
+    before = {fold: ticket for fold, ticket in at_work(settings, run.path).items() if fold in folds}
     calls = _calls(settings, [fold for fold in folds if fold not in before], run, work)
     for ticket in before.values():
         run.say(f"{_words(ticket)} is at work")
@@ -82,7 +82,7 @@ def train(settings: dict[str, Any], folds: Sequence[int], run: Run, work: Work) 
                 run.say(f"{_words(ticket)} failed: {end.sentence}; its log is in {FOLDER}/")
             else:
                 yield fold, end.seconds
-    except (KeyboardInterrupt, BaseException) as wrong:
+    except BaseException as wrong:
         if asked["cluster"] == "slurm" and not isinstance(wrong, (Exception, GeneratorExit)):
             run.say(f"the jobs go on: squeue shows them, scancel ends them. Gather them with: {gathering(run)}")
         raise

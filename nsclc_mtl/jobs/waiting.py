@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nsclc_mtl import signals
-from nsclc_mtl.lease import Holder
-from nsclc_mtl.records import UsageFault
+from nsclc_mtl.lease import Holder, Lease
+from nsclc_mtl.records import TryAgain, UsageFault
 
 from .call import Call
 from .handing import Ticket, hand_over, handed, tidy
@@ -37,7 +37,7 @@ class End:
 
 def at_work(folder: Path) -> list[Ticket]:
     """Those of them that are queued or running. Raises UsageFault where they cannot be asked after from here."""
-    return [ticket for ticket in _living(handed(folder)) if ended(folder, ticket.key) is None]
+    return [ticket for ticket in _living(handed(folder), folder) if ended(folder, ticket.key) is None]
 
 
 def ended(folder: Path, key: str) -> End | None:
@@ -74,7 +74,7 @@ def work_through(
             for ticket in fresh:
                 told(ticket)
             if time.monotonic() - asked > (ASK_S if any(t.cluster == "slurm" for t in out) else 0):
-                asked, living = time.monotonic(), _living(out)
+                asked, living = time.monotonic(), _living(out, folder)
             else:
                 living += fresh
             for ticket in list(out):
@@ -91,22 +91,22 @@ def work_through(
                 yield ticket, end
             time.sleep(POLL_S)
     except BaseException:
-        end_local(out)
+        end_local(out, folder)
         raise
 
 
-def end_local(tickets: Sequence[Ticket]) -> None:
+def end_local(tickets: Sequence[Ticket], folder: Path) -> None:
     """Asks the jobs of this machine to keep their state and end, and waits for it."""
-    mine = [t for t in tickets if t.cluster == "local"]
-    for ticket in _living(mine):
+    mine = [t for t in tickets if t.cluster == "local" and t.holder and Holder(**t.holder).alive()]
+    for ticket in mine:
         with suppress(ProcessLookupError):
             os.kill(int(ticket.job), signal.SIGTERM)
     deadline = time.monotonic() + LEAVE_S
-    while _living(mine) and time.monotonic() < deadline:
+    while _living(mine, folder) and time.monotonic() < deadline:
         time.sleep(POLL_S)
 
 
-def _living(tickets: Sequence[Ticket]) -> list[Ticket]:
+def _living(tickets: Sequence[Ticket], folder: Path) -> list[Ticket]:
     """Those that are queued or running, or of which it cannot be known at the moment."""
     queue = _queue() if any(t.cluster == "slurm" for t in tickets) else None
     living = []
@@ -114,10 +114,24 @@ def _living(tickets: Sequence[Ticket]) -> list[Ticket]:
         if ticket.cluster == "slurm":
             there = queue is None or ticket.job in queue
         else:
-            there = ticket.holder is None or Holder(**ticket.holder).alive() is not False
+            there = _runs(ticket, folder)
         if there:
             living.append(ticket)
     return living
+
+
+def _runs(ticket: Ticket, folder: Path) -> bool:
+    """Whether the process of a local job is there; of another machine, or of before a restart, its lease tells."""
+    if ticket.holder and (alive := Holder(**ticket.holder).alive()) is not None:
+        return alive
+    lease = folder / f"{ticket.key}.lease"
+    if not lease.exists():
+        return False
+    try:
+        Lease.claim(lease, f"'{ticket.key}'").release()
+    except TryAgain:
+        return True
+    return False
 
 
 def _queue() -> set[str] | None:

@@ -94,6 +94,18 @@ def test_other_engines_are_refused(settings: dict[str, Any]) -> None:
     assert not fold_jobs.elsewhere(settings)
 
 
+@pytest.mark.parametrize(("words", "options"), [(["engine.wait=false"], []), ([], ["--resume"])])
+def test_jobs_of_a_sweep_are_found_again_by_name(
+    words: list[str], options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nsclc_mtl.config.sweep import sweep
+
+    given = [f"paths.runs={tmp_path / 'runs'}", "engine=submitit", "seed=0,1", *words]
+    assert sweep("train", given, options=options) == 2
+    assert "add name=... to --resume and to engine.wait=false" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_a_run_is_trained_is_nothing_about_its_folds() -> None:
     from nsclc_mtl.config import config_hash
     from nsclc_mtl.config.wiring import NO_MODEL

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,17 @@ def test_slides_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "4 slides make a rough interval" in told
     assert "at the speed that each had in the sample" in told
     assert "3,600 slides, 3,600 patients, 2 x 5 processes" in told
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    made = slides(tmp_path / "tile", "tile", [1, 2, 3])
+    line = [sys.executable, "-m", "nsclc_mtl", "plan-cost", "slides=10", f"sample={made}"]
+    told = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert told.returncode == 0, told.stderr
+    assert "10 slides, 10 patients" in told.stdout
+    wrong = subprocess.run([*line, "slide=10"], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert wrong.returncode == 2
+    assert "did you mean 'slides'?" in wrong.stderr
 
 
 def test_larger_slides_cost_more(tmp_path: Path) -> None:
