@@ -106,7 +106,8 @@ def conclude(
 ) -> None:
     """`fold<k>/` of a run folder, as `mtl train` leaves it, of a learner that was trained elsewhere.
 
-    Trust is fitted on the calibration part of these patients, Cox's baseline on their training part.
+    Trust is fitted on the calibration part of these patients, Cox's baseline on their training part. Probabilities stay
+    as learned: levels of one site's patients would make another model of the common one.
     """
     import io
 
@@ -121,7 +122,7 @@ def conclude(
     torch.save({"state_dict": learner.state_dict()}, whole)
     checkpoint.write(whole.getvalue(), folder / "model0.ckpt")
     made_from = resume.account(settings, manifest, rows)
-    digests = fold.conclude(settings, manifest, rows, folder, [learner], data, {})
+    digests = fold.conclude(settings, manifest, rows, folder, [learner], data, {}, levels=False)
     resume.finish(folder, made_from, digests)
 
 

@@ -76,11 +76,12 @@ def conclude(
     data: FoldData,
     own: Mapping[str, Any],
     slopes: Mapping[str, float] | None = None,
+    levels: bool = True,
 ) -> dict[str, str]:
     """Writes what a fold's trained members are used with, and what they say of all its parts; the weights' digests.
 
     `rows` are the fold's rows of `splits.csv`. Trust is fitted here, on patients who do not test the fold; `slopes` are
-    those of `recalibrate.slopes`.
+    those of `recalibrate.slopes`, and `levels` as `fit_trust` has it.
     """
     import pandas as pd
 
@@ -88,7 +89,7 @@ def conclude(
     from nsclc_mtl.commands import assemble, censoring, checkpoint, reasons, sealed, weights
 
     fold = int(rows["fold"].iloc[0])
-    fit_trust(settings, members, manifest, data, bool(own), slopes or {})
+    fit_trust(settings, members, manifest, data, bool(own), slopes or {}, levels)
     data.fitted.reference = described.reference(manifest, data.parts["train"], data.fitted, data.cache)
     data.fitted.follow_up = censoring.kept(manifest, list(rows.loc[rows["part"] != "test", "patient_id"]))
     assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
@@ -126,12 +127,14 @@ def fit_trust(
     data: FoldData,
     tuned: bool = False,
     slopes: Mapping[str, float] | None = None,
+    levels: bool = True,
 ) -> None:
     """What tells how far the fold's predictions may be relied on, into `data.fitted`: from patients who do not test it.
 
     The levels of class probabilities come from the training patients, their `slopes` from `recalibrate.slopes`; they
-    are 1 for tasks without. Temperatures, curves, sets and bounds come from the calibration part; where there is none,
-    only what needs no outcome of patients unseen: the horizons, and how far out patients lie.
+    are 1 for tasks without; with `levels` False probabilities stay as learned. Temperatures, curves, sets and bounds
+    come from the calibration part; where there is none, only what needs no outcome of patients unseen: the horizons, and
+    how far out patients lie.
     """
     from nsclc_mtl.commands import confidence, outside, recalibrate
 
@@ -139,7 +142,8 @@ def fit_trust(
     train = parts["train"]
     horizon = float(asked.get("horizon_days") or confidence.HORIZON_DAYS)
     fitted: dict[str, dict[str, Any]] = confidence.followed(manifest, train, horizon)
-    fitted |= recalibrate.levels(means(members, manifest, train, data), manifest, slopes or {})
+    if levels:
+        fitted |= recalibrate.levels(means(members, manifest, train, data), manifest, slopes or {})
     if teachers := confidence.who_calibrates(settings, parts, tuned):
         taught = confidence.fit(
             confidence.scaled(means(members, manifest, teachers, data), manifest, fitted),
