@@ -133,8 +133,8 @@ def fit_trust(
 
     The levels of class probabilities come from the training patients, their `slopes` from `recalibrate.slopes`; they
     are 1 for tasks without; with `levels` False probabilities stay as learned. Temperatures, curves, sets and bounds
-    come from the calibration part; where there is none, only what needs no outcome of patients unseen: the horizons, and
-    how far out patients lie.
+    come from the calibration part; where there is none, only what needs no outcome of patients unseen: the horizons,
+    and how far out patients lie.
     """
     from nsclc_mtl.commands import confidence, outside, recalibrate
 
