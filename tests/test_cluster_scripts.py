@@ -1,4 +1,4 @@
-"""The scripts for SLURM in conf/cluster/: which commands they amount to, with stand-ins for SLURM and Ray."""
+"""The scripts for SLURM in conf/cluster/: the commands they amount to, with stand-ins for what SLURM and Ray bring."""
 
 from __future__ import annotations
 

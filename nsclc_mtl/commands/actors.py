@@ -16,7 +16,6 @@ import socket
 import threading
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import chdir, contextmanager, suppress
@@ -70,9 +69,9 @@ class Actors:
         self._ask = {"CPU": float(options["cpus"]), "GPU": float(options["gpus"])}
         self._hands: list[_Hand] = []
         self._out: dict[Future[Outcome], tuple[_Hand, Job]] = {}
-        self._lost_on: dict[str, set[str]] = defaultdict(set)  # slide_id -> machines
-        self._failures, self._wanted, self._look = 0, 0, 0.0
-        self._idle_since = time.monotonic()
+        self._lost_on: dict[str, set[str]] = {}  # slide_id -> machines
+        self._failures, self._look = 0, 0.0
+        self._without: float | None = None  # since when no worker is there
         self._environment: dict[str, str | None] = {}
         self._mark: Lease | None = None
         self._ray: Any = None
@@ -90,7 +89,9 @@ class Actors:
         self._environment = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
         ray = _ray()
-        if not own:
+        if own:
+            _here(options["interface"])
+        else:
             _reached(options["address"] if options["address"] != "auto" else os.environ.get("RAY_ADDRESS", ""))
         given: dict[str, Any] = {"address": options["address"]}
         if own:
@@ -102,6 +103,7 @@ class Actors:
                 "_node_ip_address": options["interface"],
             }
         _quiet(ray)
+        self._ray = ray
         try:
             # workers import from where Ray is started, and the folder of a command may hold anything: not from there
             with _our_signals(), chdir(os.sep):
@@ -109,7 +111,6 @@ class Actors:
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as wrong:
             told = " ".join(str(wrong).split())[:300]
             raise UsageFault(f"engine.address={options['address'] or 'null'}: Ray cannot be had: {told}") from None
-        self._ray = ray
         if own and not self._fits():
             raise UsageFault(
                 f"this machine has no room for a worker with {self._words()}; lower engine.cpus or engine.gpus"
@@ -121,22 +122,23 @@ class Actors:
         limits = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": DEPTH + 1}
         of_ray = ray.remote(num_cpus=self._ask["CPU"], num_gpus=self._ask["GPU"], **limits)(Worker)
         self._worker = of_ray.options(scheduling_strategy="SPREAD")
-        self._idle_since = time.monotonic()
 
     def room(self) -> int:
         """How many slides the workers of the moment can have. Raises TryAgain after engine.wait_s without one."""
         self._grow()
         ready = sum(bool(hand.machine) for hand in self._hands)
         if ready:
-            self._idle_since = time.monotonic()
-        elif time.monotonic() - self._idle_since > float(self.options["wait_s"]):
+            self._without = None
+        elif self._without is None:
+            self._without = time.monotonic()
+        elif time.monotonic() - self._without > float(self.options["wait_s"]):
             told = f"no worker for engine.wait_s={self.options['wait_s']} s: no machine of the Ray cluster has"
             raise TryAgain(f"{told} {self._words()} free; run again, finished slides are kept")
         return DEPTH * ready
 
     def submit(self, job: Job) -> Future[Outcome]:
         """Gives the slide to the worker that has the fewest, on a machine where it was not lost before."""
-        before = self._lost_on[job.slide_id]
+        before = self._lost_on.get(job.slide_id, ())
         free = [hand for hand in self._hands if hand.machine and hand.slides < DEPTH]
         hand = min(free, key=lambda hand: (hand.machine in before, hand.slides))
         future: Future[Outcome] = hand.actor.slide.remote(job).future()
@@ -155,16 +157,14 @@ class Actors:
         except RayTaskError as error:
             raise error.cause from None
         except RayError:
-            self._lost_on[job.slide_id].add(hand.machine)
+            self._lost_on.setdefault(job.slide_id, set()).add(hand.machine)
             self._drop(hand)
             told = "its machines were lost again and again; run again, finished slides are kept"
             return Outcome(reason="machine_lost", sentence=f"slide '{job.slide_id}': {told}")
         if outcome.reason == "worker_died":
-            self._lost_on[job.slide_id].add(hand.machine)
-            told = (
-                "a worker was killed, perhaps for memory; take fewer workers a machine (more engine.cpus) and run again"
-            )
-            outcome.sentence = f"{told}, finished slides are kept"
+            self._lost_on.setdefault(job.slide_id, set()).add(hand.machine)
+            told = "a worker was killed, perhaps for memory; take fewer workers a machine (more engine.cpus)"
+            outcome.sentence = f"{told} and run again, finished slides are kept"
         return outcome
 
     def close(self) -> None:
@@ -197,8 +197,8 @@ class Actors:
         if time.monotonic() < self._look:
             return
         self._look = time.monotonic() + LOOK_S + AGAIN_S * self._failures
-        self._wanted = min(self.most, self.options["actors"] or max(1, self._fits()))
-        for _ in range(self._wanted - len(self._hands)):
+        wanted = min(self.most, self.options["actors"] or max(1, self._fits()))
+        for _ in range(wanted - len(self._hands)):
             actor = self._worker.remote(*self._given)
             self._hands.append(_Hand(actor, actor.begin.remote(self._home).future()))
 
@@ -250,6 +250,15 @@ def _ray() -> Any:
     return ray
 
 
+def _here(address: str) -> None:
+    """Raises UsageFault where this machine does not have an address: Ray itself would wait for it for minutes."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.bind((address, 0))
+    except OSError as wrong:
+        raise UsageFault(f"engine.interface={address} is no address of this machine ({wrong.strerror})") from None
+
+
 def _reached(address: str) -> None:
     """Raises UsageFault where nobody answers at HOST:PORT: Ray itself would ask for a quarter of an hour."""
     host, colon, port = address.rpartition(":")
@@ -276,8 +285,12 @@ def _our_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before, ended = signal.getsignal(signal.SIGTERM), False
     try:
         yield
+    except SystemExit:  # by Ray's handler
+        ended = True
     finally:
         signal.signal(signal.SIGTERM, before)
+    if ended:
+        os.kill(os.getpid(), signal.SIGTERM)

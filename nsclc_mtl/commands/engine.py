@@ -37,7 +37,7 @@ def work_on(
     """All slides by `engine=local|shard|ray`, see `work_through`; `state` says of a slide whether it is to be read."""
     crew: Crew
     slides, options = settings["slides"], settings["engine"]
-    if options["name"] == "ray":
+    if options["name"] == "ray" and jobs:
         from nsclc_mtl.commands.actors import Actors
 
         stage = functools.partial(staging.of, slides, state)  # copies are local to a node: each worker has its own

@@ -5,6 +5,7 @@ So a slide that kills its process is told from a machine that goes, and the acto
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nsclc_mtl.commands.job import Job, Outcome, guarded
-from nsclc_mtl.commands.pool import Processes, Work
+from nsclc_mtl.commands.pool import LEAVE_S, Processes, Work
 from nsclc_mtl.commands.staging import Stage
 from nsclc_mtl.features.keys import code_digest
 from nsclc_mtl.lease import heal
@@ -72,12 +73,18 @@ class Worker:
                 if self._over:
                     return Outcome(reason="machine_lost")  # nobody waits for it any more
                 outcome = self._crew.result(self._crew.submit(staged))
-                if outcome.reason == "worker_died":  # from another machine nobody can see that its leases are of a dead
-                    for folder in self._folders:
-                        heal(folder / f"{job.slide_id}.lease")
+                if outcome.reason == "worker_died":
+                    self._heal(job)
                 return outcome
         finally:
             self._stage.drop(staged)
+
+    def _heal(self, job: Job) -> None:
+        """Removes the leases of the process that died: from other machines nobody could see that it is dead."""
+        for child in multiprocessing.active_children():
+            child.join(LEAVE_S)  # that it is dying is known a moment before it is dead
+        for folder in self._folders:
+            heal(folder / f"{job.slide_id}.lease")
 
     def stop(self) -> None:
         """Ends the process, a slide in work tidily: its lease is given back."""

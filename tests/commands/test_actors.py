@@ -11,19 +11,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_slide_jobs import mtl, tissue_image
 
+from nsclc_mtl.commands import actors
+from nsclc_mtl.commands.actors import Actors
+from nsclc_mtl.commands.job import Job, Outcome
+from nsclc_mtl.commands.staging import Stage
 from nsclc_mtl.features import store
 from nsclc_mtl.phantom.slides import write_pyramid
+from nsclc_mtl.records import TryAgain, UsageFault
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `cluster` is not installed"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `cluster` is not installed")
 
 WORDS = ["slides.dir=slides", "slides.tile_um=32", "backbone.tile_px=64", "slides.pictures=false"]
 RAY = [*WORDS, "engine=ray", "engine.cpus=1"]
@@ -45,6 +49,186 @@ for line in sys.stdin:
     ready()
 made.shutdown()
 """
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The crew, with a Ray that does as it is told
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Far:
+    """An actor: it starts, or not, on a machine, and ends its slides when it is told to."""
+
+    def __init__(self, machine: str | Exception) -> None:
+        self.machine = machine
+        self.slides: list[tuple[Job, Future[Outcome]]] = []
+        self.begin = SimpleNamespace(remote=lambda home: SimpleNamespace(future=self._started))
+        self.slide = SimpleNamespace(remote=self._slide)
+
+    def _started(self) -> Future[str]:
+        future: Future[str] = Future()
+        if isinstance(self.machine, Exception):
+            future.set_exception(self.machine)
+        elif self.machine:
+            future.set_result(self.machine)
+        return future
+
+    def _slide(self, job: Job) -> Any:
+        self.slides.append((job, Future()))
+        return SimpleNamespace(future=lambda: self.slides[-1][1])
+
+
+class Cluster:
+    """What `Actors` asks of Ray: machines with cores, and actors, which start on the machines of a list in turn."""
+
+    def __init__(self, cores: dict[str, float], starts: list[str | Exception]) -> None:
+        from ray import exceptions
+
+        self.cores, self.starts, self.exceptions = cores, starts, exceptions
+        self.actors: list[Far] = []
+        self.killed: list[Far] = []
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": cores > 0, "Resources": {"CPU": cores}} for cores in self.cores.values()]
+
+    def remote(self, *given: Any) -> Far:
+        self.actors.append(Far(self.starts.pop(0) if self.starts else ""))
+        return self.actors[-1]
+
+    def kill(self, actor: Far) -> None:
+        self.killed.append(actor)
+
+
+@pytest.fixture
+def crew(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Actors]:
+    """A maker of crews on a cluster, whose machines are counted whenever it is asked for room."""
+    monkeypatch.setattr(actors, "LOOK_S", 0.0)
+    monkeypatch.setattr(actors, "AGAIN_S", 0.0)
+
+    def make(cluster: Cluster, most: int = 20, **changes: Any) -> Actors:
+        options = {"cpus": 2, "gpus": 0, "actors": None, "tries": 3, "wait_s": 100, "address": "auto"} | changes
+        made = Actors(lambda job: Outcome(), Stage, options, most, [], said.append)
+        made._ray = made._worker = cluster
+        return made
+
+    said: list[str] = []
+    make.said = said  # type: ignore[attr-defined]
+    return make
+
+
+def test_workers_are_as_many_as_fit_and_those_of_new_machines_join(crew: Callable[..., Actors]) -> None:
+    cluster = Cluster({"a": 4.0, "b": 3.0}, ["a", "b", "a", "c", "c"])
+    made = crew(cluster)
+    made.room()
+    assert len(cluster.actors) == 3  # two of two cores on a, one on b
+    assert made.room() == 2 * 3
+    cluster.cores["c"] = 5.0
+    made.room()
+    assert made.room() == 2 * 5
+    assert crew.said == [f"ray: slides go to machine {name}" for name in "abc"]  # type: ignore[attr-defined]
+    assert len(cluster.actors) == 5
+
+    few = Cluster({"a": 64.0}, ["a"] * 9)
+    assert [crew(few, most=3).room(), len(few.actors)] == [0, 3]  # no more than slides
+    few = Cluster({"a": 64.0}, ["a"] * 9)
+    assert [crew(few, actors=2).room(), len(few.actors)] == [0, 2]
+    none = Cluster({"a": 1.0}, [])
+    assert [crew(none).room(), len(none.actors)] == [0, 1]  # it waits for a machine that is large enough
+
+
+def test_a_lost_worker_is_replaced_and_its_slides_go_to_other_machines(crew: Callable[..., Actors]) -> None:
+    cluster = Cluster({"a": 2.0, "b": 2.0}, ["a", "b", "a"])
+    made = crew(cluster)
+    made.room()
+    assert made.room() == 4
+    jobs = [Job(str(number), "") for number in range(4)]
+    futures = [made.submit(job) for job in jobs]
+    assert [len(actor.slides) for actor in cluster.actors] == [2, 2]  # the emptiest first
+    cluster.cores["a"] = 0.0
+    for _, future in cluster.actors[0].slides:
+        future.set_exception(cluster.exceptions.ActorDiedError())
+    lost = [future for future in futures if future.done()]
+    assert [made.result(future).reason for future in lost] == ["machine_lost"] * 2
+    assert made.room() == 2
+    cluster.actors[1].slides[0][1].set_result(Outcome(tiles=7))
+    assert made.result(cluster.actors[1].slides[0][1]).tiles == 7
+    cluster.cores["a"] = 2.0  # the machine is back
+    made.room()
+    assert made.room() == 4
+    assert cluster.killed == cluster.actors[:1]
+    made.submit(jobs[0])
+    assert len(cluster.actors[1].slides) == 3  # not where it was lost, though that worker has none
+    made.submit(Job("new", ""))
+    assert len(cluster.actors[2].slides) == 1
+
+    cluster.actors[2].slides[0][1].set_result(Outcome(reason="worker_died"))
+    told = made.result(cluster.actors[2].slides[0][1])
+    assert (told.reason, "more engine.cpus" in told.sentence) == ("worker_died", True)
+    assert made.room() == 4  # the worker itself lives on
+
+
+def test_what_ends_the_run_comes_as_it_was_raised(crew: Callable[..., Actors]) -> None:
+    from ray.exceptions import RayTaskError
+
+    cluster = Cluster({"a": 2.0}, ["a"])
+    made = crew(cluster)
+    made.room()
+    made.room()
+    future = made.submit(Job("s", ""))
+    future.set_exception(RayTaskError("slide", "a long traceback", TryAgain("no space left")).as_instanceof_cause())
+    with pytest.raises(TryAgain) as told:
+        made.result(future)
+    assert str(told.value) == "no space left"
+
+
+def test_workers_that_do_not_start_end_a_run_without_any(crew: Callable[..., Actors]) -> None:
+    from ray.exceptions import RayActorError, RayTaskError
+
+    def wrong() -> RayActorError:
+        return RayActorError(None, "a long trace\nModuleNotFoundError: No module named 'nsclc_mtl'")
+
+    made = crew(Cluster({"a": 2.0}, [wrong() for _ in range(3)]))
+    assert [made.room() for _ in range(3)] == [0, 0, 0]
+    with pytest.raises(
+        UsageFault, match=r"do not start \(.*No module named 'nsclc_mtl'\); install nsclc-mtl at the same"
+    ):
+        made.room()
+    some = crew(Cluster({"a": 2.0, "b": 2.0}, ["a", *(wrong() for _ in range(9))]))
+    assert [some.room() for _ in range(6)][1:] == [2] * 5  # one machine of two is wrong: the other goes on
+    blind: list[str | Exception] = [RayTaskError("begin", "trace", UsageFault("no folder")).as_instanceof_cause()]
+    made = crew(Cluster({"a": 2.0}, blind))
+    made.room()
+    with pytest.raises(UsageFault, match=r"^no folder$"):
+        made.room()
+
+
+def test_a_run_waits_for_machines_from_when_the_last_was_lost(
+    crew: Callable[..., Actors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(actors.time, "monotonic", lambda: now)
+    cluster = Cluster({"a": 2.0}, ["a"])
+    made = crew(cluster)
+    made.room()
+    now = 50.0
+    assert made.room() == 2
+    future = made.submit(Job("s", ""))
+    now = 5000.0  # a long slide
+    future.set_exception(cluster.exceptions.ActorDiedError())
+    made.result(future)
+    assert made.room() == 0
+    now = 5099.0
+    assert made.room() == 0
+    now = 5101.0
+    with pytest.raises(
+        TryAgain, match=r"no worker for engine.wait_s=100 s: no machine .* engine.cpus=2 and engine.gpus=0"
+    ):
+        made.room()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ray itself
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -133,6 +317,7 @@ def whole(path: Path) -> bool:
         return store.is_complete(path, file.attrs["config_hash"], deep=True)
 
 
+@pytest.mark.slow
 def test_one_node_goes_another_comes_and_thirty_slides_are_made_once(cluster: Nodes) -> None:
     names = slides(30)
     cluster.do("add")
@@ -162,6 +347,7 @@ def test_one_node_goes_another_comes_and_thirty_slides_are_made_once(cluster: No
         assert path.read_bytes() == (Path("alone") / path.relative_to("out")).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_ray_of_its_own_listens_on_loopback_alone_and_a_signal_ends_it_tidily(here: Path) -> None:
     names = slides(8)
     process = command(*RAY, "name=ended")
@@ -197,6 +383,7 @@ class Killer(Texture):
 """
 
 
+@pytest.mark.slow
 def test_a_slide_that_kills_its_process_twice_costs_no_other(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = slides(5)
     image = tissue_image(512).astype(int)
