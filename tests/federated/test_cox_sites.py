@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from nsclc_mtl.commands import federation
 from nsclc_mtl.commands.fold import quiet
@@ -16,6 +17,7 @@ from tests.federated.small import opened, settings_of
 from tests.federated.test_rounds import served
 
 
+@pytest.mark.slow
 def test_curves_stand_on_the_sites_own_baseline(tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "out", "survival=cox", "federated.rounds=1")
     manifest, splits, named = opened(settings)
