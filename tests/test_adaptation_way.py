@@ -32,6 +32,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["dann", "coral"])
+@pytest.mark.slow
 def test_a_run_is_adapted_and_predicts_what_it_said(way: Way, kind: str) -> None:
     assert way.train(kind, *ONE, f"adaptation={kind}") == 0
     told = log(way.folder(name=kind))["train/adaptation"].dropna()

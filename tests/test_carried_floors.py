@@ -89,6 +89,7 @@ def test_without_the_training_cohort_the_floors_are_missing_and_said(
     assert not {m for m in models if m.startswith("floor:")}
 
 
+@pytest.mark.slow
 def test_no_floor_wanted_is_none_fitted(way: Way) -> None:
     out = elsewhere(way, "none", "floors=[]")
     assert not (out / "floors.csv").exists()

@@ -57,6 +57,7 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_models_and_batches_of_predictions_and_maps_go_there(
     way: Way, devices: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

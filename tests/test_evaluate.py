@@ -61,6 +61,7 @@ def run(folder: Path, *words: str) -> int:
     )
 
 
+@pytest.mark.slow
 def test_a_learner_that_knows_all_that_can_be_known(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(trained, "name=all", "bootstrap=100") == 0
     out = trained.parent / "runs" / "evaluate" / "all"

@@ -37,6 +37,7 @@ def table(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "fusion_weights.csv", dtype={"patient_id": str})
 
 
+@pytest.mark.slow
 def test_attention_of_every_test_patient_sums_to_one_over_what_he_has(root: Path) -> None:
     run = ran(root, "train", "attention", f"cohort.root={root / 'data'}", *SMALL, "model=attention_fusion")
     said = table(run)

@@ -61,6 +61,7 @@ def sealed(folder: Path) -> None:
 # -- the bundle -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_bundle_predicts_and_evaluates_like_its_run(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
     packed = way.folder("bundle", "b") / "bundle"
     for name, ckpt in (("run", way.folder()), ("packed", packed)):
@@ -302,6 +303,7 @@ def test_evaluations_are_counted_with_the_model(way: Way, capsys: pytest.Capture
     assert evaluations.place(packed, {"paths": {"runs": way.root / "runs"}}) == file
 
 
+@pytest.mark.slow
 def test_inputs_that_moved_are_named(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
     assert judge(way, "moved", way.folder(), *other(way, "shifted"), "floors=[]") == 0
     said = capsys.readouterr().out

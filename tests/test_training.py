@@ -126,6 +126,7 @@ def test_accumulated_steps_are_counted_as_steps(way: Way) -> None:
     assert 7 <= saved["global_step"] < 7 + 4
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_step_of_one(way: Way, stepped: dict[str, torch.Tensor]) -> None:
     assert way.train("two", *ONE_STEP, "trainer=ddp", "logger=csv") == 0
     assert apart(stepped, weights(way, "two")) < 1e-5
@@ -286,6 +287,7 @@ def test_one_seed_is_one_hash_of_weights(way: Way) -> None:
     assert told[0] == {"model0.ckpt": checkpoint.weights_sha256(weights(way, "seed"))}
 
 
+@pytest.mark.slow
 def test_every_default_part_trains_in_bf16(way: Way) -> None:
     words = ["precision=bf16", "fold=0", "skip=linear", "callbacks=[early_stopping,ema]", "logger=csv"]
     assert way.train("mixed", *words) == 0

@@ -108,6 +108,7 @@ def test_shapley_values_add_up_to_the_prediction(way: Way) -> None:
     assert {r["mode"] for r in rows} == {"permute", "mean", "drop", "shapley"}
 
 
+@pytest.mark.slow
 def test_a_prediction_is_attributed_to_the_columns_of_tables(way: Way) -> None:
     assert way.run("predict", "told", f"ckpt={way.folder()}", "explain.patients=1", "explain.features=20") == 0
     cohort = pd.read_csv(way.folder("predict", "told") / "features.csv")
@@ -331,6 +332,7 @@ def test_a_file_that_was_tampered_with_ends_with_exit_5(
     assert not (way.folder("predict", f"tampered-{how}") / "predictions.csv").exists()
 
 
+@pytest.mark.slow
 def test_calibration_patients_give_temperatures_and_prediction_sets(way: Way) -> None:
     assert way.train("sure", "folds.calibration=0.4", "trust.miss=0.3", "audit=0") == 0
     folder = way.folder(name="sure")

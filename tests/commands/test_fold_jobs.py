@@ -115,6 +115,7 @@ def test_where_a_run_is_trained_is_nothing_about_its_folds() -> None:
     assert config_hash(here) != config_hash(there)
 
 
+@pytest.mark.slow
 def test_jobs_that_are_not_waited_for(heard: Heard, settings: dict[str, Any]) -> None:
     settings["engine"]["wait"] = False
     assert fold_jobs.only_handed_over(settings, [0, 1], heard, slowly)  # type: ignore[arg-type]

@@ -176,6 +176,7 @@ def test_the_limit_of_a_file_leaves_no_remnant_and_a_rerun_completes(here: Path,
 
 
 @pytest.mark.parametrize("limit", [pytest.param(3000, marks=pytest.mark.slow), 12288])
+@pytest.mark.slow
 def test_whichever_file_meets_the_limit_the_end_is_tidy(here: Path, limit: int) -> None:
     """HDF5 writing on where nothing can be written ended the process by a signal; Pillow's writer left half a JPEG."""
     process = command(*WORDS, "slides.workers=1", limit=limit)

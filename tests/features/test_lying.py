@@ -26,6 +26,7 @@ def features(tiles: int, dim: int = 3, seed: int = 0, views: int = 0) -> Feature
 @given(
     tiles=st.integers(1, 2500), seed=st.integers(0, 99), views=st.integers(0, 2), ordered=st.booleans(), data=st.data()
 )
+@pytest.mark.slow
 def test_rows_are_those_that_hdf5_gives(tmp_path_factory, tiles, seed, views, ordered, data) -> None:
     path, made = tmp_path_factory.mktemp("lying") / "s.h5", features(tiles, seed=seed, views=views)
     order = np.lexsort((made.coords[:, 0], made.coords[:, 1]))

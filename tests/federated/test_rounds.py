@@ -158,9 +158,9 @@ def every(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Message], Mes
     [
         (every(lambda x: x * np.nan), "not finite"),
         (every(lambda x: x + 1000), "times the usual"),
-        (every(lambda x: x.reshape(-1)[:1]), "shape"),
-        (lambda m: replace(m, words={**m.words, "n": 10**6}), "patients"),
-        (lambda m: replace(m, round=m.round - 1), "silent"),
+        pytest.param(every(lambda x: x.reshape(-1)[:1]), "shape", marks=pytest.mark.slow),
+        pytest.param(lambda m: replace(m, words={**m.words, "n": 10**6}), "patients", marks=pytest.mark.slow),
+        pytest.param(lambda m: replace(m, round=m.round - 1), "silent", marks=pytest.mark.slow),
         (lambda m: None, "silent"),
     ],
 )
@@ -173,6 +173,7 @@ def test_a_bad_site_is_left_out_and_the_model_is_that_of_the_others(out: Path, a
     assert all(why in sentence for sentence in told)
 
 
+@pytest.mark.slow
 def test_a_round_that_too_few_answer_leaves_the_model_and_ends_in_try_again(out: Path, tmp_path: Path) -> None:
     settings = settings_of(out, "federated.rounds=3", "federated.retries=1")
     seen: list[int] = []
