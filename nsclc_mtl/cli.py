@@ -101,7 +101,7 @@ def _execute(
 
 
 # Options that only some verbs have.
-OWN = {"dry_run": ("tile", "extract"), "lock": ("predict",)}
+OWN = {"dry_run": ("tile", "extract"), "lock": ("predict",), "many": tuple(VERBS)}
 
 
 def _verb(verb: str) -> Callable[..., None]:
@@ -174,22 +174,8 @@ FEDERATED = {
 }
 
 
-def _federated(verb: str) -> Callable[..., None]:
-    def command(
-        overrides: Overrides = None,
-        show: Show = False,
-        check: Check = False,
-        conf: Conf = None,
-        resume: Resume = False,
-        verbose: Verbose = False,
-    ) -> None:
-        _execute(verb, overrides, show, check, conf, False, resume, verbose)
-
-    return command
-
-
 for _name, (_whole, _says) in FEDERATED.items():
-    federated.command(_name, help=_says)(_federated(_whole))
+    federated.command(_name, help=_says)(_verb(_whole))
 
 
 @federated.command("keys", help="Make certificates and keys for a federation: hosts=[NAME], or site=NAME.")

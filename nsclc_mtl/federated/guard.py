@@ -196,6 +196,6 @@ def _shown(word: Any) -> str:
     kind = type(word).__name__
     try:
         said = ascii(word if len(word) <= 2 * _SHOWN else word[: 2 * _SHOWN]) if isinstance(word, str) else ascii(word)
-    except Exception:
+    except Exception:  # the value is a stranger's, and printing it may raise anything; judging never raises
         return f"a {kind}"
     return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
