@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from nsclc_mtl.commands.job import Job, Outcome
+from nsclc_mtl.commands.staging import parts_of
 
 FILE = "items.csv"
 SUFFIXES = (".h5", ".geojson", ".jpg")  # of what `tile` and `extract` leave of a slide
@@ -87,13 +88,9 @@ def of_slides(jobs: Sequence[Job], results: Mapping[str, Outcome], folders: Sequ
 
 def slide_bytes(path: Path) -> int | None:
     """Size of a slide's files, of formats with several all of them; None where it cannot be seen."""
-    kind, beside = path.suffix.lower(), path.with_suffix("")
-    files = [path]
     with suppress(OSError):
-        if kind in {".mrxs", ".vms", ".vmu"} and beside.is_dir():
-            files += [file for file in beside.iterdir() if file.is_file()]
-        elif kind == ".dcm":
-            files = list(path.parent.glob("*.dcm"))
+        # whose DICOM file is whose stands in thousands of headers: the folder is taken as one slide
+        files = list(path.parent.glob("*.dcm")) if path.suffix.lower() == ".dcm" else parts_of(path)
         return sum(file.stat().st_size for file in files)
     return None
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.report import curves
+from nsclc_mtl.report import curves, terminal
 from nsclc_mtl.report.contrast import p_word, point
 from nsclc_mtl.report.evaluation import row
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER
@@ -183,17 +183,10 @@ def table(made: Mapping[str, Beside], boxed: bool) -> Table:
             at = result.metrics[result.primary][LEARNER].interval()
             other = one.contrasts.get(label)
             p = one.adjusted.get(label, math.nan)
-            told = ("", "", "") if other is None else (_told(other.difference, "+"), p_word(other.p), p_word(p))
-            out.add_row(*head, label, _told(at), *told, style="bold" if p < LEVEL else "")
+            told = ("", "", "") if other is None else (terminal.told(other.difference, "+"), p_word(other.p), p_word(p))
+            out.add_row(*head, label, terminal.told(at), *told, style="bold" if p < LEVEL else "")
         out.add_section()
     return out
-
-
-def _told(at: Interval, sign: str = "") -> str:
-    if not math.isfinite(at.value):
-        return f"- ({at.reason})" if at.reason else "-"
-    band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if math.isfinite(at.lo) else ""
-    return f"{at.value:{sign}.3f}{band}"
 
 
 def _nothing() -> Interval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from rich.box import HEAVY_HEAD
@@ -26,13 +27,13 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
         events = "" if result.events is None else str(result.events)
         row = (name, str(result.n), events, metric_word(result.primary))
         apart = primary in models and _apart(result.difference(result.primary, primary))
-        made.add_row(*row, "learner", _told(models["learner"].interval()), "", style="bold" if apart else "")
+        made.add_row(*row, "learner", told(models["learner"].interval()), "", style="bold" if apart else "")
         for model in result.models("floor:"):
             word = model_word(model) + (" *" if model == primary else "")
-            gap = _told(result.difference(result.primary, model), "+")
-            made.add_row("", "", "", "", word, _told(models[model].interval()), gap)
+            gap = told(result.difference(result.primary, model), "+")
+            made.add_row("", "", "", "", word, told(models[model].interval()), gap)
         for model in result.models("oracle:"):
-            made.add_row("", "", "", "", model_word(model), _told(models[model].interval()), "", style="dim")
+            made.add_row("", "", "", "", model_word(model), told(models[model].interval()), "", style="dim")
         made.add_section()
     made.caption = "* primary floor"
     return made
@@ -43,8 +44,9 @@ def _apart(gap: Interval) -> bool:
     return gap.lo > 0 or gap.hi < 0
 
 
-def _told(at: Interval, sign: str = "") -> str:
-    if at.value != at.value:
+def told(at: Interval, sign: str = "") -> str:
+    """A value with its interval; a dash, with the reason, where there is none. `sign` is `+` for differences."""
+    if not math.isfinite(at.value):
         return f"- ({at.reason})" if at.reason else "-"
-    band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if at.lo == at.lo else ""
+    band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if math.isfinite(at.lo) else ""
     return f"{at.value:{sign}.3f}{band}"

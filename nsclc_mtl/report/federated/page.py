@@ -12,6 +12,7 @@ from rich.text import Text
 
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.records import PARTS
+from nsclc_mtl.report import terminal
 from nsclc_mtl.report.federated import figures
 from nsclc_mtl.report.federated.ways import ALL, CENTRALISED, DIFFERENCE, FEDERATED, LEFT_OUT, LOCAL, WAYS
 from nsclc_mtl.report.measures import LOWER_IS_BETTER, PRIMARY
@@ -193,10 +194,9 @@ def table(account: Mapping[str, Any], boxed: bool) -> Table:
 
 
 def _told(value: Interval, sign: str = "") -> str:
-    if not math.isfinite(value.value):
-        return f"- ({value.reason})" if value.reason else "-"
-    band = f" ({value.lo:{sign}.3f} to {value.hi:{sign}.3f})" if math.isfinite(value.lo) else ""
-    return f"{value.value:{sign}.3f}{band}{' *' if LEFT_OUT in value.reason else ''}"
+    """As on every terminal, with a star where a value does not stand on every group."""
+    star = " *" if math.isfinite(value.value) and LEFT_OUT in value.reason else ""
+    return terminal.told(value, sign) + star
 
 
 def size(count: float) -> str:
