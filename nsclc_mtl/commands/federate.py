@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,24 @@ if TYPE_CHECKING:
     from nsclc_mtl.federated.plan import Plan
     from nsclc_mtl.federated.rounds import Trained
     from nsclc_mtl.federated.site import Begun
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold of a cohort whose patients are at sites: site -> its patients."""
+
+    settings: Mapping[str, Any]
+    plan: Plan
+    manifest: Manifest
+    splits: pd.DataFrame
+    sites: Mapping[str, list[str]]
+    number: int
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Its rows of the split."""
+        return self.splits[self.splits["fold"] == self.number]
+
 
 WAYS = ("centralised", "local")
 ALL = "all"  # sites together, in records and tables
@@ -111,11 +130,11 @@ def train_fold(settings: Mapping[str, Any], number: int, path: Path) -> None:
     manifest, plan = open_cohort(settings), Plan.of(settings["federated"])
     sites = sites_of(settings, manifest, splits, plan)
     manifest.patients = manifest.patients.assign(site=pd.Series({p: s for s, ids in sites.items() for p in ids}))
-    quiet = _plainly(settings)
+    here = Fold(settings, plan, manifest, splits, sites, number)
     with fold.threads(settings["folds"]["threads"], splits["fold"].nunique()), fold.quiet():
         for way in settings["federated"]["against"] or ():
-            _beside(way, quiet, manifest, splits, number, sites, path)
-        _federated(settings, plan, manifest, splits, number, sites, path)
+            _beside(way, here, path)
+        _federated(here, path)
 
 
 def _plainly(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,69 +142,44 @@ def _plainly(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "audit": 0, "trust": {**settings["trust"], "outside": 0}}
 
 
-def federated(
-    settings: Mapping[str, Any],
-    plan: Plan,
-    manifest: Manifest,
-    splits: pd.DataFrame,
-    number: int,
-    sites: Mapping[str, list[str]],
-    path: Path | None,
-) -> tuple[Trained, dict[str, Begun]]:
+def federated(fold: Fold, path: Path | None) -> tuple[Trained, dict[str, Begun]]:
     """A fold trained over sites of this process, and what each site trains with. None as `path`: nothing is written."""
-    import pytorch_lightning as pl
-
     from nsclc_mtl.commands import resume
     from nsclc_mtl.federated.audit import AuditLog
     from nsclc_mtl.federated.inside import InProcess
     from nsclc_mtl.federated.rounds import Server
     from nsclc_mtl.federated.site import Site
 
+    settings, manifest, plan, number = fold.settings, fold.manifest, fold.plan, fold.number
     declared, quiet = federation.declared(settings, manifest), _plainly(settings)
     there = {}
-    for site, ids in sites.items():
-        own = splits[splits["patient_id"].isin(ids)]
+    for site, ids in fold.sites.items():
+        own = fold.splits[fold.splits["patient_id"].isin(ids)]
         folder = None if path is None else path / "sites" / plain_name(site)
         parts = federation.Configured(quiet, declared, folder, plan.privacy)
         there[site] = Site(site, federation.only(manifest, ids), own, plan, parts)
 
-    def learner(fitted: Any) -> Any:
-        pl.seed_everything(int(settings["seed"]) * 10_007 + number * 101, verbose=False)  # as `mtl train` begins
-        return federation.untrained(settings, declared, fitted)
-
     kept = None if path is None else path / "federation"
     log = None if kept is None else AuditLog(kept / f"messages{number}.jsonl")
-    same = json.dumps(resume.account(settings, manifest, splits[splits["fold"] == number]), sort_keys=True)
+    same = json.dumps(resume.account(settings, manifest, fold.rows), sort_keys=True)
+    learner = federation.seeded(settings, declared, number)
     server = Server(InProcess(there, log), plan, declared, federation.fits(settings), learner, kept, same)
     made = server.train(number, int(settings["seed"]), federation.steps(settings))
     return made, {name: site.begun(number) for name, site in there.items()}
 
 
-def _federated(
-    settings: Mapping[str, Any],
-    plan: Plan,
-    manifest: Manifest,
-    splits: pd.DataFrame,
-    number: int,
-    sites: Mapping[str, list[str]],
-    path: Path,
-) -> None:
-    from dataclasses import asdict
-
+def _federated(fold: Fold, path: Path) -> None:
     import pandas as pd
 
     from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.bags.datamodule import Share
     from nsclc_mtl.commands.fold import fold_data
 
-    made, begun = federated(settings, plan, manifest, splits, number, sites, path)
-    record = {"patients": made.patients, "metrics": made.metrics, "said": made.said}
-    record |= {"rounds": [asdict(of) for of in made.rounds]}
-    with written(path / "federation" / f"fold{number}.json") as aside:
-        aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    federate_membership.keep_losses(settings, manifest, splits, number, begun, path)
-    rows = splits[splits["fold"] == number]
-    if _one_model(plan):
+    made, begun = federated(fold, path)
+    settings, manifest, rows, number = fold.settings, fold.manifest, fold.rows, fold.number
+    federation.record(made, path / "federation" / f"fold{number}.json")
+    federate_membership.keep_losses(settings, manifest, fold.splits, number, begun, path)
+    if _one_model(fold.plan):
         data = fold_data(settings, manifest, rows, BagCache(), Share(), made.fitted)
         federation.conclude(settings, manifest, rows, made.learner, data, path)
         return
@@ -194,7 +188,8 @@ def _federated(
     folder = path / f"fold{number}"
     folder.mkdir(exist_ok=True)
     for name in ("predictions.csv", reasons.FILE, weights.FILE):
-        of = [file for site in sites if (file := path / "sites" / plain_name(site) / f"fold{number}" / name).is_file()]
+        own = [path / "sites" / plain_name(site) / f"fold{number}" / name for site in fold.sites]
+        of = [file for file in own if file.is_file()]
         if of:
             frame = pd.concat([pd.read_csv(file, dtype=str, keep_default_na=False) for file in of])
             with written(folder / name) as aside:
@@ -202,26 +197,18 @@ def _federated(
     resume.finish(folder, resume.account(settings, manifest, rows), {})
 
 
-def _beside(
-    way: str,
-    settings: Mapping[str, Any],
-    manifest: Manifest,
-    splits: pd.DataFrame,
-    number: int,
-    sites: Mapping[str, list[str]],
-    path: Path,
-) -> None:
+def _beside(way: str, fold: Fold, path: Path) -> None:
     """Trains what the federation is compared with; a site that cannot be trained alone is told in `refused.json`."""
+    settings, manifest, rows = _plainly(fold.settings), fold.manifest, fold.rows
     if way == "centralised":
-        _alone(settings, manifest, splits[splits["fold"] == number], path / way)
+        _alone(settings, manifest, rows, path / way)
         return
-    for site, ids in sites.items():
-        rows = splits[(splits["fold"] == number) & splits["patient_id"].isin(ids)]
+    for site, ids in fold.sites.items():
         folder = path / way / plain_name(site)
         try:
-            _alone(settings, federation.only(manifest, ids), rows, folder)
+            _alone(settings, federation.only(manifest, ids), rows[rows["patient_id"].isin(ids)], folder)
         except Fault as fault:
-            with written(folder / f"refused{number}.json") as aside:
+            with written(folder / f"refused{fold.number}.json") as aside:
                 aside.write_text(json.dumps({"sentence": str(fault)}) + "\n", encoding="utf-8")
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands import federation, federation_words
-from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import UsageFault
 
 if TYPE_CHECKING:
@@ -70,8 +68,6 @@ def declared(settings: dict[str, Any]) -> Declared:
 
 def train(channel: Channel, settings: dict[str, Any], plan: Any, known: Declared, folds: list[int], run: Run) -> None:
     """Every fold over the sites of the channel; a fold that is finished is kept."""
-    import pytorch_lightning as pl
-
     from nsclc_mtl.federated.rounds import Server
 
     for fold in folds:
@@ -80,11 +76,7 @@ def train(channel: Channel, settings: dict[str, Any], plan: Any, known: Declared
             run.say(f"fold {fold} is finished and kept")
             run.done.append(f"fold{fold}")
             continue
-
-        def learner(fitted: Any, fold: int = fold) -> Any:
-            pl.seed_everything(int(settings["seed"]) * 10_007 + fold * 101, verbose=False)  # as `mtl train` begins
-            return federation.untrained(settings, known, fitted)
-
+        learner = federation.seeded(settings, known, fold)
         agreed = federation_words.agreement(settings, known)
         server = Server(
             channel, plan, known, federation.fits(settings), learner, run.path / "federation",
@@ -92,10 +84,7 @@ def train(channel: Channel, settings: dict[str, Any], plan: Any, known: Declared
         )  # fmt: skip
         made = server.train(fold, int(settings["seed"]), federation.steps(settings))
         keep(made, known, run.path / f"fold{fold}")
-        record = {"patients": made.patients, "metrics": made.metrics, "said": made.said}
-        record |= {"rounds": [asdict(of) for of in made.rounds]}
-        with written(path) as aside:
-            aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        federation.record(made, path)
         run.done.append(f"fold{fold}")
         for site, of in made.metrics.items():
             told = ", ".join(f"{task} {m['metric']} {_number(m['value'])}" for task, m in of.items())
@@ -104,16 +93,10 @@ def train(channel: Channel, settings: dict[str, Any], plan: Any, known: Declared
 
 def keep(made: Trained, known: Declared, folder: Path) -> None:
     """`fold<k>/` with the model and what was fitted for it, sealed; without predictions, as no patient was seen."""
-    import io
-
-    import torch
-
-    from nsclc_mtl.commands import assemble, checkpoint, sealed
+    from nsclc_mtl.commands import assemble, sealed
 
     folder.mkdir(parents=True, exist_ok=True)
-    whole = io.BytesIO()
-    torch.save({"state_dict": made.learner.state_dict()}, whole)
-    checkpoint.write(whole.getvalue(), folder / "model0.ckpt")
+    federation.save(made.learner, folder)
     have = {name: dict(options) for name, options in known.options.items() if name in made.fitted.dims()}
     assemble.save_fitted(folder, made.fitted, known.tasks, have)
     sealed.seal(folder)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import Manifest, TaskSpec, UsageFault
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from nsclc_mtl.bags.fitted import Fitted
     from nsclc_mtl.federated.fitting import Declared
     from nsclc_mtl.federated.plan import Privacy
+    from nsclc_mtl.federated.rounds import Trained
     from nsclc_mtl.learner import Learner
 
 
@@ -109,21 +112,28 @@ def conclude(
     Trust is fitted on the calibration part of these patients, Cox's baseline on their training part. Probabilities stay
     as learned: levels of one site's patients would make another model of the common one.
     """
-    import io
-
-    import torch
-
-    from nsclc_mtl.commands import checkpoint, fold, resume
+    from nsclc_mtl.commands import fold, resume
 
     folder = run / f"fold{int(rows['fold'].iloc[0])}"
     folder.mkdir(parents=True, exist_ok=True)
     fold.baselines(learner.eval(), manifest, data)
-    whole = io.BytesIO()
-    torch.save({"state_dict": learner.state_dict()}, whole)
-    checkpoint.write(whole.getvalue(), folder / "model0.ckpt")
+    save(learner, folder)
     made_from = resume.account(settings, manifest, rows)
     digests = fold.conclude(settings, manifest, rows, folder, [learner], data, {}, levels=False)
     resume.finish(folder, made_from, digests)
+
+
+def save(learner: Learner, folder: Path) -> None:
+    """`model0.ckpt` of a fold: the weights of a learner that no trainer of this process has at hand."""
+    import io
+
+    import torch
+
+    from nsclc_mtl.commands import checkpoint
+
+    whole = io.BytesIO()
+    torch.save({"state_dict": learner.state_dict()}, whole)
+    checkpoint.write(whole.getvalue(), folder / "model0.ckpt")
 
 
 def untrained(settings: Mapping[str, Any], declared: Declared, fitted: Fitted) -> Learner:
@@ -132,6 +142,27 @@ def untrained(settings: Mapping[str, Any], declared: Declared, fitted: Fitted) -
 
     have = {name: options for name, options in declared.options.items() if name in fitted.dims()}
     return assemble.learner(settings, declared.tasks, have, fitted)
+
+
+def seeded(settings: Mapping[str, Any], declared: Declared, fold: int) -> Callable[[Fitted], Learner]:
+    """What makes the untrained learner of a fold, with the numbers that `mtl train` begins with."""
+    import pytorch_lightning as pl
+
+    from nsclc_mtl.commands.fold import first_seed
+
+    def learner(fitted: Fitted) -> Learner:
+        pl.seed_everything(first_seed(settings, fold), verbose=False)
+        return untrained(settings, declared, fitted)
+
+    return learner
+
+
+def record(made: Trained, path: Path) -> None:
+    """`fold<k>.json`: patients and metrics by site, what was said, and what became of every round."""
+    told = {"patients": made.patients, "metrics": made.metrics, "said": made.said}
+    told |= {"rounds": [asdict(of) for of in made.rounds]}
+    with written(path) as aside:
+        aside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def declared(settings: Mapping[str, Any], manifest: Manifest) -> Declared:

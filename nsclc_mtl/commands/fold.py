@@ -192,7 +192,7 @@ def train_members(
     for member in range(int(settings["members"])):
         path = progress.folder / f"model{member}.ckpt"
         with quiet():
-            pl.seed_everything(seed * 10_007 + fold * 101 + member, verbose=False)
+            pl.seed_everything(first_seed(settings, fold) + member, verbose=False)
             data.seed, data.epoch = seed + member, 0
             learner = assemble.learner(settings, manifest.tasks, chosen, data.fitted)
             if learner.skip is not None:
@@ -273,6 +273,11 @@ def _trainer(settings: Mapping[str, Any], progress: Progress, member: int, share
         default_root_dir=str(folder),
         **several,
     )
+
+
+def first_seed(settings: Mapping[str, Any], fold: int) -> int:
+    """The seed of a fold's first member; those of the others follow it."""
+    return int(settings["seed"]) * 10_007 + fold * 101
 
 
 def epochs(settings: Mapping[str, Any], batches: int) -> tuple[int, int]:

@@ -81,7 +81,8 @@ def trained(settings: Any, plan: Any, manifest: Any, splits: Any, fold: int, sit
                     print(f"fold {fold}, {way} {site}: {fault}", flush=True)
                     continue
                 yield way, None if ids is None else set(ids), members[0], data
-        for site, begun in federate.federated(settings, plan, manifest, splits, fold, sites, None)[1].items():
+        here = federate.Fold(settings, plan, manifest, splits, sites, fold)
+        for site, begun in federate.federated(here, None)[1].items():
             yield "federated", set(sites[site]), begun.learner.eval(), begun.data
 
 
