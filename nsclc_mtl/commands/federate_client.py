@@ -42,7 +42,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     agreed = federation_words.agreement(settings, known)
     site = Site(
         str(own["site"]), manifest, splits, plan, parts, run.path / "federation", agreement=agreed,
-        key=_key(run.path) if plan.secure else None, roster=_roster(own["publics"]),
+        key=_key(run.path) if plan.secure else None, roster=_roster(own["publics"]), say=run.say,
     )  # fmt: skip
     log = AuditLog(run.path / "messages.jsonl")
     with quiet():

@@ -86,6 +86,8 @@ def train(channel: Channel, settings: dict[str, Any], plan: Any, known: Declared
         keep(made, known, run.path / f"fold{fold}")
         federation.record(made, path)
         run.done.append(f"fold{fold}")
+        for site, cost in made.rounds[-1].privacy.items():
+            run.say(f"fold {fold}, {site}: epsilon={cost['epsilon']:.3g} at delta={cost['delta']:g}")
         for site, of in made.metrics.items():
             told = ", ".join(f"{task} {m['metric']} {_number(m['value'])}" for task, m in of.items())
             run.say(f"fold {fold}, {site}: {told or 'too few test patients'}")

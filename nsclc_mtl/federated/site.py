@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.datamodule import FoldData
 from nsclc_mtl.bags.fitted import Fitted
-from nsclc_mtl.federated import masks, scaling, summaries
+from nsclc_mtl.federated import accountant, masks, scaling, summaries
 from nsclc_mtl.federated.accountant import Ledger, Steps, together
 from nsclc_mtl.federated.local import Memory, Work, local_update
 from nsclc_mtl.federated.messages import Message, digest, packed
@@ -73,7 +73,7 @@ class Site:
     again. What a fold begins with, what was masked, and what privacy has cost are kept in `folder`, so that a site that
     was started anew goes on. `roster` are the sites' public keys of secure summation as agreed on by another way; None:
     each site's are those that the server hands on. `agreement` are digests of the configuration by section, which the
-    server must have alike.
+    server must have alike. `say` is told what each round of a private training has cost.
     """
 
     def __init__(
@@ -87,11 +87,12 @@ class Site:
         key: tuple[bytes, bytes] | None = None,
         roster: Mapping[str, bytes] | None = None,
         agreement: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         manifest.patients = manifest.patients.assign(site=name)  # ComBat and the report know the site by this name
         self.name, self.manifest, self.splits, self.plan, self.parts = name, manifest, splits, plan, parts
         self.folder, self.cache, self.roster = folder, BagCache(), roster
-        self.agreement = dict(agreement or {})
+        self.agreement, self.say = dict(agreement or {}), say
         self._key = (key or masks.keys()) if plan.secure else (b"", b"")
         self._once = masks.Once(None if folder is None else folder / "masked.txt")
         self._ledger = Ledger(None if folder is None else folder / "privacy.jsonl")
@@ -212,6 +213,8 @@ class Site:
             steps = Steps(plan.privacy.noise, float(draws.q), plan.local_epochs * len(draws))  # type: ignore[union-attr]
             epsilon = self._ledger.take(fold, steps, plan.privacy.delta, plan.privacy.epsilon)
             every = together(self._ledger.of(), plan.privacy.delta)
+            spent = accountant.said(plan.privacy, self._ledger.of(fold), len(begun.data.parts["train"]))
+            self.say(f"fold {fold}, {spent}; over all folds epsilon={every:.3g}")
             told["privacy"] = {"epsilon": epsilon, "epsilon_all_folds": every, "delta": plan.privacy.delta}
         work = Work(
             begun.learner,

@@ -228,7 +228,11 @@ def test_a_secure_sum_without_a_site_is_asked_again_of_the_others(out: Path) -> 
 @pytest.mark.slow
 def test_privacy_tells_its_price_and_no_losses(out: Path) -> None:
     words = ("federated.rounds=2", "federated.privacy.enabled=true", "federated.privacy.noise=2")
-    made = trained(settings_of(out, *words, "optim.batch_size=8"))
+    settings, said = settings_of(out, *words, "optim.batch_size=8"), []
+    channel = InProcess(sites_of(settings, say=said.append))
+    made = served(settings, channel).train(0, 0, federation.steps(settings))
+    assert len(said) == 6  # three sites, two rounds
+    assert all("epsilon=" in sentence and "delta=1e-05" in sentence for sentence in said)
     spent = [of.privacy["A"]["epsilon"] for of in made.rounds]
     assert 0 < spent[0] < spent[1]
     assert all(set(of.sites["A"]) == {"n"} for of in made.rounds)
