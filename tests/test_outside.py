@@ -10,9 +10,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
+from plain_metrics import threshold
 from test_way import Way
 from typer.testing import CliRunner
 
@@ -23,7 +25,9 @@ from nsclc_mtl.commands.trained import read_table
 from nsclc_mtl.phantom.cohort import make
 from nsclc_mtl.records import IntegrityFault
 
-WORDS = ("modalities=[clinical,rna]", "tasks=[stage,survival]", "audit=0", "folds.calibration=0.15", "cohort.n=80")
+WORDS = (
+    "modalities=[clinical,rna]", "tasks=[stage,response,survival]", "audit=0", "folds.calibration=0.15", "cohort.n=80",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,10 @@ def judge(way: Way, name: str, ckpt: Path, *words: str) -> int:
     return way.run("evaluate", name, f"ckpt={ckpt}", "bootstrap=10", *words)
 
 
+def rows_of(way: Way, name: str) -> list[dict[str, Any]]:
+    return json.loads((way.folder("evaluate", name) / "metrics.json").read_text())
+
+
 def sealed(folder: Path) -> None:
     """As somebody who knows the format would write the manifest."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.sha256")
@@ -73,13 +81,28 @@ def test_a_bundle_predicts_and_evaluates_like_its_run(way: Way, capsys: pytest.C
         assert (way.folder(verb, "run") / name).read_bytes() == (way.folder(verb, "packed") / name).read_bytes()
     models = {}
     for name in ("run", "packed"):
-        rows = json.loads((way.folder("evaluate", name) / "metrics.json").read_text())
-        models[name] = [r for r in rows if r["model"] == "learner" and not r["metric"].startswith("difference:")]
+        models[name] = [
+            r for r in rows_of(way, name) if r["model"] == "learner" and not r["metric"].startswith("difference:")
+        ]
     assert models["run"] == models["packed"]
     told = {r["metric"]: r["value"] for r in models["run"] if r["task"] == "survival" and r["fold"] == "all"}
     weighed = {"uno_c", "auc_1y", "brier_1y", "ibs", "ipa"}  # G of the training patients is in both
     for metric in weighed | {f"own_censoring:{m}" for m in (*weighed, "bound_coverage")} | {"bound_coverage"}:
         assert told[metric] is not None, metric
+    # called at the mean of the thresholds that the folds' training patients fix, floors at that of theirs
+    before = way.table("train", "whole").query("task == 'response' and part == 'train' and output == 'p:responder'")
+    cuts = [
+        threshold((rows["target"] == "responder").to_numpy(int), rows["value"].to_numpy(float))
+        for _, rows in before.groupby("fold")
+    ]
+    said = way.table("evaluate", "run").query("task == 'response' and output == 'p:responder'")
+    called = said["value"].astype(float) >= sum(cuts) / len(cuts)
+    of = {r["metric"]: r["value"] for r in models["run"] if r["task"] == "response" and r["fold"] == "all"}
+    assert of["sensitivity"] == pytest.approx(called[said["target"] == "responder"].mean())
+    assert of["specificity"] == pytest.approx(1 - called[said["target"] == "non-responder"].mean())
+    floor = [r for r in rows_of(way, "run") if (r["metric"], r["model"]) == ("sensitivity", "floor:clinical")]
+    assert all(r["value"] is not None for r in floor)
+    assert floor
     page = (way.folder("evaluate", "packed") / "report.html").read_text()
     assert "Censoring here and in the training" in page
     # one fold of it is that fold
@@ -361,6 +384,8 @@ def test_locked_predictions_meet_their_outcomes(
     assert judge(way, "later", way.folder(), *words) == 0
     said = capsys.readouterr().out
     assert "patients with an outcome still to come" in said
+    assert "note: response: nobody's outcome is known, so it is not judged" in said  # all were known when locked
+    assert "response: nobody&#39;s outcome" in (way.folder("evaluate", "later") / "report.html").read_text()
     found = pd.read_csv(way.folder("evaluate", "later") / "outcomes.csv", dtype=str).set_index(["task", "patient_id"])
     first = pd.read_csv(prospect.root / "patients.csv", dtype=str, keep_default_na=False).set_index("patient_id")
     stage = found.loc["stage", "outcome"]
@@ -393,7 +418,7 @@ def test_a_lock_that_was_broken_is_refused(
     broken = Path(shutil.copytree(prospect.run, tmp_path / "broken"))
     (broken / "predictions.csv").chmod(0o644)
     text = (broken / "predictions.csv").read_text()
-    (broken / "predictions.csv").write_text(text.replace("0.1", "0.2", 1))
+    (broken / "predictions.csv").write_text(text.replace(",0.", ",1.", 1))
     assert judge(way, "broken", way.folder(), f"predictions={broken}") == 5
     assert "is not the file that was locked" in capsys.readouterr().err
     assert judge(way, "one", way.folder() / "fold0/model0.ckpt", f"predictions={prospect.run}") == 5

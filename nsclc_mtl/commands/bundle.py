@@ -94,13 +94,15 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
         }  # fmt: skip
         follow_up = bool(fitted.follow_up) and bool(settings["follow_up"])
     cohort = json.loads((source / "cohort.json").read_text("utf-8"))
+    predictions = read_table(source / "predictions.csv")
     content = {
         "schema": bundled.SCHEMA,
         "version": __version__,
         "run": source.resolve().name,
         "tasks": {name: {"kind": spec.kind, "classes": list(spec.classes)} for name, spec in specs.items()},
         "folds": described,
-        "cutoffs": cutoffs.of_training(read_table(source / "predictions.csv")),
+        "cutoffs": cutoffs.of_training(predictions),
+        "thresholds": cutoffs.thresholds_of_training(predictions, specs),
         "patients_sha256": _patients_tables(trained, source),
         "derived": derived(trained),
         # where the patients lie is nobody else's concern

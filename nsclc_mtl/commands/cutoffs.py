@@ -1,4 +1,4 @@
-"""Cut-offs of the risk that training fixed, for patients whom all folds predict."""
+"""Cut-offs of the risk and thresholds of probabilities that training fixed, for patients whom all folds predict."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from nsclc_mtl.records import TaskSpec
+
+ALL = "-1"  # the fold of patients whom the mean of all folds predicts
 LEVELS = {"median": 1 / 2, "lower_tertile": 1 / 3, "upper_tertile": 2 / 3}
 
 
@@ -22,6 +25,38 @@ def of_model(folder: Path, folds: Sequence[int]) -> dict[str, dict[str, float]]:
         bundled.opened(folder)["cutoffs"] if bundled.at(folder) else of_training(read_table(folder / "predictions.csv"))
     )
     return over_folds(each, folds)
+
+
+def thresholds_of_model(
+    folder: Path, folds: Sequence[int], tasks: Mapping[str, TaskSpec]
+) -> dict[str, dict[str, float]]:
+    """Binary task -> fold -> threshold of a run or a bundle; of fold -1, whom all `folds` predict, their mean."""
+    from nsclc_mtl.commands import bundled
+    from nsclc_mtl.commands.trained import read_table
+
+    each: Mapping[str, Mapping[str, float]]
+    if bundled.at(folder):
+        each = bundled.opened(folder).get("thresholds") or {}  # bundles of before have none
+    else:
+        each = thresholds_of_training(read_table(folder / "predictions.csv"), tasks)
+    names = [str(fold) for fold in folds]
+    return {
+        task: {**by, ALL: sum(by[fold] for fold in names) / len(names)}
+        for task, by in each.items()
+        if names and all(fold in by for fold in names)
+    }
+
+
+def thresholds_of_training(predictions: pd.DataFrame, tasks: Mapping[str, TaskSpec]) -> dict[str, dict[str, float]]:
+    """Binary task -> fold -> the learner's threshold that the fold's training patients fix, from a predictions.csv."""
+    from nsclc_mtl.report.evaluation import thresholds
+
+    out: dict[str, dict[str, float]] = {}
+    for name, task in tasks.items():
+        before = predictions[(predictions["task"] == name) & (predictions["part"] != "test")]
+        if task.kind == "binary":
+            out[name] = {fold: at for (fold, _), at in thresholds(before, task).items()}
+    return out
 
 
 def of_training(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:

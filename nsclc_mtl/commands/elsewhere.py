@@ -70,6 +70,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     follow_up = censoring.of_training(folder, folds, tasks, ours, splits)
     if follow_up.reason:
         run.say(f"note: no Uno's C, AUC at a time and Brier score of survival: {follow_up.reason}")
+    numbers = [int(name.removeprefix("fold")) for name in folds]
     results = evaluate_predictions(
         with_others(predictions, floors, oracle_rows(read, predictions, tasks)),
         tasks,
@@ -78,10 +79,11 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         draws=int(settings["bootstrap"]),
         seed=int(settings["seed"]),
         follow_up=follow_up,
+        thresholds=cutoffs.thresholds_of_model(folder, numbers, tasks),
     )
     outside: dict[str, Any] = {"drift": moved, "outside": away}
     if not trained or Path(settings["ckpt"]).resolve() != folder.resolve():  # else the run's own predictions have them
-        outside["cutoffs"] = cutoffs.of_model(folder, [int(name.removeprefix("fold")) for name in folds])
+        outside["cutoffs"] = cutoffs.of_model(folder, numbers)
     if not tested:
         outside["training"] = ours
     write(results, predictions, manifest, None, settings, read, folder, run, outside=outside, told=told)

@@ -172,7 +172,8 @@ def carry(
 ) -> pd.DataFrame | None:
     """What the floors say of the patients of another cohort (`there`: its settings and manifest), as floors.csv.
 
-    They are fitted on every patient of the training cohort and carried over as they are.
+    They are fitted on every patient of the training cohort and carried over as they are, with the training patients'
+    rows that fix their thresholds.
 
     None, and one sentence for the user, where the tables of the training cohort cannot be opened.
     """
@@ -214,8 +215,8 @@ def carry(
     if absent:
         run.say(f"note: no floor of {', '.join(absent)}, which cohort={theirs.name} does not have")
     run.say(f"floors fitted on {len(members)} patients of the training cohort, {ours.name}")
-    made = made[made["part"] == "test"]
-    return made.assign(patient_id=made["patient_id"].str.removeprefix(THEIRS)).reset_index(drop=True)
+    ids = made["patient_id"].str.removeprefix(THEIRS).str.removeprefix(OURS)
+    return made.assign(patient_id=ids).reset_index(drop=True)
 
 
 def _frame(parts: list[tuple[str, int, str]]) -> pd.DataFrame:

@@ -58,12 +58,14 @@ def evaluate_predictions(
     draws: int = 1000,
     seed: int = 0,
     follow_up: FollowUp | None = None,
+    thresholds: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, TaskResult]:
     """Everything that is known of the models in a table of predictions (column `model`; absent: the learner's).
 
     The manifest's labels and the splits give the censoring weights (training patients of each fold), or, of patients
     from elsewhere, what the folds keep (`follow_up`); without either survival tasks have no Uno's C, no AUC at a time
-    and no Brier score.
+    and no Brier score. Binary tasks are cut at the `thresholds` (task -> fold) of the learner, where its training
+    patients are not in the table.
     """
     from nsclc_mtl.report import evaluation
 
@@ -76,7 +78,9 @@ def evaluate_predictions(
                     str(fold): label[label.index.isin(rows.loc[rows["part"] != "test", "patient_id"])]
                     for fold, rows in splits.groupby("fold")
                 }
-    return evaluation.judge(predictions, tasks, training, draws, seed, follow_up.reason if follow_up else "")
+    return evaluation.judge(
+        predictions, tasks, training, draws, seed, follow_up.reason if follow_up else "", thresholds
+    )
 
 
 def write(
@@ -93,6 +97,8 @@ def write(
 ) -> None:
     """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal.
 
+    Tasks of which no outcome is known are not judged, which the page and the terminal say.
+
     outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort). told: further notes for the
     page. The evaluation is counted with the model (`evaluations.jsonl`).
     """
@@ -101,19 +107,27 @@ def write(
     from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
+    test = predictions[predictions["part"] == "test"]
+    unjudged = [
+        f"{name}: nobody's outcome is known, so it is not judged"
+        for name in test["task"].unique()
+        if name not in results
+    ]
+    for sentence in unjudged:
+        run.say(f"note: {sentence}")
     said = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
     evidence = section.Evidence(
         results, predictions, manifest, splits, settings, trained, folder,
         trust=None if said is None else reasons.read(said), **(outside or {}),
     )  # fmt: skip
-    patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
+    patients = test["patient_id"].nunique()
     counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)
     primary = f"floor:{settings['primary_floor']}"
     story = page.Story(
         title=f"{manifest.name}: one model for {', '.join(results)}",
         meta=[*_meta(manifest, splits, trained, folder), ("Test set", str(counted))],
         primary_floor=primary,
-        notes=[*told, *manifest.notes],
+        notes=[*told, *unjudged, *manifest.notes],
         images=[(Path(image), Path(image).stem) for image in settings["images"] or ()],
     )
     made = page.render(evidence, story, SECTIONS)

@@ -1,6 +1,6 @@
 """Pure noise through the whole command line: outcomes of a phantom cohort handed around, trained and evaluated.
 
-    python tests/evidence/noise.py --seeds 20 --work DIR        # some minutes on one core
+    python tests/evidence/noise.py --seeds 0-19 --work DIR        # a quarter of an hour on one core
 
 Each seed is a cohort of 200 patients at the level of features whose outcomes (all of a patient together) were permuted,
 so that no input tells anything of them. `mtl train` and `mtl evaluate` run as a user runs them. A C-index or AUC whose
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from features_level import interval
+from features_level import interval, seeds
 
 OUTCOMES = ["grade", "stage", "response", "os_days", "os_status"]
 PRIMARY = {"grade": "ordinal_auc", "stage": "ordinal_auc", "response": "auc", "survival": "c_index"}
@@ -57,12 +57,12 @@ def found(seed: int, n: int, work: Path) -> dict[str, tuple[float, float, float]
 def main() -> None:
     """Prints a line a seed, and the means."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    words.add_argument("--seeds", type=int, default=20)
+    words.add_argument("--seeds", default="0-19")
     words.add_argument("--n", type=int, default=200)
     words.add_argument("--work", type=Path, required=True, help="a folder for cohorts and runs")
     asked = words.parse_args()
     every = []
-    for seed in range(asked.seeds):
+    for seed in seeds(asked.seeds):
         every.append(found(seed, asked.n, asked.work))
         print(f"seed {seed}: " + ", ".join(f"{task} {v:.3f}" for task, (v, _, _) in every[-1].items()), flush=True)
     for task in PRIMARY:

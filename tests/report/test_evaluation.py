@@ -225,6 +225,14 @@ def test_predictions_of_no_task_are_refused(toy: dict[str, Any]) -> None:
         evaluate_predictions(toy["predictions"].assign(part="validation"), TASKS, None, None, 10)
 
 
+def test_a_task_without_a_known_outcome_is_left_out(toy: dict[str, Any]) -> None:
+    predictions = toy["predictions"].copy()
+    predictions.loc[predictions["task"] == "response", "target"] = None
+    assert set(evaluate_predictions(predictions, TASKS, None, None, 10)) == set(TASKS) - {"response"}
+    with pytest.raises(DataFault, match=r"no outcome is known of any predicted patient \(response\)"):
+        evaluate_predictions(predictions, {"response": TASKS["response"]}, None, None, 10)
+
+
 def test_evaluation_repeats_itself(toy: dict[str, Any], results: Any) -> None:
     once = evaluate_predictions(toy["predictions"], TASKS, toy["manifest"], toy["splits"], draws=200, seed=1)
     ours, theirs = once["grade"].metrics["brier"]["learner"], results["grade"].metrics["brier"]["learner"]
