@@ -3,6 +3,8 @@
     python tests/evidence/features_level.py --out evidence.json            # all parts, about half an hour on two cores
     python tests/evidence/features_level.py --parts share,attention --seeds 0-1
 
+A model of one modality is trained on the folds of the whole one, and the two are compared on the test patients who have
+the modality.
 Every number comes from the code that `mtl train` runs, with the configuration that `mtl train model=moe_mil` composes.
 Intervals over seeds are Student t intervals of the mean; each seed is another cohort with its own folds.
 """
@@ -41,15 +43,19 @@ def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[
     kind, n, seed, modality = words
     model = [] if any(change.startswith("model=") for change in changes) else ["model=moe_mil"]
     overrides = [*model, "cohort.level=features", f"cohort.n={n}", f"cohort.seed={seed}", f"seed={seed}"]
-    overrides += ["logger=none", f"paths.out={out}"] + ([f"modalities=[{modality}]"] if modality else []) + changes
-    settings = plain(compose("train", overrides))
+    overrides += ["logger=none", f"paths.out={out}", *changes]
+    whole = settings = plain(compose("train", overrides))
     root = phantom_root(settings["cohort"], settings["paths"])
-    manifest = open_cohort(settings)
+    everybody = manifest = open_cohort(settings)
+    if modality:
+        settings = plain(compose("train", [*overrides, f"modalities=[{modality}]"]))
+        manifest = open_cohort(settings)
     scores = json.loads((root / "truth" / "oracle.json").read_text())["scores"]
     if kind == "permuted":
         order = np.random.default_rng(seed).permutation(len(manifest.ids))
         manifest.labels = {t: pd.DataFrame(f.to_numpy()[order], f.index, f.columns) for t, f in manifest.labels.items()}
-    splits = split(settings, manifest)
+    splits = split(whole, everybody)
+    splits = splits[splits["patient_id"].isin(manifest.ids)]
     values: dict[tuple[str, str], list[tuple[float, int]]] = {}
     looked: list[dict[str, float]] = []
     audits: list[pd.DataFrame] = []
@@ -64,6 +70,10 @@ def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[
             models |= {c: np.array([scores[c][task][p] for p in known.index]) for c in ("attainable", "additive")}
             for name, score in models.items():
                 values.setdefault((task, name), []).append((_metric(task, known, score), len(known)))
+            for other in manifest.modalities:  # on the patients whom a model of this modality alone is tested on
+                here = known.index.isin(manifest.who(other))
+                found_there = (_metric(task, known[here], models["model"][here]), int(here.sum()))
+                values.setdefault((task, f"model@{other}"), []).append(found_there)
         if kind == "share" and n <= 400:
             looked += [_maps(members[0], manifest, data, patient, root) for patient in ids]
         if kind in ("share", "fusion"):  # for the latter modalities are dropped, not permuted
@@ -175,14 +185,12 @@ def tell(results: list[dict[str, Any]]) -> None:
             )
             print(f"n={n} response: fusion share (ratio of means over seeds) {gaps[0] / gaps[1]:+.3f} of {gaps[1]:.3f}")
         for task in ("response", "survival") if rows else ():
-            alone = {m: {r["seed"]: r[f"{task}/model"] for r in pick("alone", n, m)} for m in ALONE}
+            alone = {m: {r["seed"]: r[f"{task}/model@{m}"] for r in pick("alone", n, m)} for m in ALONE}
             alone = {m: v for m, v in alone.items() if v}
-            if alone:
-                best = max(alone, key=lambda m: np.mean(list(alone[m].values())))
-                line(
-                    f"n={n} {task}: model minus best single modality ({best})",
-                    [r[f"{task}/model"] - alone[best][r["seed"]] for r in rows],
-                )
+            best = max(alone, key=lambda m: np.mean(list(alone[m].values())), default="")
+            for m, theirs in alone.items():
+                named = f"n={n} {task}: model minus {m} alone" + (", the best" if m == best else "")
+                line(named, [r[f"{task}/model@{m}"] - theirs[r["seed"]] for r in rows])
         for modality in ("proteomics", *[m for m in ALONE if m != "proteomics"]) if rows else ():
             for task in TASKS:
                 losses = [
