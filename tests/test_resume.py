@@ -141,7 +141,7 @@ def test_a_killed_fold_is_one_sentence_and_the_others_stay(tmp_path: Path, monke
     path.mkdir()
     done: list[int] = []
     with pytest.raises(TryAgain) as caught:
-        done.extend(fold for fold, _ in train._train({"folds": {"workers": 2}}, [0, 1], Heard(path)))
+        done.extend(fold for fold, _ in train.train_folds({"folds": {"workers": 2}}, [0, 1], Heard(path)))
     assert caught.value.exit_code == 75
     assert "fold 1" in str(caught.value)
     assert "memory" in str(caught.value)

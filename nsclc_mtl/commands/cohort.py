@@ -117,6 +117,11 @@ def phantom_root(cohort: Mapping[str, Any], paths: Mapping[str, Any]) -> Path:
                 raise UsageFault(str(error)) from error
     else:
         root = Path(given or paths["data"])
+    if not root.is_dir():
+        raise DataFault(
+            f"no folder '{root}'; set cohort.root (and cohort=NAME), or make the phantom with "
+            f"`mtl demo --data-only --out {root}`"
+        )
     if not (root / "phantom.json").is_file():
         raise DataFault(f"no phantom cohort in '{root}'; make it with `mtl demo --data-only --out {root}`")
     found = json.loads((root / "phantom.json").read_text())

@@ -192,11 +192,11 @@ def _parts(sample: Sample) -> tuple[int, dict[str, int], dict[str, int]]:
 
 def epochs(settings: Mapping[str, Any], patients: int) -> int:
     """Epochs of a fit on so many training patients, as `mtl train` counts them when nothing stops it early."""
-    from nsclc_mtl.commands import fold
+    from nsclc_mtl.commands import members
     from nsclc_mtl.commands.assemble import whole_passes
 
     batches = 1 if whole_passes(settings) else math.ceil(patients / int(settings["optim"]["batch_size"]))
-    return fold.epochs(settings, batches)[0]
+    return members.epochs(settings, batches)[0]
 
 
 def _training(sample: Sample, settings: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:

@@ -20,3 +20,19 @@ def lightning(word: str) -> tuple[str, int]:
     if word == "cuda" and not torch.cuda.is_available():
         raise UsageFault("device=cuda, but this machine has no usable GPU; set device=cpu or device=auto")
     return ("cuda" if word != "cpu" and torch.cuda.is_available() else "cpu"), 1
+
+
+def backend(word: str, processes: int) -> str:
+    """What processes that train together talk through: nccl on GPUs, one for each, gloo on processors.
+
+    Raises UsageFault where GPUs are too few.
+    """
+    import torch
+
+    if lightning(word)[0] == "cpu":
+        return "gloo"
+    if torch.cuda.device_count() < processes:
+        raise UsageFault(
+            f"trainer.devices={processes}, but {torch.cuda.device_count()} GPU(s) are here: lower it, or set device=cpu"
+        )
+    return "nccl"

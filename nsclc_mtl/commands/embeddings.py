@@ -27,7 +27,7 @@ def probe(settings: Mapping[str, Any], run: Run) -> None:
     """
     from threadpoolctl import threadpool_limits
 
-    from nsclc_mtl.commands.probe import made
+    from nsclc_mtl.commands.probe_table import made
     from nsclc_mtl.report.page import metric_word
 
     runs = [Trained(settings["ckpt"], settings, run)]
@@ -131,7 +131,7 @@ def told(runs: Sequence[Trained], settings: Mapping[str, Any], run: Run) -> list
     import numpy as np
 
     from nsclc_mtl.baselines import site_probe
-    from nsclc_mtl.commands.probe import plain_interval
+    from nsclc_mtl.commands.probe_table import plain_interval
     from nsclc_mtl.metrics.comparison import paired_difference
 
     tables = [{fold: one.embeddings(fold) for fold in run.track(one.tests, "folds")} for one in runs]
@@ -192,7 +192,7 @@ def worth(runs: Sequence[Trained], settings: Mapping[str, Any]) -> list[dict[str
     import pandas as pd
 
     from nsclc_mtl.commands.judging import evaluate_predictions
-    from nsclc_mtl.commands.probe import plain_interval
+    from nsclc_mtl.commands.probe_table import plain_interval
 
     models = ["learner", "floor:against"][: len(runs)]
     frame = pd.concat([one.predictions.assign(model=model) for model, one in zip(models, runs, strict=True)])

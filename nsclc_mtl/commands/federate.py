@@ -68,7 +68,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     sites = sites_of(settings, manifest, splits, plan)
     run.say(", ".join(f"{site}: {len(ids)} patients" for site, ids in sites.items()))
     kept = train.keep(settings, manifest, splits, run)
-    for fold, seconds in train._train(settings, [fold for fold in folds if fold not in kept], run, train_fold):
+    for fold, seconds in train.train_folds(settings, [fold for fold in folds if fold not in kept], run, train_fold):
         run.done.append(f"fold{fold}")
         run.say(f"fold {fold} trained in {seconds:.0f} s")
     train.closed({**settings, "audit": settings["audit"] if _one_model(plan) else 0}, manifest, run)
@@ -122,8 +122,9 @@ def train_fold(settings: Mapping[str, Any], number: int, path: Path) -> None:
     """One fold: over the sites, pooled, and each site alone. `federation/fold<k>.json` tells of the rounds."""
     import pandas as pd
 
-    from nsclc_mtl.commands import fold
     from nsclc_mtl.commands.cohort import open_cohort
+    from nsclc_mtl.commands.fold import threads
+    from nsclc_mtl.commands.members import quiet
     from nsclc_mtl.federated.plan import Plan
 
     splits = pd.read_csv(path / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
@@ -131,7 +132,7 @@ def train_fold(settings: Mapping[str, Any], number: int, path: Path) -> None:
     sites = sites_of(settings, manifest, splits, plan)
     manifest.patients = manifest.patients.assign(site=pd.Series({p: s for s, ids in sites.items() for p in ids}))
     here = Fold(settings, plan, manifest, splits, sites, number)
-    with fold.threads(settings["folds"]["threads"], splits["fold"].nunique()), fold.quiet():
+    with threads(settings["folds"]["threads"], splits["fold"].nunique()), quiet():
         for way in settings["federated"]["against"] or ():
             _beside(way, here, path)
         _federated(here, path)
@@ -173,7 +174,7 @@ def _federated(fold: Fold, path: Path) -> None:
 
     from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.bags.datamodule import Share
-    from nsclc_mtl.commands.fold import fold_data
+    from nsclc_mtl.commands.members import fold_data
 
     made, begun = federated(fold, path)
     settings, manifest, rows, number = fold.settings, fold.manifest, fold.rows, fold.number
@@ -214,6 +215,7 @@ def _beside(way: str, fold: Fold, path: Path) -> None:
 
 def _alone(settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, run: Path) -> None:
     from nsclc_mtl.commands import fold, resume
+    from nsclc_mtl.commands.members import train_members
 
     folder = run / f"fold{int(rows['fold'].iloc[0])}"
     made_from = resume.account(settings, manifest, rows)
@@ -221,7 +223,7 @@ def _alone(settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, 
         return
     run.mkdir(parents=True, exist_ok=True)
     progress = resume.begin(folder, made_from)
-    members, data = fold.train_members(settings, manifest, rows, progress)
+    members, data = train_members(settings, manifest, rows, progress)
     digests = fold.conclude(settings, manifest, rows, folder, members, data, {})
     resume.finish(folder, made_from, digests)
 

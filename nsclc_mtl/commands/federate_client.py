@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def body(cfg: DictConfig, run: Run) -> None:
     """Shows what will leave, asks once, answers the server until it is through, and keeps the site's own run."""
     from nsclc_mtl.commands.federate_server import declared
-    from nsclc_mtl.commands.fold import quiet
+    from nsclc_mtl.commands.members import quiet
     from nsclc_mtl.config import plain
     from nsclc_mtl.federated.audit import AuditLog
     from nsclc_mtl.federated.client import join

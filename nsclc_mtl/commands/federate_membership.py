@@ -48,7 +48,7 @@ def _centralised(settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataF
     from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.bags.datamodule import Share
     from nsclc_mtl.commands import assemble
-    from nsclc_mtl.commands.fold import fold_data
+    from nsclc_mtl.commands.members import fold_data
     from nsclc_mtl.federated.membership import of_fold
 
     folder = path / "centralised" / f"fold{int(rows['fold'].iloc[0])}"

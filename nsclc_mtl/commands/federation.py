@@ -50,7 +50,7 @@ class Configured:
     def data(self, manifest: Manifest, rows: pd.DataFrame, cache: BagCache, fitted: Fitted) -> FoldData:
         """The loaders of a fold of the site."""
         from nsclc_mtl.bags.datamodule import Share
-        from nsclc_mtl.commands.fold import fold_data
+        from nsclc_mtl.commands.members import fold_data
         from nsclc_mtl.federated.privacy import PrivateData
 
         kind = None if self.privacy is None else PrivateData
@@ -59,7 +59,7 @@ class Configured:
     def trainer(self, epochs: int, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
         """Lightning's Trainer for the epochs of a round: it validates, logs and keeps nothing."""
         from nsclc_mtl.bags.datamodule import Share
-        from nsclc_mtl.commands import device, fold
+        from nsclc_mtl.commands import device, members
         from nsclc_mtl.config import build
         from nsclc_mtl.training.ranks import Known
 
@@ -69,7 +69,7 @@ class Configured:
             {**chosen, "max_epochs": epochs, "limit_val_batches": 0},
             accelerator=accelerator,
             devices=devices,
-            precision=fold.precision(self.settings),
+            precision=members.precision(self.settings),
             logger=False,
             callbacks=list(callbacks),
             plugins=[*(self.settings["trainer"].get("plugins") or []), Known(Share())],
@@ -112,11 +112,11 @@ def conclude(
     Trust is fitted on the calibration part of these patients, Cox's baseline on their training part. Probabilities stay
     as learned: levels of one site's patients would make another model of the common one.
     """
-    from nsclc_mtl.commands import fold, resume
+    from nsclc_mtl.commands import fold, members, resume
 
     folder = run / f"fold{int(rows['fold'].iloc[0])}"
     folder.mkdir(parents=True, exist_ok=True)
-    fold.baselines(learner.eval(), manifest, data)
+    members.baselines(learner.eval(), manifest, data)
     save(learner, folder)
     made_from = resume.account(settings, manifest, rows)
     digests = fold.conclude(settings, manifest, rows, folder, [learner], data, {}, levels=False)
@@ -148,7 +148,7 @@ def seeded(settings: Mapping[str, Any], declared: Declared, fold: int) -> Callab
     """What makes the untrained learner of a fold, with the numbers that `mtl train` begins with."""
     import pytorch_lightning as pl
 
-    from nsclc_mtl.commands.fold import first_seed
+    from nsclc_mtl.commands.members import first_seed
 
     def learner(fitted: Fitted) -> Learner:
         pl.seed_everything(first_seed(settings, fold), verbose=False)
@@ -185,13 +185,13 @@ def fits(settings: Mapping[str, Any]) -> Any:
 
 def steps(settings: Mapping[str, Any]) -> Any:
     """Epochs and optimiser steps that training on so many patients takes."""
-    from nsclc_mtl.commands import fold
+    from nsclc_mtl.commands import members
 
     size = int(settings["optim"]["batch_size"])
 
     def count(patients: int) -> tuple[int, int]:
         ragged = patients % size == 1 and patients > 1
-        return fold.epochs(settings, max(1, math.ceil(patients / size) - ragged))
+        return members.epochs(settings, max(1, math.ceil(patients / size) - ragged))
 
     return count
 

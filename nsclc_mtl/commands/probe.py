@@ -6,16 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.probe_table import made, plain_interval
 from nsclc_mtl.commands.sites import keeps_no_outcome
 from nsclc_mtl.records import Manifest, TaskSpec, UsageFault
 
 if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
-    from rich.table import Table
 
     from nsclc_mtl.config import Run
-    from nsclc_mtl.metrics.comparison import Interval
 
 KINDS = ("deep", "omics", "radiomics", "vector")  # tables that ComBat is for; the clinical ones are probed as they are
 
@@ -175,12 +174,6 @@ def _judged(said: pd.DataFrame, tasks: Mapping[str, TaskSpec], settings: Mapping
     return evaluation.judge(frame, tasks, None, int(settings["bootstrap"]), int(settings["seed"]))
 
 
-def plain_interval(at: Interval) -> dict[str, Any]:
-    """An interval as JSON has it, None for NaN."""
-    numbers = {"value": at.value, "lo": at.lo, "hi": at.hi}
-    return {**{k: float(v) if v == v else None for k, v in numbers.items()}, "reason": at.reason}
-
-
 def _show(
     run: Run, sites: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]], unseen: Sequence[str]
 ) -> None:
@@ -192,28 +185,3 @@ def _show(
         named = [{**row, "task": f"{row['task']}, {metric_word(row['metric'])}"} for row in tasks]
         columns = ["task", "floor", "without", *(f"{how} minus it" for how in unseen)]
         run.show(made("each site held out in turn: floors without ComBat, and the change with it", columns, named))
-
-
-def made(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The rows as a table for the terminal; cells of intervals as `value (low to high)`, changes with their sign."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(
-            *(_told(row.get(column), column.endswith("minus it") or column == "change") for column in columns)
-        )
-    return table
-
-
-def _told(cell: Any, signed: bool = False) -> str:
-    if not isinstance(cell, dict):
-        return "-" if cell is None else str(cell)
-    if cell["value"] is None:
-        return f"- ({cell['reason']})" if cell["reason"] else "-"
-    sign = "+" if signed else ""
-    band = f" ({cell['lo']:{sign}.3f} to {cell['hi']:{sign}.3f})" if cell["lo"] is not None else ""
-    return f"{cell['value']:{sign}.3f}{band}"

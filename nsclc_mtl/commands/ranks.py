@@ -57,9 +57,10 @@ def together(settings: Mapping[str, Any], rows: pd.DataFrame, progress: Progress
         return
     import torch
 
+    from nsclc_mtl.commands import device
     from nsclc_mtl.training.ranks import joined
 
-    on = backend(settings, of)
+    on = device.backend(settings["device"], of)
     context, others, lines = get_context("spawn"), [], []
     gone: list[str] | None = None  # those that had ended before any was ended from here
     with TemporaryDirectory(prefix="mtl-ranks-") as folder:
@@ -105,22 +106,6 @@ def together(settings: Mapping[str, Any], rows: pd.DataFrame, progress: Progress
                 process.join()
 
 
-def backend(settings: Mapping[str, Any], of: int) -> str:
-    """What the processes talk through: nccl on GPUs, one for each, gloo on processors. Raises UsageFault."""
-    import torch
-
-    from nsclc_mtl.commands.device import lightning
-
-    accelerator, _ = lightning(settings["device"])
-    if accelerator == "cpu":
-        return "gloo"
-    if torch.cuda.device_count() < of:
-        raise UsageFault(
-            f"trainer.devices={of}, but {torch.cuda.device_count()} GPU(s) are here: lower it, or set device=cpu"
-        )
-    return "nccl"
-
-
 def follow(
     settings: Mapping[str, Any],
     rows: pd.DataFrame,
@@ -142,15 +127,16 @@ def follow(
     end_with_parent()
     import torch
 
+    from nsclc_mtl.commands import device
     from nsclc_mtl.commands.cohort import open_cohort
-    from nsclc_mtl.commands.fold import train_members
+    from nsclc_mtl.commands.members import train_members
     from nsclc_mtl.training.ranks import joined
 
     torch.set_num_threads(threads)
     try:
         manifest = open_cohort(settings)
         line.send("ready")
-        with joined(share, meeting, backend(settings, share.of)):
+        with joined(share, meeting, device.backend(settings["device"], share.of)):
             train_members(settings, manifest, rows, progress, share)
     except Fault as fault:  # rank 0 has it too, and tells it
         sys.exit(fault.exit_code)

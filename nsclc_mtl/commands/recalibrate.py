@@ -112,7 +112,7 @@ def _without(
     parts: int,
 ) -> dict[str, pd.DataFrame]:
     """What members that were trained without some patients say of them."""
-    from nsclc_mtl.commands.fold import train_members
+    from nsclc_mtl.commands.members import train_members
     from nsclc_mtl.commands.outputs import means
     from nsclc_mtl.commands.resume import begin
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     left = [fold for fold in folds if fold not in kept]
     if fold_jobs.only_handed_over(settings, left, run, train_fold):
         return
-    for fold, seconds in _train(settings, left, run):
+    for fold, seconds in train_folds(settings, left, run):
         run.done.append(f"fold{fold}")
         run.say(f"fold {fold} trained" + (f" in {seconds:.0f} s" if seconds is not None else ""))
         if seconds is not None and not run.resumed:  # what went on took a part of its time before
@@ -137,8 +137,15 @@ def _remove(folder: Path) -> None:
         ) from None
 
 
-def _train(settings: dict[str, Any], folds: list[int], run: Run, work: Any = None) -> Any:
-    """Trains the folds, each as a job of its own or in a process of the pool (workers=0: one by one in this one).
+def train_folds(
+    settings: dict[str, Any],
+    folds: list[int],
+    run: Run,
+    work: Callable[[Mapping[str, Any], int, Path], None] | None = None,
+) -> Iterator[tuple[int, float | None]]:
+    """Every fold with the seconds it took, once it is done (None: not known of a job).
+
+    Each is a job of its own or in a process of the pool (workers=0: one after the other in this one).
 
     `work` is what is done for a fold, called with the settings, its number and the run folder; None = it is trained.
     """

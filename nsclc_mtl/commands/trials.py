@@ -94,7 +94,7 @@ def scored(settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame
     import numpy as np
     import pandas as pd
 
-    from nsclc_mtl.commands.fold import train_members
+    from nsclc_mtl.commands.members import train_members
     from nsclc_mtl.commands.outputs import long_table, predict
     from nsclc_mtl.commands.resume import begin
 

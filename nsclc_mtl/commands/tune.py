@@ -69,7 +69,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     work = partial(tune_fold, plan)
     if fold_jobs.only_handed_over(settings, folds, run, work):
         return
-    for fold, seconds in train._train(settings, folds, run, work):
+    for fold, seconds in train.train_folds(settings, folds, run, work):
         run.done.append(f"fold{fold}")
         took = f" in {seconds:.0f} s" if seconds is not None else ""
         run.say(f"fold {fold} tuned and trained{took}: {_told(run.path, fold)}")

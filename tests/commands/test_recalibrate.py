@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nsclc_mtl.commands import confidence, fold, outputs, recalibrate
+from nsclc_mtl.commands import confidence, fold, members, outputs, recalibrate
 from nsclc_mtl.records import DataFault, Manifest, TaskSpec
 
 IDS = [f"p{i}" for i in range(300)]
@@ -50,7 +50,7 @@ class Trainings:
         self.asked: list[list[str]] = []
         self.settings: list[Any] = []
         self.fault = fault
-        monkeypatch.setattr(fold, "train_members", self.train)
+        monkeypatch.setattr(members, "train_members", self.train)
         monkeypatch.setattr(outputs, "means", self.means)
 
     def train(self, given: Any, manifest: Manifest, rows: pd.DataFrame, progress: Any, cache: Any) -> Any:
@@ -154,9 +154,9 @@ def test_outcomes_of_the_test_patients_tell_nothing(tmp_path: Path) -> None:
         monkey = pytest.MonkeyPatch()
         with TemporaryDirectory() as folder, monkey.context() as patch:
             patch.setattr(recalibrate, "FEWEST", 50)
-            members, data = fold.train_members(given, manifest, rows, begin(Path(folder) / "fold0", {}))
+            trained, data = members.train_members(given, manifest, rows, begin(Path(folder) / "fold0", {}))
             slopes = recalibrate.slopes(given, manifest, rows, data)
-        fold.fit_trust(given, members, manifest, data, slopes=slopes)
+        fold.fit_trust(given, trained, manifest, data, slopes=slopes)
         assert set(slopes) == {"grade", "stage", "response"}
         told.append(data.fitted.trust)
     assert told[0] == told[1]

@@ -28,7 +28,7 @@ def trained(mode: str, seed: int, n: int, steps: int, out: str, changes: list[st
     import torch
 
     from nsclc_mtl.commands.cohort import open_cohort, split
-    from nsclc_mtl.commands.fold import train_members
+    from nsclc_mtl.commands.members import train_members
     from nsclc_mtl.commands.outputs import predict
     from nsclc_mtl.commands.resume import begin
     from nsclc_mtl.config import compose, plain

@@ -33,7 +33,7 @@ def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[
     import torch
 
     from nsclc_mtl.commands.cohort import open_cohort, phantom_root, split
-    from nsclc_mtl.commands.fold import train_members
+    from nsclc_mtl.commands.members import train_members
     from nsclc_mtl.commands.outputs import predict, spoiled
     from nsclc_mtl.commands.resume import begin
     from nsclc_mtl.config import compose, plain

@@ -65,7 +65,7 @@ def study(seed: int, args: argparse.Namespace) -> dict[str, Any]:
 def trained(settings: Any, plan: Any, manifest: Any, splits: Any, fold: int, sites: Any, folder: Path) -> Any:
     """(way, patients it speaks of or None = all, learner, data) of a fold."""
     from nsclc_mtl.commands import federate, federation
-    from nsclc_mtl.commands.fold import quiet, train_members
+    from nsclc_mtl.commands.members import quiet, train_members
     from nsclc_mtl.commands.resume import begin
     from nsclc_mtl.records import Fault
 

@@ -31,7 +31,8 @@ def cohort(seed: int, out: str, changes: list[str]) -> dict[str, float]:
 
     from nsclc_mtl.commands import confidence, recalibrate
     from nsclc_mtl.commands.cohort import open_cohort, split
-    from nsclc_mtl.commands.fold import fit_trust, train_members
+    from nsclc_mtl.commands.fold import fit_trust
+    from nsclc_mtl.commands.members import train_members
     from nsclc_mtl.commands.outputs import means
     from nsclc_mtl.commands.resume import begin
     from nsclc_mtl.config import compose, plain

@@ -35,7 +35,8 @@ def trained(words: list[str], seed: int, out: str) -> tuple[Any, Any, Any, list[
     import torch
 
     from nsclc_mtl.commands.cohort import open_cohort, split
-    from nsclc_mtl.commands.fold import fit_trust, train_members
+    from nsclc_mtl.commands.fold import fit_trust
+    from nsclc_mtl.commands.members import train_members
     from nsclc_mtl.commands.resume import begin
     from nsclc_mtl.config import compose, plain
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from nsclc_mtl.commands import federation
-from nsclc_mtl.commands.fold import quiet
+from nsclc_mtl.commands.members import quiet
 from nsclc_mtl.federated.inside import InProcess
 from nsclc_mtl.federated.plan import Plan
 from nsclc_mtl.federated.site import Site

@@ -15,7 +15,7 @@ import torch
 from nsclc_mtl.bags.cache import BagCache
 from nsclc_mtl.bags.datamodule import Share
 from nsclc_mtl.commands import federate, federation
-from nsclc_mtl.commands.fold import fold_data, quiet
+from nsclc_mtl.commands.members import fold_data, quiet
 from nsclc_mtl.federated.inside import InProcess
 from nsclc_mtl.federated.local import Work, local_update
 from nsclc_mtl.federated.messages import Message
