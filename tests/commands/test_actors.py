@@ -390,7 +390,8 @@ def test_a_slide_that_kills_its_process_twice_costs_no_other(here: Path, monkeyp
     write_pyramid(Path("slides") / "dark.tiff", (image - [20, 50, 10] * (image[..., 1:2] < 200)).astype("uint8"))
     (here / "plugins").mkdir()
     (here / "plugins" / "killer.py").write_text(KILLER)
-    monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}:{here / 'plugins'}")
+    places = [place for place in (os.environ.get("PYTHONPATH"), str(here / "plugins")) if place]  # an empty one is `.`
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     monkeypatch.setenv("MTL_PLUGINS", "killer")
     process = command(*RAY, "backbone._target_=killer.Killer", "name=killed")
     code, account, log = outcome(process, "killed")
