@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nsclc_mtl.records import DataFault, Manifest, NoEvents, OneClass
@@ -40,18 +42,23 @@ def shortfalls(manifest: Manifest, splits: pd.DataFrame, least: Mapping[str, int
     """Parts with too little, worst first within a task. `least`: events by part, for a number different values
     (two at least to train); a class task needs two classes to train, and in another part where its `least` is above 0.
     """
+    parts: dict[Any, Any] = dict(splits.groupby(["fold", "part"]).indices)  # (fold, part) -> its rows of `splits`
     for name, spec in manifest.tasks.items():
         found = []
-        for key, rows in splits.groupby(["fold", "part"]):
-            fold, part = key
+        label = manifest.labels[name].loc[list(splits["patient_id"])]
+        told = label.notna().all(axis=1).to_numpy()
+        outcome = label["event" if spec.kind == "survival" else "value"].to_numpy()
+        for (fold, part), rows in sorted(parts.items()):
             asked = int(least.get(str(part), 0))
-            known = manifest.labels[name].loc[list(rows["patient_id"])].dropna()
+            known = np.asarray(rows)[told[rows]]
             if spec.kind == "survival":
-                have, need = int(known["event"].sum()), asked
-            elif spec.kind == "regression":
-                have, need = int(known["value"].nunique()), max(asked, 2) if part == "train" else asked
+                have, need = int(outcome[known].sum()), asked
             else:
-                have, need = int(known["value"].nunique()), 2 if part == "train" or asked > 0 else 0
+                have = len(pd.unique(outcome[known]))
+                if spec.kind == "regression":
+                    need = max(asked, 2) if part == "train" else asked
+                else:
+                    need = 2 if part == "train" or asked > 0 else 0
             if have < need:
                 found.append(
                     Shortfall(name, spec.kind, int(str(fold)), str(part), have, need, len(known), len(spec.classes))
