@@ -49,7 +49,8 @@ def test_duplicated_slides_change_no_prediction_metric_or_interval(tmp_path: Pat
     ends = {"value": 0, "lo": 0, "hi": 0}
     assert [r | ends for r in rows[0]] == [r | ends for r in rows[1]]
     once, five = (np.array([[r[end] for end in ends] for r in each], dtype=float) for each in rows)
-    np.testing.assert_allclose(five, once, rtol=3e-4, atol=1e-5)  # fits of almost equal probabilities magnify 1e-7
+    # fits of almost equal probabilities magnify 1e-7: of 1,827 numbers one came out 1.4e-5 off on another processor
+    np.testing.assert_allclose(five, once, rtol=3e-4, atol=5e-5)
     assert way.predict("once", ckpt=way.folder(name="once")) == 0
     assert way.predict("five", f"cohort.root={many}", ckpt=way.folder(name="once")) == 0
     made = [wide(table(way.folder("predict", name) / "predictions.csv")) for name in ("once", "five")]
