@@ -36,6 +36,7 @@ def elsewhere(way: Way, name: str, *words: str) -> Path:
     return way.folder("evaluate", name)
 
 
+@pytest.mark.slow
 def test_floors_of_the_training_cohort_judge_the_new_patients(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
     out = elsewhere(way, "new")
     rows = json.loads((out / "metrics.json").read_text())

@@ -152,6 +152,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_training_does_not_know_the_test_patients(data: Path, tmp_path: Path) -> None:
     """`mtl train` twice, before and after every row of the test patients was changed: the same artefacts."""
     root = Path(shutil.copytree(data, tmp_path / "data"))

@@ -67,6 +67,7 @@ def study(folder: Path, fold: int) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
+@pytest.mark.slow
 def test_no_trial_sees_a_patient_who_is_tested(way: Way, heard: Heard) -> None:
     splits = pd.read_csv(way.folder("tune") / "splits.csv", dtype=str)
     assert [fold for fold, *_ in heard.calls] == [0, 0, 0, 1, 1, 1]

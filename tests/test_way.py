@@ -180,6 +180,7 @@ def test_predictions_speak_public_words(way: Way) -> None:
     assert (steps <= 1e-6).all(axis=None)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_one_fold_alone_is_that_fold(way: Way) -> None:
     assert way.train("again") == 0  # the whole run once more
     whole = (way.folder() / "predictions.csv").read_bytes()

@@ -159,6 +159,7 @@ def fitted() -> tuple[pd.DataFrame, dict[str, pd.DataFrame], pd.DataFrame]:
     return fit_floors(tables, TASKS, labels, splits, "grade", 0, {"survival": [365, 730]}), labels, splits
 
 
+@pytest.mark.slow
 def test_tables_that_know_are_told_from_those_that_do_not(fitted: Any) -> None:
     floors, labels, _ = fitted
     for task in TASKS:

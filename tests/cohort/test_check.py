@@ -52,6 +52,7 @@ def test_a_planted_leak_ends_with_exit_3(data: Path, capsys: pytest.CaptureFixtu
     assert "'ki67' is a copy of the task 'survival' (time)" in told
 
 
+@pytest.mark.slow
 def test_one_slide_of_two_patients_ends_with_exit_3(data: Path) -> None:
     table = pd.read_csv(data / "slides.csv", dtype=str)
     other = table["patient_id"].ne(table["patient_id"][0]).idxmax()

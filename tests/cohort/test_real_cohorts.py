@@ -42,6 +42,7 @@ def known(who: Manifest, task: str, patients: list[str] | None = None) -> pd.Dat
     return who.labels[task].loc[who.ids if patients is None else patients].dropna()
 
 
+@pytest.mark.slow
 def test_hancock_counts(cohorts: dict[str, tuple[dict[str, Any], Manifest]]) -> None:
     _, who = cohorts["hancock"]
     assert len(who.ids) == 458

@@ -29,6 +29,7 @@ def cohort(sizes: list[int], seed: int = 0) -> tuple[dict[str, pd.DataFrame], li
     return labels, ids, site
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(sizes=st.lists(st.integers(1, 25), min_size=8, max_size=20), folds=st.integers(2, 4), seed=st.integers(0, 5))
 def test_every_site_is_whole_and_tested_once(sizes: list[int], folds: int, seed: int) -> None:

@@ -202,6 +202,7 @@ def test_a_question_that_is_asked_again_trains_nobody_twice(out: Path) -> None:
     assert same(late.learner, plain.learner)
 
 
+@pytest.mark.slow
 def test_a_secure_sum_gives_the_model_of_a_plain_one(out: Path) -> None:
     plain = trained(settings_of(out, "federated.rounds=2"))
     numbers: list[np.dtype[Any]] = []
