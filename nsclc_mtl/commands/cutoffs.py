@@ -53,9 +53,9 @@ def thresholds_of_training(predictions: pd.DataFrame, tasks: Mapping[str, TaskSp
 
     out: dict[str, dict[str, float]] = {}
     for name, task in tasks.items():
-        before = predictions[(predictions["task"] == name) & (predictions["part"] != "test")]
         if task.kind == "binary":
-            out[name] = {fold: at for (fold, _), at in thresholds(before, task).items()}
+            made = thresholds(predictions[predictions["task"] == name], task)
+            out[name] = {fold: at for (fold, _), at in made.items()}
     return out
 
 

@@ -86,8 +86,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         outside["cutoffs"] = cutoffs.of_model(folder, numbers)
     if not tested:
         outside["training"] = ours
-    write(results, predictions, manifest, None, settings, read, folder, run, outside=outside, told=told)
-    run.done += list(results)
+    run.done += write(results, predictions, manifest, None, settings, read, folder, run, outside=outside, told=told)
 
 
 def training_cohort(trained: Mapping[str, Any], splits: pd.DataFrame, run: Run) -> Manifest | None:

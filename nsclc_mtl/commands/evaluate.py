@@ -64,8 +64,7 @@ def body(cfg: DictConfig, run: Run) -> None:
         draws=int(settings["bootstrap"]),
         seed=int(settings["seed"]),
     )
-    write(results, predictions, manifest, splits, settings, trained, folder, run)
-    run.done += list(results)
+    run.done += write(results, predictions, manifest, splits, settings, trained, folder, run)
 
 
 def same_run(explained: Any, folder: Path) -> None:

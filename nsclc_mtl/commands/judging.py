@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import Manifest, TaskSpec
+from nsclc_mtl.records import DataFault, Manifest, TaskSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,10 +94,11 @@ def write(
     run: Run,
     outside: Mapping[str, Any] | None = None,
     told: Sequence[str] = (),
-) -> None:
+) -> list[str]:
     """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal.
 
-    Tasks of which no outcome is known are not judged, which the page and the terminal say.
+    Gives the tasks that were judged: those of which no outcome is known are left out, which page and terminal say.
+    Raises DataFault where none is left.
 
     outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort). told: further notes for the
     page. The evaluation is counted with the model (`evaluations.jsonl`).
@@ -107,12 +108,11 @@ def write(
     from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
-    test = predictions[predictions["part"] == "test"]
-    unjudged = [
-        f"{name}: nobody's outcome is known, so it is not judged"
-        for name in test["task"].unique()
-        if name not in results
-    ]
+    judged = {name: result for name, result in results.items() if any(fold.patients for fold in result.folds)}
+    if not judged:
+        raise DataFault(f"no outcome is known of any predicted patient ({', '.join(results)}): nothing can be judged")
+    unjudged = [f"{name}: nobody's outcome is known, so it is not judged" for name in results if name not in judged]
+    results = judged
     for sentence in unjudged:
         run.say(f"note: {sentence}")
     said = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
@@ -120,7 +120,7 @@ def write(
         results, predictions, manifest, splits, settings, trained, folder,
         trust=None if said is None else reasons.read(said), **(outside or {}),
     )  # fmt: skip
-    patients = test["patient_id"].nunique()
+    patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
     counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)
     primary = f"floor:{settings['primary_floor']}"
     story = page.Story(
@@ -139,6 +139,7 @@ def write(
     run.show(terminal.table(results, primary, boxed=run.console.is_terminal))
     run.say(f"{folder.resolve().name}: {counted}")
     run.say(f"report: {run.path / 'report.html'}")
+    return list(results)
 
 
 def _meta(

@@ -66,29 +66,26 @@ def judge(
     unweighed: str = "",
     fixed: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, TaskResult]:
-    """Every metric of every model. {task: result}; a task of which no outcome is known is left out.
+    """Every metric of every model. {task: result}.
 
     predictions: rows of predictions.csv with a column `model` (absent: all are the learner's); the part test is judged,
     training patients fix the threshold of a binary task. training: {survival task: {fold: frame with event and
     time_days of its non-test patients}}; without it there are no censoring weights, hence no Uno's C, no AUC at a time
     and no Brier score of survival, for the reason `unweighed`. fixed: {binary task: {fold: the learner's threshold}},
-    where its training patients are not among the rows. Raises DataFault where no task is left.
+    where its training patients are not among the rows.
     """
     rows = predictions[predictions["part"] == "test"]
     if "model" not in rows:
         rows = rows.assign(model=LEARNER)
-    results, unknown = {}, list[str]()
+    results = {}
     for name, task in tasks.items():
         own = rows[rows["task"] == name]
         if own.empty or not (own["model"] == LEARNER).any():
             continue
-        before = predictions[(predictions["task"] == name) & predictions["part"].isin(_FITTED)]
+        before = predictions[predictions["task"] == name]
         folds = folds_of(own, task, (training or {}).get(name, {}), before, (fixed or {}).get(name, {}))
         for fold in folds if unweighed else ():
             fold.unweighed = unweighed
-        if not any(f.patients for f in folds):
-            unknown.append(name)
-            continue
         result = TaskResult(task, folds)
         rng = np.random.default_rng([seed, *name.encode()])
         people = [f.patients for f in folds]
@@ -104,8 +101,6 @@ def judge(
             if LEARNER in per_model:
                 result.metrics[metric] = per_model
         results[name] = result
-    if unknown and not results:
-        raise DataFault(f"no outcome is known of any predicted patient ({', '.join(unknown)}): nothing can be judged")
     if not results:
         raise DataFault("predictions.csv holds no test-part rows of the configured tasks: run `mtl train` again")
     return results
@@ -121,8 +116,8 @@ def folds_of(
     """The learner's patients with a known outcome, fold by fold, with every model's outputs aligned to them.
 
     rows: of one part of one task, with a column `model`. training: fold -> outcomes that the censoring is taken from.
-    before: rows of the patients that thresholds are fitted on. fixed: fold -> a threshold of the learner that was
-    fitted already. Without either there are none.
+    before: rows of the task, of all parts: thresholds are fitted on those of training patients. fixed: fold -> a
+    threshold of the learner that was fitted already. Without either there are none.
     """
     folds = []
     cuts = {(fold, LEARNER): at for fold, at in (fixed or {}).items()}
@@ -160,7 +155,8 @@ def folds_of(
 
 def thresholds(before: pd.DataFrame, task: TaskSpec) -> dict[tuple[str, str], float]:
     """Youden's threshold of P(positive) on the training patients of each fold, {(fold, model): threshold}."""
-    own = before[(before["output"] == f"p:{task.classes[1]}") & before["target"].isin(task.classes)]
+    fitted = before["part"].isin(_FITTED)
+    own = before[fitted & (before["output"] == f"p:{task.classes[1]}") & before["target"].isin(task.classes)]
     own = own.assign(model=own.get("model", LEARNER), fold=own["fold"].astype(str))
     made = {}
     for (fold, model), rows in own.groupby(["fold", "model"]):

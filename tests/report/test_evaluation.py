@@ -225,12 +225,13 @@ def test_predictions_of_no_task_are_refused(toy: dict[str, Any]) -> None:
         evaluate_predictions(toy["predictions"].assign(part="validation"), TASKS, None, None, 10)
 
 
-def test_a_task_without_a_known_outcome_is_left_out(toy: dict[str, Any]) -> None:
+def test_a_task_without_a_known_outcome_has_a_reason_for_no_number(toy: dict[str, Any]) -> None:
     predictions = toy["predictions"].copy()
     predictions.loc[predictions["task"] == "response", "target"] = None
-    assert set(evaluate_predictions(predictions, TASKS, None, None, 10)) == set(TASKS) - {"response"}
-    with pytest.raises(DataFault, match=r"no outcome is known of any predicted patient \(response\)"):
-        evaluate_predictions(predictions, {"response": TASKS["response"]}, None, None, 10)
+    rows = metric_rows(evaluate_predictions(predictions, TASKS, None, None, 10))
+    [row] = [r for r in rows if (r["task"], r["metric"], r["fold"]) == ("response", "auc", "all")]
+    assert row["value"] is None
+    assert row["reason"]
 
 
 def test_evaluation_repeats_itself(toy: dict[str, Any], results: Any) -> None:
