@@ -127,6 +127,19 @@ def test_the_map_toggles_fades_and_follows_the_task(scan: Page) -> None:
     assert "0.5" in scan.locator(".scan-marks").inner_text()
 
 
+def test_an_address_leads_to_the_same_map(scan: Page) -> None:
+    scan.get_by_label("map", exact=True).select_option("occlusion")
+    scan.wait_for_selector(".scan-stage[data-map='occlusion grade']")
+    scan.get_by_label("opacity of the map").fill("80")
+    assert "scanmap=occlusion" in scan.url and "scanopacity=0.8" in scan.url
+    root = "/".join(scan.url.split("/", 3)[:3])
+    scan.goto(f"{root}/patient?id=P0001&task=grade&pane=scans&scanmap=occlusion&scanopacity=0.8")
+    scan.wait_for_selector(".scan-stage[data-map='occlusion grade']")
+    assert scan.get_by_label("opacity of the map").input_value() == "80"
+    scan.goto(f"{root}/patient?id=P0001&task=grade&pane=scans&scanmap=none")
+    scan.wait_for_selector(".scan-stage[data-ready=yes][data-map='none']")
+
+
 def test_windows_outline_and_slices_change_the_picture(scan: Page) -> None:
     press(scan, "o")
     lung = pixels(scan)

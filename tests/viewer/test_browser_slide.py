@@ -111,6 +111,22 @@ def test_opacity_and_threshold_change_what_lies_over_the_tissue(page: Page) -> N
     assert page.locator(".slide-tile").count() == 0
 
 
+def test_an_address_leads_to_the_same_colours(page: Page) -> None:
+    look(page, map="attention")
+    mapped(page)
+    page.get_by_role("button", name="Raw score").click()
+    page.get_by_label("Show from").fill("600")
+    until(page, f"{LAYER}[1] > 0")
+    assert "colours=raw" in page.url and "least=0.6" in page.url
+    look(page, map="attention", colours="raw", least=0.6)
+    mapped(page)
+    assert "raw attention" in page.locator(".slide-unit").inner_text()
+    assert page.get_by_label("Show from").input_value() == "600"
+    page.select_option("select[aria-label='map over the slide']", "influence")  # whose scores are others
+    assert "least" not in page.url and "colours=raw" in page.url
+    assert page.get_by_label("Show from").input_value() == "0"
+
+
 def test_the_map_follows_the_task(page: Page, shown: Board) -> None:
     look(page, task="grade", map="influence")
     mapped(page)

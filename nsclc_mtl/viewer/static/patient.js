@@ -16,10 +16,10 @@ import { listed, modality, spoken } from "./words.js";
 const place = (id) => document.getElementById(id);
 const id = place("patient").dataset.id;
 
-/** The address of a patient's page that keeps task, kind of picture, map with its opacity, and model. */
+/** The address of a patient's page that keeps task, kind of picture, maps with their opacity, and model. */
 function address(patient) {
   const query = new URLSearchParams({ id: patient });
-  for (const key of ["task", "pane", "map", "opacity", "model"]) if (state[key] !== undefined) query.set(key, state[key]);
+  for (const key of ["task", "pane", "map", "opacity", "colours", "scanmap", "scanopacity", "model"]) if (state[key] !== undefined) query.set(key, state[key]);
   return `/patient?${query}`;
 }
 

@@ -1,12 +1,8 @@
 // The scans of a patient: three planes, windows, the lesion's outline, and where the score of the current task comes from.
 
 import { get, h } from "./api.js";
+import { METHODS, legend, number } from "./scan-legend.js";
 
-const METHODS = { gradcam: "Grad-CAM", occlusion: "occlusion" };
-const MEANS = {
-  gradcam: "Grad-CAM: what the last layer of the network adds to the score at each place; as coarse as that layer.",
-  occlusion: "Occlusion: what the score loses where a cube of the scan is hidden.",
-};
 const WIDE = 760; // px of width from which three planes stand side by side
 
 /** Puts the scan viewer of a patient into an element. */
@@ -28,7 +24,8 @@ const styled = () => document.querySelector('link[href="/static/scan.css"]') ? n
 
 class Panel {
   constructor(detail, state) {
-    Object.assign(this, { detail, state, asked: 0, opacity: 0.35, method: undefined, visible: { map: true, mask: true, crosshair: true }, plane: 0, drag: false });
+    const { scanmap, scanopacity } = state;
+    Object.assign(this, { detail, state, asked: 0, opacity: scanopacity >= 0 && scanopacity <= 1 ? scanopacity : 0.35, method: scanmap === "none" ? "" : scanmap, visible: { map: true, mask: true, crosshair: true }, plane: 0, drag: false });
     this.scan = detail.scans.find((one) => one.n === state.scan) ?? detail.scans[0];
     const button = (text, title, act, pressed) => h("button", { type: "button", title, click: act, "aria-pressed": pressed === undefined ? undefined : String(pressed) }, text);
     this.tabs = h("div", { class: "scan-tabs", role: "group", "aria-label": "scans" }, detail.scans.map((one) =>
@@ -39,8 +36,8 @@ class Panel {
     this.outlined = button("outline", "Line around the lesion (m)", () => this.toggle("mask"), true);
     this.method_ = h("select", { "aria-label": "map", change: () => this.choose(this.method_.value) });
     this.task_ = h("select", { "aria-label": "task of the map", change: () => state.set({ task: this.task_.value }) });
-    this.slider = h("input", { type: "range", min: 0, max: 100, value: 35, "aria-label": "opacity of the map, percent", input: () => this.fade() });
-    this.faded = h("output", {}, "35 %");
+    this.slider = h("input", { type: "range", min: 0, max: 100, value: Math.round(100 * this.opacity), "aria-label": "opacity of the map, percent", input: () => this.fade() });
+    this.faded = h("output", {}, `${this.slider.value} %`);
     this.canvas = h("canvas", { role: "img" });
     this.labels = h("div", { class: "scan-labels", "aria-hidden": "true" });
     this.status = h("p", { class: "scan-status", role: "status" });
@@ -131,24 +128,15 @@ class Panel {
       const map = await bytes(`/api/scans/${this.scan.n}/maps/${encodeURIComponent(method)}/${encodeURIComponent(this.task)}.nii.gz`);
       if (mine !== this.laid) return;
       const limit = await this.view.lay(map, this.shown());
-      this.legend.replaceChildren(...this.explained(method, limit));
+      const { elements, paint } = legend(method, this.detail.tasks.find((one) => one.name === this.task), limit);
+      this.legend.replaceChildren(...elements);
+      this.paint = paint;
+      this.#paint();
       this.stage.dataset.map = `${method} ${this.task}`;
       this.moved();
     } catch (error) {
       if (mine === this.laid) this.legend.replaceChildren(h("p", { class: "warn" }, `The map cannot be shown: ${error.message}`));
     }
-  }
-
-  explained(method, limit) {
-    const task = this.detail.tasks.find((one) => one.name === this.task);
-    const words = task?.score_words ? ` (${task.score_words})` : "";
-    if (!limit) return [h("p", { class: "soft" }, `The ${METHODS[method] ?? method} map of ${this.task} is zero everywhere: no place of this scan moves the score.`)];
-    const marks = [-limit, -limit / 2, 0, limit / 2, limit].map((value) => h("span", {}, number(value)));
-    return [
-      h("div", { class: "scan-scale" }, h("span", { class: "lowers" }, "lowers the score"), h("div", { class: "scan-bar" }, h("i", {}, this.paint = h("u", { style: `opacity:${this.shown()}` })), h("div", { class: "scan-marks" }, marks)), h("span", { class: "raises" }, "raises the score")),
-      h("p", {}, h("b", {}, `Score of ${this.task}`), `${words}; the colours end at the map's largest value, so compare numbers, not colours, between maps. `,
-        "Only the cube around the lesion was given to the network. The map holds for this patient's other data as they are; with other data it would be another. ", h("span", { class: "soft" }, MEANS[method] ?? "")),
-    ];
   }
 
   describe() {
@@ -174,7 +162,12 @@ class Panel {
     this.dragging.setAttribute("aria-pressed", String(on));
   }
 
-  choose(method) { this.method = method; this.visible.map = true; this.overlay(); }
+  choose(method) {
+    this.method = method;
+    this.visible.map = true;
+    this.state.set({ scanmap: method || "none" });
+    this.overlay();
+  }
 
   shown() { return this.visible.map ? this.opacity : 0; }
 
@@ -182,6 +175,7 @@ class Panel {
     this.opacity = Number(this.slider.value) / 100;
     this.faded.textContent = `${this.slider.value} %`;
     this.visible.map = true;
+    this.state.set({ scanopacity: this.opacity });
     this.#paint();
   }
 
@@ -304,12 +298,4 @@ const bytes = async (path) => {
   let sentence = `the server answered ${response.status}`;
   try { sentence = (await response.json()).fault ?? sentence; } catch { /* no JSON */ }
   throw new Error(sentence);
-};
-
-/** A number to three digits, with a true minus and powers of ten below a thousandth. */
-const number = (value) => {
-  const size = Math.abs(value);
-  const text = size >= 100 ? size.toFixed(0) : String(Number(size.toPrecision(size < 1 ? 2 : 3)));
-  const [digits, power] = size < 1e-3 && size > 0 ? size.toExponential(1).split("e-") : [text];
-  return (value < 0 ? "−" : "") + digits + (power ? `\u00d710${[...`-${power}`].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("")}` : "");
 };

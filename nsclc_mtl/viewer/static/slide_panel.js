@@ -6,12 +6,16 @@ import { meaning, score } from "./heatmap.js";
 
 /** Elements of the panel, and `show(heat, task)`. `change(name, scale, threshold)` is called with what is to be drawn. */
 export function panel(state, change) {
-  const told = { heat: null, task: "", scale: "percentile", threshold: 0 };
-  const select = h("select", { "aria-label": "map over the slide", change: () => { told.threshold = 0; state.set({ map: select.value }); } });
+  const told = { heat: null, task: "", scale: state.colours === "raw" ? "raw" : "percentile", threshold: state.least > 0 && state.least <= 1 ? state.least : 0 };
+  const coloured = (changes) => {
+    Object.assign(told, changes);
+    state.set({ colours: told.scale === "raw" ? "raw" : undefined, least: told.threshold || undefined });
+  };
+  const select = h("select", { "aria-label": "map over the slide", change: () => { coloured({ threshold: 0 }); state.set({ map: select.value }); } });
   const opacity = slider("Opacity", 100, (share) => state.set({ opacity: share }));
-  const least = slider("Show from", 1000, (share) => { told.threshold = share; drawn(); });
+  const least = slider("Show from", 1000, (share) => { coloured({ threshold: share }); drawn(); });
   const scales = Object.fromEntries(["percentile", "raw"].map((scale) => [
-    scale, h("button", { type: "button", click: () => { Object.assign(told, { scale, threshold: 0 }); drawn(); } }, scale === "raw" ? "Raw score" : "Percentile"),
+    scale, h("button", { type: "button", click: () => { coloured({ scale, threshold: 0 }); drawn(); } }, scale === "raw" ? "Raw score" : "Percentile"),
   ]));
   const legend = h("div", { class: "slide-legend" });
   const words = h("p", { class: "soft slide-words" });
@@ -53,7 +57,8 @@ export function panel(state, change) {
   };
 
   const show = (heat, task, absent = "") => {
-    Object.assign(told, { heat, task, threshold: 0 });
+    if (told.heat !== null && (told.heat !== heat || told.task !== task)) coloured({ threshold: 0 }); // another map has other scores
+    Object.assign(told, { heat, task });
     choice.hidden = heat === null;
     empty.textContent = absent;
     const known = heat?.maps ?? {};

@@ -1,7 +1,7 @@
 // What a page looks at now: task, slide, place, map. Kept in the address, so that a link leads to the same view.
 
-const KEPT = ["task", "slide", "x", "y", "zoom", "map", "opacity", "scan", "model", "pane"];
-const NUMBERS = new Set(["slide", "x", "y", "zoom", "opacity", "scan"]);
+const KEPT = ["task", "slide", "x", "y", "zoom", "map", "opacity", "colours", "least", "scan", "scanmap", "scanopacity", "model", "pane"];
+const NUMBERS = new Set(["slide", "x", "y", "zoom", "opacity", "least", "scan", "scanopacity"]);
 
 class State extends EventTarget {
   constructor() {
