@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from nsclc_mtl.commands import outputs, train
-from nsclc_mtl.commands.assemble import load_fold
 from nsclc_mtl.commands.cohort import open_cohort
+from nsclc_mtl.commands.fold_files import load_fold
 from nsclc_mtl.config import compose, execute, plain
 
 WORDS = [

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from test_way import Way, wide
 
-from nsclc_mtl.commands.assemble import load_fold
+from nsclc_mtl.commands.fold_files import load_fold
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
     from safetensors.torch import save_file
 
     from nsclc_mtl import __version__
-    from nsclc_mtl.commands import assemble, bundled, checkpoint, cutoffs
+    from nsclc_mtl.commands import bundled, checkpoint, cutoffs, fold_files
     from nsclc_mtl.commands.cohort import derived
     from nsclc_mtl.commands.trained import read_table, trained_run
     from nsclc_mtl.tables.read import sha256
@@ -74,7 +74,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
             raise UsageFault(f"ckpt='{settings['ckpt']}' has no {name}: give the folder of a finished `mtl train`")
     described: dict[str, Any] = {}
     for name in folds:
-        members, fitted, specs, _ = assemble.load_fold(trained, source / name)  # unbroken, and it can be rebuilt
+        members, fitted, specs, _ = fold_files.load_fold(trained, source / name)  # unbroken, and it can be rebuilt
         (folder / name).mkdir()
         shutil.copyfile(source / name / "fitted.json", folder / name / "fitted.json")
         if not settings["follow_up"]:
@@ -88,7 +88,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
             save_file(state, folder / name / f"model{number}.safetensors")
             (folder / name / f"model{number}.safetensors").chmod(0o644)  # the library writes for its user alone
             digests[f"model{number}"] = checkpoint.weights_sha256(state)
-        own = assemble.settings_of({}, source / name)
+        own = fold_files.settings_of({}, source / name)
         described[name.removeprefix("fold")] = {
             "weights": digests, "dims": fitted.dims(), "settings": shared(own, ())
         }  # fmt: skip

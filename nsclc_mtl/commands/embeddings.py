@@ -86,7 +86,7 @@ class Trained:
         Of an ensemble the first member speaks.
         """
         from nsclc_mtl.bags.cache import BagCache
-        from nsclc_mtl.commands.assemble import load_fold
+        from nsclc_mtl.commands.fold_files import load_fold
 
         members, fitted, _, _ = load_fold(self.settings, self.folder / f"fold{fold}")
         return embedded(members[0], self.manifest, self.tests[fold], SimpleNamespace(fitted=fitted, cache=BagCache()))

@@ -47,14 +47,14 @@ def keep_losses(
 def _centralised(settings: Mapping[str, Any], manifest: Manifest, rows: pd.DataFrame, path: Path) -> Losses | None:
     from nsclc_mtl.bags.cache import BagCache
     from nsclc_mtl.bags.datamodule import Share
-    from nsclc_mtl.commands import assemble
+    from nsclc_mtl.commands import fold_files
     from nsclc_mtl.commands.members import fold_data
     from nsclc_mtl.federated.membership import of_fold
 
     folder = path / "centralised" / f"fold{int(rows['fold'].iloc[0])}"
     if not (folder / "finished.json").is_file():
         return None
-    members, fitted, _, _ = assemble.load_fold(settings, folder)
+    members, fitted, _, _ = fold_files.load_fold(settings, folder)
     data = fold_data(settings, manifest, rows, BagCache(), Share(), fitted)
     return of_fold(members[0].eval(), data, _tested(rows))
 

@@ -95,12 +95,12 @@ def train(channel: Channel, settings: dict[str, Any], plan: Any, known: Declared
 
 def keep(made: Trained, known: Declared, folder: Path) -> None:
     """`fold<k>/` with the model and what was fitted for it, sealed; without predictions, as no patient was seen."""
-    from nsclc_mtl.commands import assemble, sealed
+    from nsclc_mtl.commands import fold_files, sealed
 
     folder.mkdir(parents=True, exist_ok=True)
     federation.save(made.learner, folder)
     have = {name: dict(options) for name, options in known.options.items() if name in made.fitted.dims()}
-    assemble.save_fitted(folder, made.fitted, known.tasks, have)
+    fold_files.save_fitted(folder, made.fitted, known.tasks, have)
     sealed.seal(folder)
 
 

@@ -81,15 +81,15 @@ def conclude(
     import pandas as pd
 
     from nsclc_mtl.bags import described
-    from nsclc_mtl.commands import assemble, censoring, checkpoint, reasons, sealed, weights
+    from nsclc_mtl.commands import assemble, censoring, checkpoint, fold_files, reasons, sealed, weights
 
     fold = int(rows["fold"].iloc[0])
     fit_trust(settings, members, manifest, data, bool(own), slopes or {}, levels)
     data.fitted.reference = described.reference(manifest, data.parts["train"], data.fitted, data.cache)
     data.fitted.follow_up = censoring.kept(manifest, list(rows.loc[rows["part"] != "test", "patient_id"]))
-    assemble.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
+    fold_files.save_fitted(folder, data.fitted, manifest.tasks, assemble.options(settings, manifest))
     if own:
-        assemble.save_own(folder, own)
+        fold_files.save_own(folder, own)
     sealed.seal(folder)
     held = {"test": list(rows.loc[rows["part"] == "test", "patient_id"])}
     held.update({str(part): ids for part, ids in data.parts.items()})

@@ -100,7 +100,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     import pandas as pd
 
     from nsclc_mtl.bags.cache import BagCache
-    from nsclc_mtl.commands import assemble, device, reasons
+    from nsclc_mtl.commands import device, fold_files, reasons
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.outputs import long_table
     from nsclc_mtl.commands.sites import strangers
@@ -115,7 +115,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     for name in folds:
         for file in sorted([*(folder / name).glob("model*.ckpt"), *(folder / name).glob("model*.safetensors")]):
             run.read(file)
-        members, fitted, specs, modalities = assemble.load_fold(trained, folder / name)
+        members, fitted, specs, modalities = fold_files.load_fold(trained, folder / name)
         members = [member.to(place) for member in members]
         models[int(name[4:])] = (members, SimpleNamespace(fitted=fitted, cache=BagCache()))
     manifest = narrowed(manifest, specs, modalities)

@@ -109,7 +109,7 @@ def _left(
     settings: Mapping[str, Any], manifest: Manifest, splits: pd.DataFrame, folds: Sequence[int], run: Run
 ) -> None:
     """Keeps the finished folds that are not asked for this time; what else is left of folds is removed, and said."""
-    from nsclc_mtl.commands import assemble, fold_jobs, resume
+    from nsclc_mtl.commands import fold_files, fold_jobs, resume
     from nsclc_mtl.commands.train import _remove
 
     at_work = fold_jobs.at_work(settings, run.path)
@@ -117,7 +117,7 @@ def _left(
         fold = int(folder.name[4:])
         if fold in folds or fold in at_work:
             continue
-        mine = assemble.settings_of(settings, folder)
+        mine = fold_files.settings_of(settings, folder)
         if why := resume.unfinished(folder, resume.account(mine, manifest, splits[splits["fold"] == fold])):
             run.say(f"fold {fold} is removed: {why}")
             _remove(folder)

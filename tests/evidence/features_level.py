@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--permuted", default="0-19")
     parser.add_argument("--out", default="evidence.json")
     parser.add_argument("--work", default="out")
+    parser.add_argument("--alone", default=",".join(ALONE), help="modalities that the part `alone` trains a model of")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("changes", nargs="*", help="overrides of `mtl train`, for example members=3")
     chosen = parser.parse_args()
@@ -238,7 +239,7 @@ def main() -> None:
     for seed in seeds(chosen.seeds):
         work += [("share", 400, seed, "")] if "share" in parts else []
         work += [("share", 2000, seed, "")] if "large" in parts else []
-        work += [("alone", 400, seed, m) for m in ALONE] if "alone" in parts else []
+        work += [("alone", 400, seed, m) for m in chosen.alone.split(",")] if "alone" in parts else []
         work += [("alone", 2000, seed, m) for m in ("wsi", "rna")] if "alone" in parts and "large" in parts else []
     work += [("permuted", 400, seed, "") for seed in seeds(chosen.permuted)] if "permuted" in parts else []
     results = []

@@ -131,7 +131,8 @@ def test_an_address_leads_to_the_same_map(scan: Page) -> None:
     scan.get_by_label("map", exact=True).select_option("occlusion")
     scan.wait_for_selector(".scan-stage[data-map='occlusion grade']")
     scan.get_by_label("opacity of the map").fill("80")
-    assert "scanmap=occlusion" in scan.url and "scanopacity=0.8" in scan.url
+    assert "scanmap=occlusion" in scan.url
+    assert "scanopacity=0.8" in scan.url
     root = "/".join(scan.url.split("/", 3)[:3])
     scan.goto(f"{root}/patient?id=P0001&task=grade&pane=scans&scanmap=occlusion&scanopacity=0.8")
     scan.wait_for_selector(".scan-stage[data-map='occlusion grade']")
