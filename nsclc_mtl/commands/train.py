@@ -46,16 +46,19 @@ def body(cfg: DictConfig, run: Run) -> None:
 
 def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, list[int]]:
     """The cohort, its split and the folds to train; the split and `cohort.json` are written into the run folder."""
-    from nsclc_mtl.commands import splitting
+    from nsclc_mtl.commands import splitting, together
     from nsclc_mtl.commands.assemble import one_cause, options, sound
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.sites import adapted_sites, unknown_sites
 
-    if not fold_jobs.elsewhere(settings):
+    here = not fold_jobs.elsewhere(settings)
+    if here:
         available(settings["device"])
     if ranks.processes(settings) > 1:  # before torch is there: else it tells every fold that tasks may lack labels
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     manifest = open_cohort(settings)
+    if here:
+        settings["folds"]["workers"] = together.workers(settings, manifest, run)
     made = splitting.split(settings, manifest)
     splitting.sound(settings, manifest, made)
     sound(settings, manifest.tasks)
