@@ -135,6 +135,8 @@ def brier(label: ArrayLike, proba: ArrayLike) -> Score:
     y, p = _known(label, proba)
     if len(y) == 0:
         return Score.missing("no patients")
+    if np.isnan(p).any():
+        return Score.missing("some probabilities are NaN")
     return Score(float(brier_terms(y, p).mean()))
 
 
@@ -190,13 +192,13 @@ def quadratic_kappa(label: ArrayLike, said: ArrayLike, classes: int) -> Score:
 def sensitivity(label: ArrayLike, score: ArrayLike, threshold: float) -> Score:
     """Share of the positives that score at or above the threshold. label: [n] of 0, 1 or NaN; score: [n]."""
     y, s = _known(label, score)
-    return _rate((s >= threshold)[y == 1], np.isnan(s), "no positive patient")
+    return _rate((s >= threshold)[y == 1], s, threshold, "no positive patient")
 
 
 def specificity(label: ArrayLike, score: ArrayLike, threshold: float) -> Score:
     """Share of the negatives that score below the threshold. label: [n] of 0, 1 or NaN; score: [n]."""
     y, s = _known(label, score)
-    return _rate((s < threshold)[y == 0], np.isnan(s), "no negative patient")
+    return _rate((s < threshold)[y == 0], s, threshold, "no negative patient")
 
 
 def youden_threshold(label: ArrayLike, score: ArrayLike) -> Score:
@@ -224,9 +226,11 @@ def youden_threshold(label: ArrayLike, score: ArrayLike) -> Score:
     return Score((at[best] + at[best + 1]) / 2)
 
 
-def _rate(hit: np.ndarray, blank: np.ndarray, nobody: str) -> Score:
-    if blank.any():
-        return Score.missing(f"{int(blank.sum())} of {len(blank)} scores are NaN")
+def _rate(hit: np.ndarray, score: np.ndarray, threshold: float, nobody: str) -> Score:
+    if np.isnan(threshold):
+        return Score.missing("the threshold is NaN")
+    if np.isnan(score).any():
+        return Score.missing(f"{int(np.isnan(score).sum())} of {len(score)} scores are NaN")
     return Score(float(hit.mean())) if len(hit) else Score.missing(nobody)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nsclc_mtl.metrics.kaplan_meier import known_outcomes
 from nsclc_mtl.metrics.pairs import curves_in_order
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.metrics.survival import _arrays
 
 
 def antolini_c(survival: ArrayLike, days: ArrayLike, time: ArrayLike, event: ArrayLike) -> Score:
@@ -22,7 +22,7 @@ def antolini_c(survival: ArrayLike, days: ArrayLike, time: ArrayLike, event: Arr
     Score(1.0)
     """
     grid = np.asarray(days, dtype=float)
-    t, e, s = _arrays(time, event, survival)
+    t, e, s = known_outcomes(time, event, survival)
     if len(grid) == 0:
         return Score.missing("no survival curve")
     if (np.diff(grid) <= 0).any() or grid[0] <= 0:

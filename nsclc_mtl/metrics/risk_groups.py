@@ -35,12 +35,13 @@ def quantile_cuts(risk: ArrayLike, groups: int = 2) -> np.ndarray:
 
 
 def groups_of(risk: ArrayLike, cuts: ArrayLike) -> np.ndarray:
-    """The group of each patient: how many cut-offs the risk lies above. int [n].
+    """The group of each patient: how many cut-offs the risk lies above; -1 where the risk or a cut-off is NaN. int [n].
 
-    >>> groups_of([1, 3, 5], [3]).tolist()
-    [0, 0, 1]
+    >>> groups_of([1, 3, 5, float("nan")], [3]).tolist()
+    [0, 0, 1, -1]
     """
-    return np.searchsorted(np.asarray(cuts, dtype=float), np.asarray(risk, dtype=float), side="left")
+    r, at = np.asarray(risk, dtype=float), np.asarray(cuts, dtype=float)
+    return np.where(np.isnan(r) | np.isnan(at).any(), -1, np.searchsorted(at, r, side="left"))
 
 
 def log_rank_scores(time: ArrayLike, event: ArrayLike) -> np.ndarray:
@@ -75,7 +76,8 @@ def maximally_selected(
 
     Of all cut-offs that leave at least the share `least` of the patients in each group. The asymptotic P is that of
     Lausen and Schumacher (Biometrics, 1992); the other one is the conditional distribution whose bounds Hothorn and
-    Lausen (2003) give, here drawn from by permuting the scores.
+    Lausen (2003) give, here drawn from by permuting the scores. Where all scores are 0 (everybody whose time says
+    anything had the event at one time) every cut-off parts them as badly, and there is none.
     """
     r, t, e = (np.asarray(a, dtype=float) for a in (risk, time, event))
     keep = ~(np.isnan(r) | np.isnan(t) | np.isnan(e))
@@ -89,6 +91,8 @@ def maximally_selected(
     if not len(below):
         return Score.missing(f"no cut-off leaves {least:.0%} of {n} patients on each side")
     scores = log_rank_scores(t, e)
+    if np.abs(scores).max() < 1e-12:
+        return Score.missing(f"the outcomes of all {n} patients are alike, so no cut-off tells them apart")
     mean = below / n * scores.sum()
     spread = np.sqrt(below * (n - below) / (n**2 * (n - 1)) * (n * (scores**2).sum() - scores.sum() ** 2))
     each = np.abs(scores.cumsum()[below - 1] - mean) / spread
@@ -185,8 +189,12 @@ def _area(time: ArrayLike, event: ArrayLike, horizon: float) -> tuple[Score, flo
     curve = kaplan_meier(time, event)
     if not len(curve.time):
         return Score.missing("no patients"), math.nan
-    if horizon > curve.time[-1] and curve.value[-1] > 0:
-        return Score.missing(f"nobody is followed to {horizon:g}"), math.nan
+    if not horizon > 0:
+        return Score.missing(f"the horizon is {horizon:g}, not above 0"), math.nan
+    if horizon > curve.time[-1]:
+        if curve.value[-1] > 0:
+            return Score.missing(f"nobody is followed to {horizon:g}"), math.nan
+        horizon = float(curve.time[-1])  # nothing is left to add, also up to infinity
     inside = curve.time < horizon
     at, value, n = curve.time[inside], curve.value[inside], curve.at_risk[inside]
     areas = np.r_[1.0, value] * np.diff(np.r_[0.0, at, horizon])
@@ -210,7 +218,7 @@ def median_survival(time: ArrayLike, event: ArrayLike) -> Interval:
     """
     curve = kaplan_meier(time, event)
     middle = first_half(curve.time, curve.value)
-    reason = "" if middle == middle else "fewer than half had the event"
+    reason = "" if middle == middle else "fewer than half had the event" if len(curve.time) else "no patients"
     return Interval(middle, first_half(curve.time, curve.lo), first_half(curve.time, curve.hi), reason)
 
 

@@ -63,7 +63,8 @@ class Reference:
         if task["risk"] is None or not cuts:
             return None
         cut = cuts.get(task["fold"], sum(cuts.values()) / len(cuts))
-        return NAMES[2][int(groups_of([task["risk"]], [cut])[0])]
+        group = int(groups_of([task["risk"]], [cut])[0])
+        return NAMES[2][group] if group >= 0 else None
 
     def cuts(self, name: str) -> dict[str, float]:
         """The median risk of each fold's training patients, by fold; empty where the run kept none."""
