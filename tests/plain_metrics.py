@@ -145,7 +145,13 @@ def antolini(curves: np.ndarray, days: np.ndarray, time: np.ndarray, event: np.n
 def graf(
     survival: np.ndarray, time: np.ndarray, event: np.ndarray, g: np.ndarray, curve: Steps, when: float
 ) -> np.ndarray:
-    """What each patient adds to the Brier score of survival at a time."""
+    """What each patient adds to the Brier score of survival at a time.
+
+    NaN where whoever was seen last was censored by then: what became of him and his like is not known.
+    """
+    last = max(zip(time, event == 0, strict=True))
+    if last[0] <= when and last[1]:
+        return np.full(len(time), NAN)
     out = []
     for s, t, e, w in zip(survival, time, event, g, strict=True):
         if t > when:

@@ -277,9 +277,11 @@ class Recount:
         def risk(f: Part, m: str) -> np.ndarray:
             return self.score("survival", f, m)
 
+        judged = [min(max(t for t, v in f.censored or [] if v > 0), f.label.max()) for f in parts]
+        until = min(end for f, end in zip(parts, judged, strict=True) if sum(d < end for d in f.days()) > 1)
+
         def grid(f: Part) -> np.ndarray:
-            end = min(max(t for t, v in f.censored or [] if v > 0), f.label.max())
-            return np.array([d for d in f.days() if d < end])
+            return np.array([d for d in f.days() if d < until])
 
         def terms(f: Part, curves: np.ndarray | None, days: np.ndarray) -> np.ndarray | None:
             if curves is None or np.isnan(curves).any():
@@ -294,7 +296,8 @@ class Recount:
             if (name, f.fold, m) not in kept:
                 kept[name, f.fold, m] = terms(f, f.curve(m, days), days)
             found = kept[name, f.fold, m]
-            return NAN if found is None else float(found[who].mean())
+            known = (f.label[who] > days[-1]) | (f.event[who] == 1)
+            return NAN if found is None or not known.any() else float(found[who].mean())
 
         def ipa(f: Part, m: str, who: np.ndarray) -> float:
             days = grid(f)

@@ -47,7 +47,10 @@ def own_censoring(fold: Fold) -> Fold:
 
 
 def curves_until(fold: Fold) -> float:
-    """The day before which survival curves are judged: within the follow-up of the training and the test patients."""
+    """The day before which survival curves can be judged: within the follow-up of the training and the test patients.
+
+    Those of several folds are judged before one day: `survival_measures.curves_end`.
+    """
     if fold.until is not None:
         return fold.until
     if fold.censoring is None:

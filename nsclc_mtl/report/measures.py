@@ -157,6 +157,8 @@ def _rate(task: TaskSpec, fold: Fold, said: pd.DataFrame, label: int) -> Measure
         return Score.missing("no threshold: predictions of training patients are absent or do not vary")
     if not (fold.label == label).any():
         return Score.missing(f"nobody is '{task.classes[label]}'")
+    if said["threshold"].isna().any():
+        return Score.missing("the threshold is NaN")
     called = proba[:, 1] >= said["threshold"].to_numpy(dtype=float)
     own = (fold.label == label).astype(float)
     return ratio(own * (called == bool(label)), own)

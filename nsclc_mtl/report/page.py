@@ -22,6 +22,7 @@ from nsclc_mtl.report.evaluation import TaskResult, shares
 from nsclc_mtl.report.fold import OWN
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
+from nsclc_mtl.report.survival_measures import ends
 from nsclc_mtl.report.templates import template
 
 METRIC_WORDS = {
@@ -178,18 +179,17 @@ def _task(result: TaskResult, primary_floor: str) -> dict[str, Any]:
             figures.append(curves.roc_figure(f"{name}-roc", drawn, f"{result.task.name}: ROC", caption))
         else:
             why = "no fold holds both classes among its test patients, so there is no ROC curve"
-    others = []
-    for metric, each in result.metrics.items():
-        if metric != primary:
-            floor = each.get(primary_floor)
-            others.append(
-                {
-                    "name": metric_word(metric),
-                    "ours": each[LEARNER].interval(),
-                    "floor": floor.interval() if floor else None,
-                    "low": metric in LOWER_IS_BETTER,
-                }
-            )
+    judged = ends(result.folds) if result.task.kind == "survival" else {}
+    others = [
+        {
+            "name": metric_word(metric) + (f", {judged[metric]}" if metric in judged else ""),
+            "ours": each[LEARNER].interval(),
+            "floor": each[primary_floor].interval() if primary_floor in each else None,
+            "low": metric in LOWER_IS_BETTER,
+        }
+        for metric, each in result.metrics.items()
+        if metric != primary
+    ]
     return {
         "name": result.task.name,
         "kind": result.task.kind,

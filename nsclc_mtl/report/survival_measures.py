@@ -21,7 +21,8 @@ _NEAR = 0.01  # a curve is read at a horizon from a day that is not farther from
 def measures(task: TaskSpec, folds: Sequence[Fold], tau: float | None = None) -> dict[str, MeasureOf]:
     """The metrics of a survival task, the primary one first. tau: end of Uno's C in days; None: `last_day`."""
     each: dict[str, MeasureOf] = {"c_index": _c_index, "uno_c": _uno_c(last_day(folds) if tau is None else tau)}
-    curves = {"antolini_c": _antolini_c, "ibs": _ibs, "ipa": _ipa}
+    until = curves_end(folds)
+    curves = {"antolini_c": _antolini_c, "ibs": _ibs(until), "ipa": _ipa(until)}
     each |= dict.fromkeys(curves, _other_causes) if task.causes else curves
     longest = max((f.label.max() for f in folds if len(f.label)), default=0.0)
     for word, days in HORIZONS_DAYS.items():
@@ -40,6 +41,27 @@ def last_day(folds: Sequence[Fold]) -> float:
             low = fold.censoring.time[fold.censoring.value < _HEAVIEST]
             ends.append(float(low[0] if len(low) else fold.censoring.time[-1:].max(initial=0.0)))
     return min(ends, default=float("nan"))
+
+
+def curves_end(folds: Sequence[Fold]) -> float:
+    """The day before which the integrated Brier score ends, one for all models and folds: as far as the training and
+    the test patients of every fold are followed. Scores over other days are not comparable, and late days are harder.
+    A fold that does not reach the second day of the learner's curve has no score, and does not end those of the others.
+    Infinite without training outcomes."""
+    reached = ((fold, curves_until(fold)) for fold in folds if len(fold.label) and LEARNER in fold.said)
+    return min((until for fold, until in reached if len(_grid(fold, until)) > 1), default=np.inf)
+
+
+def ends(folds: Sequence[Fold]) -> dict[str, str]:
+    """Metric -> the days that it judges, in words, where its name does not tell."""
+    made, tau = {}, last_day(folds)
+    if np.isfinite(tau):
+        made["uno_c"] = f"events before day {tau:.0f}"
+    days = [_grid(fold, curves_end(folds)) for fold in folds if fold.censoring is not None and LEARNER in fold.said]
+    days = [own for own in days if len(own) > 1]
+    if days:
+        made |= dict.fromkeys(("ibs", "ipa"), f"day {days[0][0]:.0f} to {days[0][-1]:.0f}")
+    return made
 
 
 def _c_index(fold: Fold, said: pd.DataFrame) -> Measure | Score:
@@ -104,46 +126,60 @@ def _brier_at(days: float) -> MeasureOf:
         if isinstance(curves, Score):
             return curves
         terms = survival.brier_terms(curves[:, 0], fold.label, fold.event, day, fold.censoring)
-        return terms if isinstance(terms, Score) else average(terms)
+        return terms if isinstance(terms, Score) else _of_known(average(terms), fold, day)
 
     return measure_of
 
 
-def _ibs(fold: Fold, said: pd.DataFrame) -> Measure | Score:
-    """Over the days at which the learner writes its curve in this fold, as far as training follow-up reaches."""
-    if fold.censoring is None:
-        return Score.missing(fold.unweighed)
-    grid = _grid(fold)
-    curves = _curves(said, grid)
-    if isinstance(curves, Score):
-        return curves
-    terms = survival.integrated_brier_terms(curves, fold.label, fold.event, grid, fold.censoring)
-    return terms if isinstance(terms, Score) else average(terms)
+def _ibs(until: float) -> MeasureOf:
+    """Over the days before `until` at which the learner writes its curve."""
+
+    def measure_of(fold: Fold, said: pd.DataFrame) -> Measure | Score:
+        if fold.censoring is None:
+            return Score.missing(fold.unweighed)
+        grid = _grid(fold, until)
+        curves = _curves(said, grid)
+        if isinstance(curves, Score):
+            return curves
+        terms = survival.integrated_brier_terms(curves, fold.label, fold.event, grid, fold.censoring)
+        return terms if isinstance(terms, Score) else _of_known(average(terms), fold, grid[-1])
+
+    return measure_of
 
 
-def _ipa(fold: Fold, said: pd.DataFrame) -> Measure | Score:
+def _ipa(until: float) -> MeasureOf:
     """1 - integrated Brier score / that of the training patients' Kaplan-Meier curve."""
-    if fold.censoring is None or fold.survival is None:
-        return Score.missing(fold.unweighed)
-    grid = _grid(fold)
-    curves = _curves(said, grid)
-    if isinstance(curves, Score):
-        return curves
-    same = np.tile(fold.survival.at(grid), (len(fold.label), 1))
-    outcome = (fold.label, fold.event, grid, fold.censoring)
-    terms = survival.integrated_brier_terms(curves, *outcome)
-    reference = survival.integrated_brier_terms(same, *outcome)
-    if isinstance(terms, Score):
-        return terms
-    if isinstance(reference, Score):
-        return reference
-    return gain(terms, reference)
+
+    def measure_of(fold: Fold, said: pd.DataFrame) -> Measure | Score:
+        if fold.censoring is None or fold.survival is None:
+            return Score.missing(fold.unweighed)
+        grid = _grid(fold, until)
+        curves = _curves(said, grid)
+        if isinstance(curves, Score):
+            return curves
+        same = np.tile(fold.survival.at(grid), (len(fold.label), 1))
+        outcome = (fold.label, fold.event, grid, fold.censoring)
+        terms = survival.integrated_brier_terms(curves, *outcome)
+        reference = survival.integrated_brier_terms(same, *outcome)
+        if isinstance(terms, Score):
+            return terms
+        if isinstance(reference, Score):
+            return reference
+        return _of_known(gain(terms, reference), fold, grid[-1])
+
+    return measure_of
 
 
-def _grid(fold: Fold) -> np.ndarray:
-    """Days of the learner's curve within the follow-up of training and test patients."""
+def _of_known(measure: Measure, fold: Fold, day: float) -> Measure:
+    """The measure; NaN in a draw of nobody whose state on the day is known, which would lose nothing."""
+    known = ((fold.label > day) | (fold.event == 1)).astype(float)
+    return lambda weights: np.where(weights @ known > 0, measure(weights), np.nan)
+
+
+def _grid(fold: Fold, until: float) -> np.ndarray:
+    """Days before `until` at which the learner writes its curve."""
     days = curve_days(fold.said[LEARNER])
-    return days[days < curves_until(fold)]
+    return days[days < until]
 
 
 def _curves(said: pd.DataFrame, days: np.ndarray) -> np.ndarray | Score:

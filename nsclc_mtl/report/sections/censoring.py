@@ -21,7 +21,7 @@ from nsclc_mtl.report.fold import HORIZONS_DAYS, OWN, own_censoring
 from nsclc_mtl.report.measures import LEARNER, Fold, tried
 from nsclc_mtl.report.page import FILTERS, metric_word, model_word, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
-from nsclc_mtl.report.survival_measures import last_day, measures
+from nsclc_mtl.report.survival_measures import ends, last_day, measures
 from nsclc_mtl.report.templates import template
 
 _FREE = ("c_index", "antolini_c")  # no weights in them
@@ -54,6 +54,7 @@ def _section(evidence: Evidence, result: TaskResult) -> Section:
         known=fold.censoring is not None,
         reason=fold.unweighed,
         tau=tau,
+        days=ends([mine]).get("ibs", ""),
         file=f"tables/{name}-censoring.csv",
         n=len(fold.label),
         censored=int((fold.event == 0).sum()),
