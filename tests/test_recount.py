@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from sksurv.metrics import concordance_index_censored
 from test_way import Way
 
+from nsclc_mtl.metrics import survival
 from nsclc_mtl.phantom.cohort import make
 
 
@@ -48,3 +49,20 @@ def test_plain_concordances_are_those_of_other_libraries() -> None:
     assert plain.concordance(score, time, label) == pytest.approx(
         concordance_index_censored(label == 1, time, score)[0]
     )
+
+
+def test_a_plain_brier_score_is_there_where_ours_is() -> None:
+    """Of few patients with tied times, so that at many horizons whoever was seen last was censored."""
+    rng = np.random.default_rng(0)
+    missing = 0
+    for _ in range(50):
+        time, event, said = rng.integers(1, 9, 4) * 1.0, rng.integers(0, 2, 4) * 1.0, rng.random(4)
+        train = rng.integers(1, 12, 30) * 1.0, rng.integers(0, 2, 30) * 1.0
+        train[0][0], train[1][0] = 15.0, 1.0
+        steps, g = plain.censoring(*train), survival.censoring_curve(*train)
+        for when in (2.0, 4.5, 7.0, 8.0, 20.0):
+            known = plain.graf(said, time, event, plain.before(steps, time), steps, when).mean()
+            ours = survival.brier(said, time, event, when, g)
+            assert ours == pytest.approx(known, nan_ok=True)
+            missing += not ours.known
+    assert 50 < missing < 200

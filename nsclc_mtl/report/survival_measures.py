@@ -142,7 +142,7 @@ def _ibs(until: float) -> MeasureOf:
         if isinstance(curves, Score):
             return curves
         terms = survival.integrated_brier_terms(curves, fold.label, fold.event, grid, fold.censoring)
-        return terms if isinstance(terms, Score) else _of_known(average(terms), fold, grid[-1])
+        return terms if isinstance(terms, Score) else _of_known(average(terms), fold, float(grid[-1]))
 
     return measure_of
 
@@ -165,7 +165,7 @@ def _ipa(until: float) -> MeasureOf:
             return terms
         if isinstance(reference, Score):
             return reference
-        return _of_known(gain(terms, reference), fold, grid[-1])
+        return _of_known(gain(terms, reference), fold, float(grid[-1]))
 
     return measure_of
 

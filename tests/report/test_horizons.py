@@ -61,6 +61,8 @@ def test_all_folds_are_integrated_over_the_same_days(metric: str) -> None:
     assert curves_end(folds) == 900
     same = DAYS[DAYS < 900]
     for f, value in zip(folds, values(folds, metric), strict=True):
+        assert f.censoring is not None
+        assert f.survival is not None
         curves = f.said["learner"][[f"surv:{d:g}" for d in same]].to_numpy()
         outcome = (curves, f.label, f.event, same, f.censoring)
         known = (
