@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from nsclc_mtl.metrics import delong, paired
-from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, difference_draws, interval_of
+from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, difference_draws, interval_of, repeated
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.measures import Fold, proba_of, score_of
@@ -16,7 +17,7 @@ from nsclc_mtl.report.measures import Fold, proba_of, score_of
 
 @dataclass(frozen=True)
 class Judged:
-    """One model of a task: its folds, its name in their `said`, and its primary metric over them."""
+    """One model of a task: its folds, its name in their `said`, and a metric over them."""
 
     folds: Sequence[Fold]
     model: str
@@ -25,7 +26,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Ours minus theirs in the primary metric."""
+    """Ours minus theirs in one metric."""
 
     difference: Interval  # percentile interval of the paired bootstrap
     p: Score  # two-sided
@@ -51,6 +52,16 @@ def contrast(task: TaskSpec, ours: Judged, theirs: Judged) -> Contrast:
         if found.known:
             p, test = found, "DeLong"
     return Contrast(interval_of(value, draws), p if value.known else Score.missing(value.reason), test, smallest)
+
+
+def over_splits(ours: Judged, theirs: Judged, splits: pd.DataFrame | None) -> paired.Compared | None:
+    """Nadeau and Bengio's test of two models with the same folds, where the patients were dealt into them anew several
+    times; else None. splits: the split that both were trained on (patient_id, fold, part), None where there is none."""
+    if splits is None or not repeated([f.patients for f in ours.folds]):
+        return None
+    gaps = [float(a) - float(b) for a, b in zip(ours.values.folds, theirs.values.folds, strict=True)]
+    count = splits.groupby([splits["fold"].astype(str), "part"]).size().unstack(fill_value=0)
+    return paired.corrected_t(gaps, float((count["test"] / count["train"]).mean()))
 
 
 def same_folds(ours: Sequence[Fold], theirs: Sequence[Fold]) -> bool:

@@ -15,7 +15,7 @@ from nsclc_mtl.metrics import paired
 from nsclc_mtl.metrics.comparison import repeated
 from nsclc_mtl.metrics.multiplicity import holm
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.report.contrast import Contrast, Judged, contrast, p_word, point
+from nsclc_mtl.report.contrast import Contrast, Judged, contrast, over_splits, p_word, point
 from nsclc_mtl.report.evaluation import TaskResult, row
 from nsclc_mtl.report.measures import LEARNER, score_of
 from nsclc_mtl.report.page import FILTERS, metric_word, model_word, slug
@@ -102,18 +102,8 @@ def _lines(result: TaskResult, splits: pd.DataFrame | None) -> list[_Line]:
     for model in result.models("floor:"):
         if each[model].value.known and each[LEARNER].value.known:
             ours, theirs = (Judged(result.folds, name, each[name]) for name in (LEARNER, model))
-            out.append(_Line(model, contrast(result.task, ours, theirs), _splits(result, model, splits)))
+            out.append(_Line(model, contrast(result.task, ours, theirs), over_splits(ours, theirs, splits)))
     return out
-
-
-def _splits(result: TaskResult, model: str, splits: pd.DataFrame | None) -> paired.Compared | None:
-    """Nadeau and Bengio's test where the patients were dealt into folds anew several times, else None."""
-    if splits is None or not repeated([f.patients for f in result.folds]):
-        return None
-    each = result.metrics[result.primary]
-    gaps = [float(a) - float(b) for a, b in zip(each[LEARNER].folds, each[model].folds, strict=True)]
-    count = splits.groupby([splits["fold"].astype(str), "part"]).size().unstack(fill_value=0)
-    return paired.corrected_t(gaps, float((count["test"] / count["train"]).mean()))
 
 
 def _of_task(result: TaskResult, lines: list[_Line], primary: str, tasks: int) -> Section:
