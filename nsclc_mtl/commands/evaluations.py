@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,30 @@ class Counted:
 
 def content_sha256(manifest: Manifest) -> str:
     """SHA-256 over those of the tables that a cohort was read from, wherever they lie."""
-    digests = sorted({entry["sha256"] for entry in manifest.inputs})
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return _over(manifest.inputs)
+
+
+def _over(inputs: Iterable[Mapping[str, str]]) -> str:
+    return hashlib.sha256("\n".join(sorted({entry["sha256"] for entry in inputs})).encode()).hexdigest()
+
+
+def cohort_of(folder: Path, predictions: Path, counted: Path) -> tuple[str, str]:
+    """Name and `content_sha256` of the cohort whose predictions a run folder holds, without opening it.
+
+    A training's account lists the tables that it read and nothing else; an evaluation has been counted in `counted`.
+    Where neither is there, the predictions stand for the cohort: the same ones are the same patients.
+    """
+    text = counted.read_text(encoding="utf-8", errors="replace") if counted.is_file() else ""
+    own = [line for line in _lines(text) if line.get("run") == folder.name and line.get("content")]
+    if counted.parent != folder and own:
+        return str(own[-1].get("cohort")), str(own[-1]["content"])
+    file = folder / "cohort.json"
+    name = str(json.loads(file.read_text(encoding="utf-8")).get("name")) if file.is_file() else folder.name
+    if file.is_file() and (folder / "run.json").is_file():
+        inputs = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("inputs")
+        if inputs:
+            return name, _over(inputs)
+    return name, hashlib.sha256(predictions.read_bytes()).hexdigest()
 
 
 def place(folder: Path, settings: Mapping[str, Any]) -> Path:
@@ -60,12 +82,17 @@ def count(file: Path, manifest: Manifest, patients: int, tasks: Sequence[str], r
 
     Where the file cannot be written, the evaluation goes on and says that it was not counted.
     """
+    return look(file, manifest.name, content_sha256(manifest), patients, tasks, run)
+
+
+def look(file: Path, cohort: str, content: str, patients: int, tasks: Sequence[str], run: Run) -> Counted:
+    """`count` where no cohort is opened: its name and the SHA-256 over its tables (`cohort_of`) are given."""
     from datetime import UTC, datetime
 
     line = {
         "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "cohort": manifest.name,
-        "content": content_sha256(manifest),
+        "cohort": cohort,
+        "content": content,
         "patients": patients,
         "tasks": list(tasks),
         "run": run.path.name,
