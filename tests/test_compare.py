@@ -4,69 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from hand_made_runs import N, compare, rows_of, train
 
-from nsclc_mtl.cli import app
-from nsclc_mtl.cohort.split_record import digest
+from nsclc_mtl.commands import evaluations
 from nsclc_mtl.metrics import delong
 from nsclc_mtl.metrics.classification import auc
 from nsclc_mtl.metrics.multiplicity import holm
-
-N, FOLDS = 90, 3
-TASKS: dict[str, dict[str, Any]] = {
-    "response": {"kind": "binary", "classes": ["no", "yes"]},
-    "survival": {"kind": "survival", "classes": [], "endpoint": "overall survival"},
-}
-COLUMNS = ["patient_id", "task", "fold", "part", "output", "value", "target", "event", "time_days"]
-
-
-def train(
-    folder: Path,
-    skill: float,
-    *,
-    tasks: Sequence[str] = ("response", "survival"),
-    who: Sequence[int] = range(N),
-    shift: int = 0,
-    seed: int = 0,
-    days: Sequence[int] = (200, 400, 800),
-) -> Path:
-    """A run folder as `mtl train` leaves it; the higher the skill, the better it predicts."""
-    truth, rng = np.random.default_rng(9), np.random.default_rng(seed)
-    m = truth.normal(size=N)
-    label = (m + 0.5 * truth.normal(size=N) > 0).astype(int)
-    t, u = truth.exponential(600 * np.exp(-m)) + 1, truth.exponential(1200, N) + 1
-    rows, split = [], []
-    for k in range(FOLDS):
-        seen = skill * m + rng.normal(size=N)
-        for i in who:
-            part = "test" if (i + shift * (i // 7)) % FOLDS == k else "train"
-            split.append((f"{i:04d}", k, part))
-            if "response" in tasks:
-                yes = round(1 / (1 + np.exp(-seen[i])), 6)
-                truth_of = (["no", "yes"][label[i]], "", "")
-                rows += [(f"{i:04d}", "response", k, part, f"p:{c}", p, *truth_of) for c, p in
-                         (("no", 1 - yes), ("yes", yes))]  # fmt: skip
-            if "survival" in tasks:
-                curve = {f"surv:{d}": np.exp(-d / 900 * np.exp(seen[i])) for d in days} if part == "test" else {}
-                for output, value in ({"risk": seen[i]} | curve).items():
-                    rows.append(
-                        (f"{i:04d}", "survival", k, part, output, value, "", int(t[i] <= u[i]), min(t[i], u[i]))
-                    )
-    folder.mkdir(parents=True)
-    pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / "predictions.csv", index=False, float_format="%.7g")
-    splits = pd.DataFrame(split, columns=["patient_id", "fold", "part"])
-    splits.to_csv(folder / "splits.csv", index=False)
-    (folder / "splits.json").write_text(json.dumps({"sha256": digest(splits), "folds": []}))
-    (folder / "cohort.json").write_text(json.dumps({"name": "toy", "tasks": {name: TASKS[name] for name in tasks}}))
-    (folder / "config.yaml").write_text("seed: 0\n")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +30,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     judged.mkdir()
     (judged / "config.yaml").write_text(f"ckpt: {root / 'weak'}\n")
     return root
-
-
-def compare(runs: Path, *words: str, name: str = "x") -> tuple[int, str]:
-    given = [str(runs / word) if "=" not in word else word for word in words]
-    done = CliRunner().invoke(app, ["compare", *given, f"paths.runs={runs / 'out'}", f"name={name}", "bootstrap=200"])
-    return done.exit_code, " ".join(done.output.split())
-
-
-def rows_of(runs: Path, name: str) -> dict[tuple[str, str, str], dict[str, Any]]:
-    rows = json.loads((runs / "out" / "compare" / name / "metrics.json").read_text())
-    return {(r["task"], r["metric"], r["model"]): r for r in rows if r["fold"] == "all"}
 
 
 def by_hand(folder: Path) -> tuple[list[delong.Influence], list[list[str]], float]:
@@ -132,7 +70,7 @@ def test_runs_on_the_same_folds(runs: Path) -> None:
     assert "<strong>" in page  # 2.0 against 0.3: told apart in 90 patients
     assert not re.search(r'(src|href)="(?!#|data:)', page)
     table = pd.read_csv(out / "tables" / "compare.csv")
-    assert table["run"].tolist() == ["whole", "weak", "whole", "weak", "alone"]
+    assert table["run"].tolist() == ["whole", "weak", *["whole", "weak", "alone"] * 2]
     assert (out / "figures" / "survival-runs.svg").is_file()
     account = json.loads((out / "run.json").read_text())
     assert account["done"] == ["response", "survival"]
@@ -167,6 +105,29 @@ def test_other_folds_and_other_patients_are_said(runs: Path) -> None:
     assert code == 0
     assert "the runs hold different patients (whole 90, fewer 80), and the 80 whom all hold stand in the same" in told
     assert rows_of(runs, "fewer")["survival", "c_index", "whole"]["n"] == 80
+
+
+def test_a_comparison_is_a_look_at_the_test_patients(runs: Path, tmp_path: Path) -> None:
+    one, two = train(tmp_path / "one", 1.0), train(tmp_path / "two", 1.0, seed=1)
+    digests = [{"path": "patients.csv", "sha256": "a" * 64}]
+    for folder in (one, two):
+        (folder / "run.json").write_text(json.dumps({"inputs": digests}))
+    cohort = SimpleNamespace(name="toy", inputs=digests)
+    evaluations.count(one / evaluations.FILE, cohort, N, ["response"], SimpleNamespace(path=Path("e")))  # type: ignore[arg-type]
+    (tmp_path / "judged").mkdir()  # stands for `two`, of which there is one look in this comparison
+    (tmp_path / "judged" / "config.yaml").write_text(f"ckpt: {two}\n")
+    code, told = compare(tmp_path, "one", "two", "judged", name="counted")
+    assert code == 0, told
+    assert "one: evaluated 2 times on this cohort" in told
+    assert "two: evaluated once on this cohort" in told
+    assert "judged: evaluated once on this cohort" in told
+    page = (tmp_path / "out" / "compare" / "counted" / "compare.html").read_text()
+    assert page.count("evaluated once on this cohort") == 2
+    assert "evaluated 2 times on this cohort" in page
+    lines = [json.loads(line) for line in (one / evaluations.FILE).read_text().splitlines()]
+    assert lines[1] | {"time": ""} == lines[0] | {"time": "", "tasks": ["response", "survival"], "run": "counted"}
+    assert compare(tmp_path, "one", "two", "reference=none", name="refused")[0] == 2
+    assert len((two / evaluations.FILE).read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from nsclc_mtl.config import Run
-    from nsclc_mtl.report.side_by_side import Entry
+    from nsclc_mtl.report.side_by_side import Beside, Entry
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,15 @@ def body(cfg: DictConfig, run: Run) -> None:
         )
     for note in notes:
         run.say(f"note: {note}", style="bold yellow")
-    page = compare_page.render(made, entries, notes, [str(given[k].folder) for k in order])
+    looks = _looks([given[k] for k in order], entries, made, settings, run)
+    page = compare_page.render(made, entries, notes, [str(given[k].folder) for k in order], looks)
     rows = compare_page.metric_rows(made)
     (run.path / "metrics.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     section.save(page.sections, page.figures, run.path)
     (run.path / "compare.html").write_text(page.html, encoding="utf-8")
     run.show(compare_page.table(made, boxed=run.console.is_terminal))
+    for entry, look in zip(entries, looks, strict=True):
+        run.say(f"{entry.label}: {look}")
     run.say(f"page: {run.path / 'compare.html'}")
     run.done += list(made)
 
@@ -137,7 +140,32 @@ def _entry(one: Given, label: str) -> Entry:
     absent = {"task", "output", "value", "target", "event", "time_days"} - set(table.columns)
     if absent:
         raise DataFault(f"'{one.predictions}' has no column '{sorted(absent)[0]}': it is no table of predictions")
-    return Entry(label, _tasks(one.trained / "cohort.json"), table)
+    return Entry(label, _tasks(one.trained / "cohort.json"), table, one.split)
+
+
+def _looks(
+    given: Sequence[Given], entries: Sequence[Entry], made: Mapping[str, Beside], settings: Mapping[str, Any], run: Run
+) -> list[str]:
+    """How often the test patients of each run have been looked at, this comparison among them.
+
+    A run that is given twice, as itself and by its evaluation, is looked at once. One none of whose tasks is compared
+    is not looked at.
+    """
+    from nsclc_mtl.commands import evaluations
+
+    found: dict[Path, str] = {}
+    words = []
+    for one, entry in zip(given, entries, strict=True):
+        at = one.predictions.resolve()
+        tasks = [name for name, task in made.items() if entry.label in task.results]
+        if tasks and at not in found:
+            file = evaluations.place(one.trained, settings)
+            cohort, content = evaluations.cohort_of(at.parent, at, file.resolve())
+            rows = entry.predictions
+            patients = rows.loc[rows["part"] == "test", "patient_id"].nunique()
+            found[at] = str(evaluations.look(file, cohort, content, patients, tasks, run))
+        words.append(found.get(at, "not looked at: no task is compared"))
+    return words
 
 
 def _tasks(path: Path) -> dict[str, TaskSpec]:

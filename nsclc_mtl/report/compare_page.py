@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,17 +16,26 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.report import curves, terminal
 from nsclc_mtl.report.contrast import p_word, point
 from nsclc_mtl.report.evaluation import row
-from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER
+from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY
 from nsclc_mtl.report.page import FILTERS, Page, metric_word, slug
 from nsclc_mtl.report.section import Figure, Section
-from nsclc_mtl.report.side_by_side import Beside, Entry
+from nsclc_mtl.report.side_by_side import Beside, Entry, Versus
 from nsclc_mtl.report.templates import template
 
 LEVEL = 0.05
 
 
-def render(made: Mapping[str, Beside], entries: Sequence[Entry], notes: Sequence[str], places: Sequence[str]) -> Page:
-    """The page; the figures of its tasks and a table of every metric stand beside it."""
+def render(
+    made: Mapping[str, Beside],
+    entries: Sequence[Entry],
+    notes: Sequence[str],
+    places: Sequence[str],
+    looks: Sequence[str],
+) -> Page:
+    """The page; the figures of its tasks and a table of every metric stand beside it.
+
+    places, looks: of each run its folder, and how often its test patients have been looked at.
+    """
     figures: list[Figure] = []
     tasks = []
     for name, one in made.items():
@@ -37,12 +46,15 @@ def render(made: Mapping[str, Beside], entries: Sequence[Entry], notes: Sequence
     html = template("compare.html.j2", FILTERS).render(
         title=f"{len(entries)} runs side by side",
         runs=[
-            {"label": e.label, "place": place, "tasks": ", ".join(e.tasks)}
-            for e, place in zip(entries, places, strict=True)
+            {"label": e.label, "place": place, "tasks": ", ".join(e.tasks), "look": look}
+            for e, place, look in zip(entries, places, looks, strict=True)
         ],
         notes=notes,
         tasks=tasks,
         questions=questions,
+        survival=any(one.task.kind == "survival" for one in made.values()),
+        second=any(one.second for one in made.values()),
+        repeats=any(_splits(found) for one in made.values() for found in one.every.values()),
     )
     held = Section("compare", "Every metric", Markup(""), tables={"compare": whole_table(made)})
     return Page(html, figures, [held])
@@ -51,22 +63,6 @@ def render(made: Mapping[str, Beside], entries: Sequence[Entry], notes: Sequence
 def _task(one: Beside) -> dict[str, Any]:
     first = one.results[one.reference]
     primary = first.primary
-    lines = []
-    for label, result in one.results.items():
-        other = one.contrasts.get(label)
-        p = one.adjusted.get(label, math.nan)
-        lines.append(
-            {
-                "label": label,
-                "at": result.metrics[primary][LEARNER].interval(),
-                "other": other,
-                "p": p_word(other.p) if other else "",
-                "test": other.test if other else "",
-                "adjusted": p_word(p) if other else "",
-                "bold": p < LEVEL,
-                "left_out": one.left_out[label],
-            }
-        )
     metrics = dict.fromkeys(m for r in one.results.values() for m in r.metrics if m != primary)
     others = [
         {
@@ -83,16 +79,56 @@ def _task(one: Beside) -> dict[str, Any]:
         "name": one.task.name,
         "kind": one.task.kind,
         "classes": one.task.classes,
-        "metric": metric_word(primary),
+        "compared": [
+            {
+                "name": metric_word(metric),
+                "low": metric in LOWER_IS_BETTER,
+                "primary": metric == primary,
+                "splits": _splits(found),
+                "lines": _lines(one, metric, found),
+            }
+            for metric, found in one.every.items()
+        ],
         "n": first.n,
         "events": first.events,
         "reference": one.reference,
         "same": one.same,
         "folds": {label: len(r.folds) for label, r in one.results.items()},
-        "lines": lines,
         "others": others,
         "labels": list(one.results),
     }
+
+
+def _lines(one: Beside, metric: str, found: Mapping[str, Versus]) -> list[dict[str, Any]]:
+    """What a table of the page says of each run that has the metric."""
+    made = []
+    for label, result in one.results.items():
+        if metric in result.metrics:
+            other = found.get(label)
+            p = _adjusted(one, metric, label)
+            made.append(
+                {
+                    "label": label,
+                    "at": result.metrics[metric][LEARNER].interval(),
+                    "other": other.at if other else None,
+                    "p": p_word(other.at.p) if other else "",
+                    "adjusted": p_word(p) if other else "",
+                    "bold": p < LEVEL,
+                    "splits": other.splits if other else None,
+                    "splits_p": p_word(other.splits.p) if other and other.splits else "",
+                    "left_out": one.left_out[label],
+                }
+            )
+    return made
+
+
+def _adjusted(one: Beside, metric: str, label: str) -> float:
+    """P by Holm; NaN of the reference, and of metrics beside the primary one, which are not adjusted."""
+    return one.adjusted.get(label, math.nan) if metric == one.results[label].primary else math.nan
+
+
+def _splits(found: Mapping[str, Versus]) -> bool:
+    return any(other.splits for other in found.values())
 
 
 def _figure(name: str, one: Beside) -> Figure:
@@ -120,30 +156,39 @@ def metric_rows(made: Mapping[str, Beside]) -> list[dict[str, Any]]:
                 for k, fold in enumerate(result.folds):
                     rows.append(row(one.task, metric, fold.fold, label, models[LEARNER].fold_interval(k), [fold]))
                 rows.append(row(one.task, metric, "all", label, models[LEARNER].interval(), result.folds))
-        for label, at in one.contrasts.items():
-            result = one.results[label]
-            numbers = {
-                f"difference:{result.primary}": at.difference,
-                f"p_{at.test.lower()}:{result.primary}": point(at.p),
-                f"p_holm:{result.primary}": point(Score(one.adjusted[label])),
-                f"smallest_difference:{result.primary}": point(at.smallest),
-            }
-            rows += [row(one.task, word, "all", label, at_, result.folds) for word, at_ in numbers.items()]
+        for metric, label, other in _each(one):
+            at, numbers = other.at, dict[str, Interval]()
+            numbers[f"difference:{metric}"] = at.difference
+            numbers[f"p_{at.test.lower()}:{metric}"] = point(at.p)
+            if metric == PRIMARY[one.task.kind]:
+                numbers[f"p_holm:{metric}"] = point(Score(one.adjusted[label]))
+            numbers[f"smallest_difference:{metric}"] = point(at.smallest)
+            if other.splits:
+                numbers[f"nadeau_bengio:{metric}"] = other.splits.difference
+                numbers[f"p_nadeau_bengio:{metric}"] = point(other.splits.p)
+            rows += [row(one.task, word, "all", label, i, one.results[label].folds) for word, i in numbers.items()]
     return rows
 
 
+def _each(one: Beside) -> Iterator[tuple[str, str, Versus]]:
+    for metric, found in one.every.items():
+        for label, other in found.items():
+            yield metric, label, other
+
+
 def whole_table(made: Mapping[str, Beside]) -> pd.DataFrame:
-    """`tables/compare.csv`: a row a task and run, with the difference to the reference."""
+    """`tables/compare.csv`: a row a task, metric that is compared and run, with the difference to the reference."""
     rows = []
     for one in made.values():
-        for label, result in one.results.items():
-            at = result.metrics[result.primary][LEARNER].interval()
-            other = one.contrasts.get(label)
-            gap = other.difference if other else _nothing()
+        for metric, label in _rows(one):
+            result = one.results[label]
+            at = result.metrics[metric][LEARNER].interval()
+            other = one.every[metric].get(label)
+            gap = other.at.difference if other else _nothing()
             rows.append(
                 {
                     "task": one.task.name,
-                    "metric": result.primary,
+                    "metric": metric,
                     "run": label,
                     "reference": one.reference,
                     "same_folds": one.same,
@@ -156,14 +201,20 @@ def whole_table(made: Mapping[str, Beside]) -> pd.DataFrame:
                     "difference": gap.value,
                     "difference_lo": gap.lo,
                     "difference_hi": gap.hi,
-                    "p": float(other.p) if other else math.nan,
-                    "test": other.test if other else "",
-                    "p_holm": one.adjusted.get(label, math.nan),
-                    "smallest_difference": float(other.smallest) if other else math.nan,
+                    "p": float(other.at.p) if other else math.nan,
+                    "test": other.at.test if other else "",
+                    "p_holm": _adjusted(one, metric, label),
+                    "smallest_difference": float(other.at.smallest) if other else math.nan,
+                    "p_nadeau_bengio": float(other.splits.p) if other and other.splits else math.nan,
                     "reason": gap.reason or at.reason,
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _rows(one: Beside) -> list[tuple[str, str]]:
+    """(metric, run) of what is compared, the primary metric first."""
+    return [(metric, label) for metric in one.every for label, r in one.results.items() if metric in r.metrics]
 
 
 def table(made: Mapping[str, Beside], boxed: bool) -> Table:
@@ -173,18 +224,23 @@ def table(made: Mapping[str, Beside], boxed: bool) -> Table:
         title_justify="left",
         box=HEAVY_HEAD if boxed else None,
     )
-    for column in ("task", "n", "events", "metric", "run", "value", "minus the first", "P", "Holm"):
-        out.add_column(column, justify="right" if column in ("n", "events", "P", "Holm") else "left")
+    repeats = any(_splits(found) for one in made.values() for found in one.every.values())
+    words = ("task", "n", "events", "metric", "run", "value", "minus the first", "P", "Holm")
+    for column in (*words, "P, splits") if repeats else words:
+        out.add_column(column, justify="right" if column in ("n", "events", "P", "Holm", "P, splits") else "left")
     for name, one in made.items():
-        for label, result in one.results.items():
-            first = label == one.reference
+        for metric, label in _rows(one):
+            result, other, p = one.results[label], one.every[metric].get(label), _adjusted(one, metric, label)
             events = "" if result.events is None else str(result.events)
-            head = (name, str(result.n), events, metric_word(result.primary)) if first else ("", "", "", "")
-            at = result.metrics[result.primary][LEARNER].interval()
-            other = one.contrasts.get(label)
-            p = one.adjusted.get(label, math.nan)
-            told = ("", "", "") if other is None else (terminal.told(other.difference, "+"), p_word(other.p), p_word(p))
-            out.add_row(*head, label, terminal.told(at), *told, style="bold" if p < LEVEL else "")
+            head = (name, str(result.n), events) if metric == result.primary else ("", "", "")
+            head = (*head, metric_word(metric)) if label == one.reference else ("",) * 4
+            told: tuple[str, ...] = ()
+            if other is not None:
+                holm = p_word(p) if metric == result.primary else ""
+                told = (terminal.told(other.at.difference, "+"), p_word(other.at.p), holm)
+                told += (p_word(other.splits.p),) if other.splits else ()
+            at = terminal.told(result.metrics[metric][LEARNER].interval())
+            out.add_row(*head, label, at, *told, style="bold" if p < LEVEL else "")
         out.add_section()
     return out
 

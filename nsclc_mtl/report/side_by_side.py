@@ -2,7 +2,7 @@
 
 A run's scores are only ever compared within its own folds. Where all runs have the same folds, patients are drawn
 within them; where not, whoever is drawn counts in every run wherever that run tested them, so that the difference is
-paired by patient still.
+paired by patient still. Survival is weighed alike in all runs, however each was trained (`shared_censoring`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from nsclc_mtl.cohort.split_record import digest
 from nsclc_mtl.metrics.comparison import bootstrap, repeated, resamples_of
 from nsclc_mtl.metrics.multiplicity import holm
+from nsclc_mtl.metrics.paired import Compared
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import DataFault, TaskSpec
-from nsclc_mtl.report.contrast import Contrast, Judged, contrast, same_folds
+from nsclc_mtl.report import shared_censoring
+from nsclc_mtl.report.contrast import Contrast, Judged, contrast, over_splits, same_folds
 from nsclc_mtl.report.evaluation import TaskResult, folds_of
-from nsclc_mtl.report.measures import LEARNER, PRIMARY, Fold, metrics_of, tried
+from nsclc_mtl.report.measures import LEARNER, PRIMARY, Fold, MeasureOf, metrics_of, tried
+
+SECOND = {"survival": ("ibs",)}  # kind -> what is compared beside the primary metric: shown with its P, not adjusted
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,15 @@ class Entry:
     label: str
     tasks: Mapping[str, TaskSpec]
     predictions: pd.DataFrame
+    split: pd.DataFrame | None = None  # patient_id, fold, part; None for patients of another cohort
+
+
+@dataclass(frozen=True)
+class Versus:
+    """One run minus the reference in one metric."""
+
+    at: Contrast
+    splits: Compared | None  # over repeated splits that both runs share
 
 
 @dataclass
@@ -39,8 +53,14 @@ class Beside:
     results: dict[str, TaskResult]  # label -> metrics under the name of the learner; the reference first
     same: bool  # whether the patients stand in the same folds in all runs
     left_out: dict[str, int]  # label -> its test patients that another run did not test
-    contrasts: dict[str, Contrast] = field(default_factory=dict)  # label -> that run minus the reference
+    contrasts: dict[str, Versus] = field(default_factory=dict)  # label -> that run minus the reference
+    second: dict[str, dict[str, Versus]] = field(default_factory=dict)  # further metric -> the same
     adjusted: dict[str, float] = field(default_factory=dict)  # label -> P by Holm, over all tasks and runs
+
+    @property
+    def every(self) -> dict[str, dict[str, Versus]]:
+        """Metric -> label -> that run minus the reference; the primary metric first."""
+        return {PRIMARY[self.task.kind]: self.contrasts, **self.second}
 
     @property
     def reference(self) -> str:
@@ -60,7 +80,7 @@ def side_by_side(entries: Sequence[Entry], draws: int, seed: int) -> dict[str, B
         if len(having) > 1:
             made[name] = _beside(name, having, {e.label: e for e in entries}, draws, seed)
     pairs = [(name, label) for name, one in made.items() for label in one.contrasts]
-    adjusted = holm([float(made[name].contrasts[label].p) for name, label in pairs])
+    adjusted = holm([float(made[name].contrasts[label].at.p) for name, label in pairs])
     for (name, label), p in zip(pairs, adjusted, strict=True):
         made[name].adjusted[label] = p
     return made
@@ -94,22 +114,45 @@ def _beside(
     folds = {}
     for label, rows in _common_curve({label: rows for label, (_, rows) in having.items()}).items():
         kept = rows[rows["patient_id"].isin(common)]
-        training = training_outcomes(entries[label].predictions, name) if task.kind == "survival" else {}
-        folds[label] = [f for f in folds_of(kept, task, training) if f.patients]
+        folds[label] = [f for f in folds_of(kept, task, {}) if f.patients]
     same = all(same_folds(folds[first], each) for each in folds.values())
+    if task.kind == "survival":
+        training = {label: training_outcomes(entries[label].predictions, name) for label in folds}
+        shared_censoring.share(folds, training, same)
+    # one end and one set of horizons for all runs
+    kinds = metrics_of(task, [f for each in folds.values() for f in each])
     weights = _weights(folds, same, common, draws, np.random.default_rng([seed, *name.encode()]))
-    results = {label: _result(task, each, weights[label]) for label, each in folds.items()}
+    results = {label: _result(task, each, weights[label], kinds) for label, each in folds.items()}
     made = Beside(task, results, same, {label: len(outcome) - len(common) for label, outcome in tested.items()})
-    primary = PRIMARY[task.kind]
-    judged = {label: Judged(r.folds, LEARNER, r.metrics[primary][LEARNER]) for label, r in results.items()}
-    made.contrasts = {label: contrast(task, one, judged[first]) for label, one in judged.items() if label != first}
+    splits = {label: entries[label].split for label in folds}
+    made.contrasts = _contrasts(made, PRIMARY[task.kind], splits)
+    made.second = {metric: found for metric in SECOND.get(task.kind, ()) if (found := _contrasts(made, metric, splits))}
     return made
 
 
-def _result(task: TaskSpec, folds: list[Fold], weights: Sequence[np.ndarray]) -> TaskResult:
+def _contrasts(made: Beside, metric: str, splits: Mapping[str, pd.DataFrame | None]) -> dict[str, Versus]:
+    """The runs that have the metric, each minus the reference; none where the reference lacks it."""
+    has = {label: r.metrics[metric][LEARNER] for label, r in made.results.items() if metric in r.metrics}
+    first = made.reference
+    found = {}
+    for label in has if first in has else ():
+        if label != first:
+            ours, theirs = (Judged(made.results[run].folds, LEARNER, has[run]) for run in (label, first))
+            split = splits[first] if made.same and _one_split(splits[label], splits[first]) else None
+            found[label] = Versus(contrast(made.task, ours, theirs), over_splits(ours, theirs, split))
+    return found
+
+
+def _one_split(ours: pd.DataFrame | None, theirs: pd.DataFrame | None) -> bool:
+    return ours is not None and theirs is not None and digest(ours) == digest(theirs)
+
+
+def _result(
+    task: TaskSpec, folds: list[Fold], weights: Sequence[np.ndarray], kinds: Mapping[str, MeasureOf]
+) -> TaskResult:
     result = TaskResult(task, folds)
     repeats = repeated([f.patients for f in folds])
-    for metric, of in metrics_of(task, folds).items():
+    for metric, of in kinds.items():
         measures = [tried(of, f, f.said[LEARNER]) for f in folds]
         if metric == PRIMARY[task.kind] or any(not isinstance(m, Score) for m in measures):
             result.metrics[metric] = {LEARNER: bootstrap(measures, weights, repeats)}
@@ -163,10 +206,10 @@ def _common_curve(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def training_outcomes(predictions: pd.DataFrame, task: str) -> dict[str, pd.DataFrame]:
-    """Outcomes of the non-test patients of each fold, from the run's own predictions of them."""
+    """Outcomes of the non-test patients of each fold by patient, from the run's own predictions of them."""
     own = predictions[(predictions["task"] == task) & (predictions["part"] != "test")]
     known = own[own["event"].notna() & own["time_days"].notna()].drop_duplicates(["fold", "patient_id"])
-    known = known.assign(event=(known["event"] == 1).astype(float))
+    known = known.assign(event=(known["event"] == 1).astype(float)).set_index("patient_id")
     return {str(fold): rows[["event", "time_days"]] for fold, rows in known.groupby(known["fold"].astype(str))}
 
 
