@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
 from nsclc_mtl.report.evaluation import TaskResult
-from nsclc_mtl.report.measures import LEARNER
 from nsclc_mtl.report.section import Evidence
 
 KINDS = {
@@ -133,6 +132,8 @@ def limits(of: Facts) -> list[str]:
     if of.sites < 2:
         out.append("One site, or none named: whether the model holds from site to site cannot be seen.")
     out.append("Nothing was predicted before its outcome was known: this is no prospective study.")
+    floor = f"floor:{of.evidence.settings.get('primary_floor', '')}"
+    tested = against_floor(of.results, floor)
     for name, result in of.results.items():
         if result.events is not None:
             fewer = result.events if result.task.kind == "survival" else min(result.events, result.n - result.events)
@@ -142,7 +143,7 @@ def limits(of: Facts) -> list[str]:
                     f"{name}: {fewer} {word} among {result.n} patients. At least {ENOUGH_EVENTS} are advised for a "
                     "validation, so only large faults would show."
                 )
-        if gap := _not_above(of, result):
+        if gap := _not_above(result, floor, tested.get(name)):
             out.append(gap)
     for name, (_, n) in of.modalities.items():
         if of.patients and n < (1 - _MUCH_MISSING) * of.patients:
@@ -154,13 +155,8 @@ def limits(of: Facts) -> list[str]:
     return out
 
 
-def _not_above(of: Facts, result: TaskResult) -> str:
-    """One sentence where the learner is not shown to be above the primary floor."""
-    floor = f"floor:{of.evidence.settings.get('primary_floor', '')}"
-    models = result.metrics[result.primary]
-    if floor not in models or LEARNER not in models:
-        return ""
-    gap = result.difference(result.primary, floor)
-    if math.isfinite(gap.lo) and gap.lo > 0:
+def _not_above(result: TaskResult, floor: str, tested: AgainstFloor | None) -> str:
+    """One sentence where the learner is not shown to be above the primary floor, after Holm."""
+    if floor not in result.metrics[result.primary] or (tested is not None and tested.above):
         return ""
     return f"{result.task.name}: the model is not shown to be better than the linear floor ({floor[6:]})."

@@ -18,6 +18,8 @@ from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.roc import Roc, roc
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves, tripod
+from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
+from nsclc_mtl.report.contrast import p_word
 from nsclc_mtl.report.evaluation import TaskResult, shares
 from nsclc_mtl.report.fold import OWN
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
@@ -81,7 +83,8 @@ class Page:
 def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Page:
     """The page. makers: kinds of sections, in the order in which they stand on it."""
     sections = [section for make in makers for section in make(evidence)]
-    tasks = [_task(r, story.primary_floor) for r in evidence.results.values()]
+    tested = against_floor(evidence.results, story.primary_floor)
+    tasks = [_task(r, story.primary_floor, tested.get(name)) for name, r in evidence.results.items()]
     chapters = _chapters(sections, tasks, story)
     sections.append(tripod.checklist(evidence, chapters | _within(sections)))
     text = template("page.html.j2", FILTERS).render(
@@ -136,7 +139,7 @@ def model_word(model: str) -> str:
     return model.replace("floor:", "").replace("oracle:", "ceiling: ")
 
 
-def _task(result: TaskResult, primary_floor: str) -> dict[str, Any]:
+def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -> dict[str, Any]:
     """What the template needs of one task."""
     primary = result.primary
     models = result.metrics[primary]
@@ -203,7 +206,8 @@ def _task(result: TaskResult, primary_floor: str) -> dict[str, Any]:
         "floors": floors,
         "ceilings": ceilings,
         "against": against,
-        "verdict": _verdict(against),
+        "verdict": f"{tested.word if tested else 'not compared with'} the floor",
+        "adjusted": p_word(tested.adjusted) if tested and math.isfinite(tested.adjusted) else "",
         "figures": figures,
         "why": why,
         "others": others,
@@ -213,17 +217,6 @@ def _task(result: TaskResult, primary_floor: str) -> dict[str, Any]:
             for k, f in enumerate(result.folds)
         ],
     }
-
-
-def _verdict(against: Mapping[str, Any] | None) -> str:
-    if against is None:
-        return ""
-    gap: Interval = against["gap"]
-    if not math.isfinite(gap.lo):
-        return "not compared with the floor"
-    if gap.lo > 0:
-        return "above the floor"
-    return "below the floor" if gap.hi < 0 else "not told apart from the floor"
 
 
 def _rocs(result: TaskResult, floor: str | None) -> list[Roc]:

@@ -9,6 +9,7 @@ from rich.box import HEAVY_HEAD
 from rich.table import Table
 
 from nsclc_mtl.metrics.comparison import Interval
+from nsclc_mtl.report.against_floor import against_floor
 from nsclc_mtl.report.evaluation import TaskResult
 from nsclc_mtl.report.page import metric_word, model_word
 
@@ -16,8 +17,9 @@ from nsclc_mtl.report.page import metric_word, model_word
 def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table:
     """The learner of each task, the floors below it, the paired difference beside them; `primary` is a floor's name.
 
-    Without `boxed` it has no lines, as a log wants it.
+    Bold: told apart from the primary floor after Holm. Without `boxed` the table has no lines, as a log wants it.
     """
+    tested = against_floor(results, primary)
     title = "Learner and floor, 95 % intervals conditional on the trained models"
     made = Table(title=title, title_justify="left", box=HEAVY_HEAD if boxed else None)
     for column in ("task", "n", "events", "metric", "model", "value", "learner minus it"):
@@ -26,8 +28,8 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
         models = result.metrics[result.primary]
         events = "" if result.events is None else str(result.events)
         row = (name, str(result.n), events, metric_word(result.primary))
-        apart = primary in models and _apart(result.difference(result.primary, primary))
-        made.add_row(*row, "learner", told(models["learner"].interval()), "", style="bold" if apart else "")
+        style = "bold" if name in tested and tested[name].apart else ""
+        made.add_row(*row, "learner", told(models["learner"].interval()), "", style=style)
         for model in result.models("floor:"):
             word = model_word(model) + (" *" if model == primary else "")
             gap = told(result.difference(result.primary, model), "+")
@@ -36,12 +38,9 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
             made.add_row("", "", "", "", model_word(model), told(models[model].interval()), "", style="dim")
         made.add_section()
     made.caption = "* primary floor"
+    if any(one.apart for one in tested.values()):
+        made.caption += "; bold: P below .05, adjusted by Holm over the tasks"
     return made
-
-
-def _apart(gap: Interval) -> bool:
-    """Whether the interval of a difference leaves out 0: nothing is bold where noise rules."""
-    return gap.lo > 0 or gap.hi < 0
 
 
 def told(at: Interval, sign: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from markupsafe import Markup
 from nsclc_mtl.baselines import likelihood_ratio
 from nsclc_mtl.metrics import paired
 from nsclc_mtl.metrics.comparison import repeated
-from nsclc_mtl.metrics.multiplicity import holm
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.report.contrast import Contrast, Judged, contrast, over_splits, p_word, point
+from nsclc_mtl.report.against_floor import LEVEL, against_floor, both, compared, of_floor
+from nsclc_mtl.report.contrast import Contrast, over_splits, p_word, point
 from nsclc_mtl.report.evaluation import TaskResult, row
 from nsclc_mtl.report.measures import LEARNER, score_of
 from nsclc_mtl.report.page import FILTERS, metric_word, model_word, slug
@@ -23,7 +23,6 @@ from nsclc_mtl.report.section import Evidence, Section
 from nsclc_mtl.report.templates import template
 
 STAGE = "floor:stage"
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -39,20 +38,16 @@ class _Line:
 def comparison(evidence: Evidence) -> list[Section]:
     """A part of every task's chapter that has a floor, and one over all tasks for the primary floor."""
     primary = f"floor:{evidence.settings.get('primary_floor') or 'all tables'}"
+    tested = against_floor(evidence.results, primary)
     lines = {name: _lines(result, evidence.splits) for name, result in evidence.results.items()}
     lines = {name: found for name, found in lines.items() if found}
     if not lines:
         return []
-    asked = [name for name, found in lines.items() if any(line.model == primary for line in found)]
-    p = [next(float(line.at.p) for line in lines[name] if line.model == primary) for name in asked]
-    adjusted = dict(zip(asked, holm(p), strict=True))
     sections, summary = [], []
     for name, found in lines.items():
         result = evidence.results[name]
-        own = [
-            _Line(line.model, line.at, line.splits, adjusted[name]) if line.model == primary else line for line in found
-        ]
-        sections.append(_of_task(result, own, primary, len(asked)))
+        own = [replace(line, adjusted=tested[name].adjusted) if line.model == primary else line for line in found]
+        sections.append(_of_task(result, own, primary, len(tested)))
         summary += [(result, line) for line in own if line.model == primary]
     if len(summary) > 1:
         sections.append(_over_tasks(summary, primary))
@@ -97,13 +92,11 @@ def stage_ratio(result: TaskResult) -> likelihood_ratio.LikelihoodRatio:
 
 def _lines(result: TaskResult, splits: pd.DataFrame | None) -> list[_Line]:
     """The learner against every floor that has a value."""
-    each = result.metrics[result.primary]
-    out = []
-    for model in result.models("floor:"):
-        if each[model].value.known and each[LEARNER].value.known:
-            ours, theirs = (Judged(result.folds, name, each[name]) for name in (LEARNER, model))
-            out.append(_Line(model, contrast(result.task, ours, theirs), over_splits(ours, theirs, splits)))
-    return out
+    return [
+        _Line(model, of_floor(result, model), over_splits(*both(result, model), splits))
+        for model in result.models("floor:")
+        if compared(result, model)
+    ]
 
 
 def _of_task(result: TaskResult, lines: list[_Line], primary: str, tasks: int) -> Section:

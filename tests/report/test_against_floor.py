@@ -1,0 +1,95 @@
+"""Bold, above and below: what terminal, page and card say of the primary floor rests on the P that Holm adjusted."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.text import Text
+
+from nsclc_mtl.commands.judging import evaluate_predictions, with_others
+from nsclc_mtl.report import card, page, terminal
+from nsclc_mtl.report.section import Evidence
+from nsclc_mtl.report.sections import SECTIONS
+from nsclc_mtl.report.sections.comparison import comparison
+
+from .conftest import TASKS
+
+
+def judged(toy: dict[str, Any], noise: float, tasks: list[str], seed: int = 0) -> Evidence:
+    """The learner beside a floor that says the same, but for some tasks, of which it says the same with noise."""
+    test = toy["predictions"][toy["predictions"]["part"] == "test"]
+    other = test["value"] + noise * np.random.default_rng(seed).normal(size=len(test)) * test["task"].isin(tasks)
+    floor = test.assign(model="floor:clinical", value=other)
+    results = evaluate_predictions(with_others(toy["predictions"], floor), TASKS, toy["manifest"], toy["splits"], 1000)
+    settings = {"primary_floor": "clinical", "bootstrap": 1000, "seed": 0}
+    return Evidence(results, toy["predictions"], toy["manifest"], toy["splits"], settings)
+
+
+def styles(evidence: Evidence) -> dict[str, str]:
+    """Task -> style of the learner's row on the terminal."""
+    made = terminal.table(evidence.results, "floor:clinical", boxed=False)
+    names = [Text.from_markup(str(cell)).plain for cell in made.columns[0].cells]
+    return {name: str(row.style or "") for name, row in zip(names, made.rows, strict=True) if name}
+
+
+def cards(evidence: Evidence) -> dict[str, str]:
+    """Task -> what the card at the head of the page says of the floor."""
+    html = page.render(evidence, page.Story("toy", primary_floor="floor:clinical"), SECTIONS).html
+    said = re.findall(r'<div class="what">(\w+).*?<div class="verdict">(.*?)</div>', html, flags=re.S)
+    return {task: re.sub(r"<[^>]+>", "", words) for task, words in said}
+
+
+def holm_of(evidence: Evidence) -> dict[str, tuple[float, float]]:
+    """Task -> P and adjusted P, as metrics.json has them."""
+    rows = [row for section in comparison(evidence) for row in section.rows]
+    of = {word: {r["task"]: r["value"] for r in rows if r["metric"].startswith(word)} for word in ("p_d", "p_b", "p_h")}
+    return {task: ((of["p_d"] | of["p_b"])[task], p) for task, p in of["p_h"].items()}
+
+
+@pytest.fixture(scope="module")
+def alone(toy: dict[str, Any]) -> Evidence:
+    """Of four tasks one has an interval that leaves out 0; its P is above .05 once four questions are counted."""
+    evidence = judged(toy, 0.4, ["response"], seed=2)
+    gap = evidence.results["response"].difference("auc", "floor:clinical")
+    p, adjusted = holm_of(evidence)["response"]
+    assert gap.lo > 0
+    assert p < 0.05 < adjusted
+    return evidence
+
+
+def test_an_interval_beside_zero_is_not_enough_where_holm_says_no(alone: Evidence) -> None:
+    assert styles(alone) == dict.fromkeys(TASKS, "")
+    said = cards(alone)
+    assert set(said) == set(TASKS)
+    assert all(words.startswith("Not told apart from the floor (clinical)") for words in said.values())
+    assert f"P {holm_of(alone)['response'][1]:.2f}" in said["response"]
+    assert "response: the model is not shown to be better than the linear floor (clinical)." in card.render(alone, "1")
+
+
+def test_where_holm_says_yes_all_three_say_so(toy: dict[str, Any]) -> None:
+    evidence = judged(toy, 3.0, list(TASKS))
+    found = holm_of(evidence)
+    earned = {task for task, (_, p) in found.items() if p < 0.05}
+    assert earned
+    assert {task for task, style in styles(evidence).items() if style == "bold"} == earned
+    assert {task for task, words in cards(evidence).items() if words.startswith("Above the floor")} == earned
+    text = card.render(evidence, "1")
+    assert {task for task in TASKS if f"{task}: the model is not shown" not in text} == earned
+
+
+def test_a_floor_that_is_better_is_said_to_be(toy: dict[str, Any]) -> None:
+    turned = {**toy, "predictions": toy["predictions"].assign(value=-toy["predictions"]["value"])}
+    test = toy["predictions"][toy["predictions"]["part"] == "test"].assign(model="floor:clinical")
+    only = {"survival": TASKS["survival"]}
+    results = evaluate_predictions(with_others(turned["predictions"], test), only, None, None, 1000)
+    evidence = Evidence(results, turned["predictions"], settings={"primary_floor": "clinical"})
+    assert cards(evidence)["survival"].startswith("Below the floor (clinical)")
+    assert styles(evidence) == {"survival": "bold"}
+
+
+def test_without_the_named_floor_nothing_is_bold(alone: Evidence) -> None:
+    made = terminal.table(alone.results, "floor:stage", boxed=False)
+    assert not any(row.style for row in made.rows if row.style != "dim")
