@@ -176,6 +176,21 @@ def happened_by(time: np.ndarray, event: np.ndarray, when: float) -> float:
     return 1 - left if (time >= when).any() or left < 1e-12 else NAN
 
 
+def poisson_constant(seen: np.ndarray, survival: np.ndarray) -> float:
+    """The constant of a Poisson model of the events with log(-log S) as offset, by Newton's method; NaN of no event."""
+    hazard = np.array([-math.log(s) for s in survival])
+    if not seen.any() or not hazard.any():
+        return NAN
+    a = 0.0
+    for _ in range(200):
+        said = float((math.exp(a) * hazard).sum())
+        step = max(-1.0, min(1.0, (float(seen.sum()) - said) / said))
+        a += step
+        if abs(step) < 1e-12:
+            break
+    return a
+
+
 def between(curves: np.ndarray, days: np.ndarray, when: np.ndarray, reach: float = 0.0) -> np.ndarray:
     """S at a day of each patient's own: the hazard is constant between two saved days."""
     out = []

@@ -518,7 +518,11 @@ class Recount:
         everybody = np.arange(len(label))
         for suffix, happened, day, said in self.targets(task):
             for model, p in said.items():
-                make = of_risks(p, label, event, day) if day is not None else of_classes(p, happened * 1.0)
+                if day is None:
+                    make = of_classes(p, happened * 1.0)
+                else:
+                    own = self.curves_at(self.parts[task], model, np.minimum(label, day), 7.0)
+                    make = of_risks(p, label, event, day, own)
                 value = make(everybody)
                 drawn = [make(who) if len(value) else {} for who in self.pooled(task)]
                 for name, v in value.items():
@@ -724,15 +728,16 @@ def of_classes(p: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], dict[str,
 
 
 def of_risks(
-    p: np.ndarray, time: np.ndarray, event: np.ndarray, when: float
+    p: np.ndarray, time: np.ndarray, event: np.ndarray, when: float, own: np.ndarray
 ) -> Callable[[np.ndarray], dict[str, float]]:
-    """Calibration of the risks of an event until a day."""
+    """Calibration of the risks of an event until a day. own: S at the end of each patient's follow-up or that day."""
     x = np.log(-np.log(1 - np.clip(p, 1e-6, 1 - 1e-12)))
     seen, until = ((event == 1) & (time <= when)) * 1.0, np.minimum(time, when)
     basis = plain.spline(x, plain.knots_of(x))
 
     def of(who: np.ndarray) -> dict[str, float]:
-        out = dict.fromkeys(("slope", "observed_expected", "ici", "e50", "e90"), NAN)
+        out = dict.fromkeys(("slope", "in_the_large", "observed_expected", "ici", "e50", "e90"), NAN)
+        out["in_the_large"] = plain.poisson_constant(seen[who], own[who])
         observed = plain.happened_by(time[who], event[who], when)
         out["observed_expected"] = observed / float(p[who].mean())
         if np.ptp(p) == 0:

@@ -20,7 +20,7 @@ from nsclc_mtl.metrics.splines import knots_of, restricted_cubic
 from nsclc_mtl.metrics.survival import kaplan_meier
 
 _LEAST, _MOST = 1e-6, 1 - 1e-12  # risks stay within before log(-log(1 - risk)): late ones come close to 1 in earnest
-NAMES = ("slope", "observed_expected", "ici", "e50", "e90")
+NAMES = ("slope", "in_the_large", "observed_expected", "ici", "e50", "e90")
 
 
 def interpolated(days: ArrayLike, survival: ArrayLike, when: ArrayLike, reach: float = 0.0) -> np.ndarray:
@@ -65,22 +65,29 @@ def assess_at(
     when: float,
     weights: np.ndarray | None = None,
     grid: ArrayLike = (),
+    hazard: ArrayLike | None = None,
 ) -> Assessed:
     """Calibration of predicted risks at the time `when`.
 
     slope: Cox regression of the follow-up until `when` on log(-log(1 - risk)), which is the linear predictor of a
     proportional-hazards model: 1 = calibrated, below 1 = too extreme (van Houwelingen, Statistics in Medicine, 2000).
-    observed_expected: 1 - Kaplan-Meier over the mean predicted risk. ici, e50, e90: distance between predicted and
-    smooth observed risk over the patients (Austin, Harrell and van Klaveren, Statistics in Medicine, 2020); the smooth
-    curve is a Cox regression on a restricted cubic spline of log(-log(1 - risk)), knots at its 10th, 50th and 90th
-    percentile. That paper lets follow-up run on beyond the horizon; ours ends there, so that a hazard that is no longer
-    proportional later does not bend the curve. Risks above 1 - 1e-12 count as that. A constant risk has Kaplan-Meier as
-    its curve.
+    in_the_large: the intercept where that slope is 1, log(observed / expected events) = log(sum d / sum H), with d the
+    events until `when` and H each patient's expected cumulative hazard until the end of his follow-up or `when`,
+    whichever is first; above 0, predictions are too low. It is the constant of a Poisson model of d with log H as
+    offset, and of a complementary log-log one in small steps of time (Crowson, Atkinson and Therneau, Statistical
+    Methods in Medical Research, 2016). observed_expected: 1 - Kaplan-Meier over the mean predicted risk. ici, e50, e90:
+    distance between predicted and smooth observed risk over the patients (Austin, Harrell and van Klaveren, Statistics
+    in Medicine, 2020); the smooth curve is a Cox regression on a restricted cubic spline of log(-log(1 - risk)), knots
+    at its 10th, 50th and 90th percentile. That paper lets follow-up run on beyond the horizon; ours ends there, so that
+    a hazard that is no longer proportional later does not bend the curve. Risks above 1 - 1e-12 count as that. A
+    constant risk has Kaplan-Meier as its curve.
 
     risk, time, event: [n]; NaN outcomes are left out. weights: [draw, n]; knots stay. grid: risks for the curve.
+    hazard: [n] H = -log S(min(time, when)).
     """
     r, t, e = (np.asarray(v, dtype=float) for v in (risk, time, event))
     known = ~(np.isnan(t) | np.isnan(e))
+    h = np.zeros(len(known)) if hazard is None else np.asarray(hazard, dtype=float)
     r, t, e = r[known], t[known], e[known]
     at = np.asarray(grid, dtype=float)
     w = np.ones((1, len(t))) if weights is None else np.vstack([np.ones(len(t)), weights[:, known]])
@@ -97,6 +104,7 @@ def assess_at(
     constant = "risks are constant" if np.ptp(r) == 0 else ""
     reasons = dict.fromkeys(NAMES, few or constant or "risks order the events perfectly: no finite fit")
     reasons["observed_expected"] = "every risk is 0"
+    found["in_the_large"], reasons["in_the_large"] = _in_the_large(seen, None if hazard is None else h[known], when, w)
     if constant:
         curve = np.repeat(observed[:, None], len(at), axis=1)
         found |= distances(np.repeat(observed[:, None], len(r), axis=1) - r, w)
@@ -110,6 +118,18 @@ def assess_at(
         found |= distances(_said(beta, hazard, x, knots) - r, w)
         curve = _said(beta, hazard, _log_log(at), knots)
     return told(found, reasons, NAMES, at, curve)
+
+
+def _in_the_large(seen: np.ndarray, hazard: np.ndarray | None, when: float, w: np.ndarray) -> tuple[np.ndarray, str]:
+    """log(observed / expected events) of each bootstrap sample, [draw], and why there is none. seen, hazard: [n]."""
+    if hazard is None or np.isnan(hazard).any():
+        why = "are not given" if hazard is None else "are NaN for some"
+        return np.full(len(w), np.nan), f"the hazards until the patients were last seen {why}"
+    observed, expected = w @ (seen * 1.0), w @ hazard
+    some = (observed > 0) & (expected > 0)
+    ratio = np.divide(observed, expected, out=np.full(len(w), np.nan), where=some)
+    why = "every expected hazard is 0" if seen.any() else f"no event until {when:g}: the intercept is infinite"
+    return np.log(ratio), why
 
 
 def _said(beta: np.ndarray, hazard: np.ndarray, x: np.ndarray, knots: np.ndarray) -> np.ndarray:

@@ -43,6 +43,7 @@ class Target:
     when: float | None = None  # days, of survival
     said: dict[str, np.ndarray] = field(default_factory=dict)  # model -> probability [n]
     lacking: dict[str, str] = field(default_factory=dict)  # model -> why it says none
+    hazard: dict[str, np.ndarray] = field(default_factory=dict)  # of survival: model -> cumulative until seen or `when`
 
     @property
     def prevalence(self) -> float:
@@ -106,6 +107,7 @@ def _horizons(task: TaskSpec, folds: Sequence[Fold], models: Sequence[str]) -> t
         target.time, target.event, target.when = time, event, days
         for model in models:
             _keep(target, model, 1 - survival_at(folds, model, np.full(len(time), days), REACH_DAYS))
+            target.hazard[model] = -np.log(survival_at(folds, model, np.minimum(time, days), REACH_DAYS))
         if LEARNER in target.lacking:
             why.append(f"at {YEARS[word]}: the learner’s survival curves do not reach so far")
         else:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq, minimize_scalar
 
 from nsclc_mtl.metrics import calibration as c
 from nsclc_mtl.metrics import survival_calibration as sc
@@ -87,12 +88,13 @@ def test_a_sample_drawn_by_weights_is_the_sample_written_out(golden: dict[str, A
     r = golden["lung"]  # many tied times
     risk, time, event = (np.array(r[k], dtype=float) for k in ("risk", "time", "event"))
     w = rng.multinomial(len(risk), np.full(len(risk), 1 / len(risk)), size=3)
-    made = sc.assess_at(risk, time, event, r["when"], w)
+    cumulative = -np.log(1 - risk) * np.minimum(time, r["when"]) / r["when"]
+    made = sc.assess_at(risk, time, event, r["when"], w, hazard=cumulative)
     x = np.log(-np.log(1 - risk))
     for k in range(3):
         again = np.repeat(np.arange(len(risk)), w[k])
-        alone = sc.assess_at(risk[again], time[again], event[again], r["when"])
-        for name in ("slope", "observed_expected"):
+        alone = sc.assess_at(risk[again], time[again], event[again], r["when"], hazard=cumulative[again])
+        for name in ("slope", "in_the_large", "observed_expected"):
             assert made.draws[name][k] == pytest.approx(alone.values[name], abs=1e-9)
         knots = knots_of(x)  # of the whole sample: draws keep them
         until, seen = np.minimum(time, r["when"]), event * (time <= r["when"])
@@ -153,6 +155,62 @@ def test_edges_of_classes_are_right_or_say_why() -> None:
     assert c.assess(y, two, grid=[0.2, 0.7]).curve == pytest.approx(rates, abs=1e-9)
 
 
+@pytest.mark.parametrize("data", ["pbc", "lung", "heavy"])
+def test_the_intercept_at_a_horizon_is_that_of_a_poisson_model(golden: dict[str, Any], data: str) -> None:
+    """The hazard of these risks is taken as constant; the model is fitted by its likelihood, and day by day."""
+    r = golden[data]
+    risk, time, event = (np.array(r[k], dtype=float) for k in ("risk", "time", "event"))
+    until, seen = np.minimum(time, r["when"]), event * (time <= r["when"])
+    hazard = -np.log(1 - risk) * until / r["when"]
+    made = sc.assess_at(risk, time, event, r["when"], hazard=hazard).values["in_the_large"]
+
+    def lost(a: float) -> float:  # minus the log likelihood of Poisson with log(hazard) as offset
+        return float((np.exp(a) * hazard - seen * (a + np.log(hazard))).sum())
+
+    assert made == pytest.approx(minimize_scalar(lost, bounds=(-5, 5), method="bounded").x, abs=1e-4)
+    # binary, complementary log-log link, each patient's follow-up cut into 400 steps: the same in the limit
+
+    def score(a: float) -> float:
+        step = np.exp(a) * hazard / 400
+        last = seen * step * np.exp(-step) / -np.expm1(-step)
+        return float((last - (400 - seen) * step).sum())
+
+    assert made == pytest.approx(brentq(score, -5, 5), abs=5e-3)
+
+
+def test_hazards_that_are_a_multiple_of_the_true_ones_have_its_log_as_intercept() -> None:
+    assert sc.assess_at([0.5, 0.5], [1, 2], [1, 0], 2, hazard=[0.2, 0.3]).values["in_the_large"] == pytest.approx(
+        np.log(1 / 0.5)
+    )
+    rng = np.random.default_rng(2)
+    lp = rng.normal(size=8000)
+    t, u = rng.exponential(np.exp(-lp)), rng.exponential(1.5, 8000)
+    time, event = np.minimum(t, u), (t <= u) * 1.0
+    for times in (0.5, 1.0, 2.0):
+        own = times * np.exp(lp)
+        hazard = own * np.minimum(time, 1.0)
+        found = sc.assess_at(1 - np.exp(-own), time, event, 1.0, hazard=hazard).values
+        assert found["in_the_large"] == pytest.approx(-np.log(times), abs=0.05)
+        assert found["slope"] == pytest.approx(1, abs=0.06)
+
+
+def test_an_intercept_at_a_horizon_that_cannot_be_had_says_why() -> None:
+    rng = np.random.default_rng(0)
+    risk, time, event = rng.uniform(0.1, 0.9, 60), rng.uniform(1, 9, 60), np.ones(60)
+
+    def found(event: np.ndarray, hazard: Any, risk: np.ndarray = risk) -> Any:
+        return sc.assess_at(risk, time, event, 5, hazard=hazard).values["in_the_large"]
+
+    assert "no event until 5" in found(event * 0, risk).reason
+    assert "not given" in found(event, None).reason
+    assert "NaN" in found(event, risk * np.nan).reason
+    assert "every expected hazard is 0" in found(event, risk * 0).reason
+    constant = found(event, np.minimum(time, 5) * 0.1, np.full(60, 0.4))  # has no slope, but an intercept
+    assert constant == pytest.approx(np.log((time <= 5).sum() / (np.minimum(time, 5) * 0.1).sum()))
+    few = (np.arange(60) == np.argmin(time)) * 1.0  # one event
+    assert found(few, np.full(60, 0.1)) == pytest.approx(np.log(1 / 6))
+
+
 def test_edges_of_survival_are_right_or_say_why() -> None:
     rng = np.random.default_rng(0)
     time, event, risk = rng.uniform(1, 9, 60), np.ones(60), rng.uniform(0.1, 0.9, 60)
@@ -208,7 +266,10 @@ def test_the_truth_of_the_phantom_is_calibrated() -> None:
     days, event = (true.outcomes[c].to_numpy(dtype=float) for c in ("os_days", "os_event"))
     for years in (1, 3, 5):
         hazard = (365.25 * years / WEIBULL_SCALE_DAYS) ** WEIBULL_SHAPE * np.exp(log_hazard(true.latents))
-        told = sc.assess_at(1 - np.exp(-hazard), days, event, 365.25 * years).values
+        own = (np.minimum(days, 365.25 * years) / WEIBULL_SCALE_DAYS) ** WEIBULL_SHAPE
+        own = own * np.exp(log_hazard(true.latents))
+        told = sc.assess_at(1 - np.exp(-hazard), days, event, 365.25 * years, hazard=own).values
+        assert told["in_the_large"] == pytest.approx(0, abs=0.06)
         assert told["slope"] == pytest.approx(1, abs=0.1)
         assert told["observed_expected"] == pytest.approx(1, abs=0.03)
         assert told["ici"] < 0.02

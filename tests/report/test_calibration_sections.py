@@ -81,9 +81,11 @@ def test_numbers_of_survival_come_back_from_predictions(sections: dict[str, Sect
     columns = [table(toy["predictions"], "survival", f"surv:{d:g}") for d in DAYS]
     risk = 1 - interpolated(DAYS, np.stack([c["value"] for c in columns], axis=1), 365.25)
     time, event = columns[0]["time_days"].to_numpy(), columns[0]["event"].to_numpy()
-    found = assess_at(risk, time, event, 365.25).values
+    own = interpolated(DAYS, np.stack([c["value"] for c in columns], axis=1), np.minimum(time, 365.25))
+    found = assess_at(risk, time, event, 365.25, hazard=-np.log(own)).values
     rows = rows_of(sections["calibration-survival"])
     told = {"slope": "calibration_slope_1y", "observed_expected": "observed_expected_1y", "e90": "e90_1y"}
+    told["in_the_large"] = "calibration_in_the_large_1y"
     for name, metric in told.items():
         assert rows[metric]["value"] == pytest.approx(found[name])
     assert 0 <= rows["d_calibration_p"]["value"] <= 1
@@ -112,6 +114,26 @@ def test_every_number_on_the_page_is_in_the_rows(sections: dict[str, Section]) -
         said = re.sub(r"<[^>]+>", "", section.html).replace("−", "-")
         shown = {f"{r[k]:.3f}" for r in section.rows for k in ("value", "lo", "hi") if r[k] is not None}
         assert set(re.findall(r"-?\d\.\d{3}", said)) <= shown | {"0.000", "-0.000"}
+
+
+def cells(section: Section) -> list[dict[str, str]]:
+    """The rows of the section's table, {head: text}."""
+    plain = [
+        [re.sub(r"<[^>]+>", "", cell).replace("−", "-") for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line)]
+        for line in re.findall(r"<tr.*?</tr>", section.html, flags=re.S)
+    ]
+    return [dict(zip(plain[0], line, strict=True)) for line in plain[1:]]
+
+
+def test_intercept_and_calibration_in_the_large_stand_on_the_page(sections: dict[str, Section]) -> None:
+    for name, suffix in (("response", ""), ("survival", "_1y")):
+        rows = rows_of(section := sections[f"calibration-{name}"])
+        line = next(cell for cell in cells(section) if cell["model"] == "learner")
+        large = rows[f"calibration_in_the_large{suffix}"]
+        assert line["in the large"] == f"{large['value']:.3f} ({large['lo']:.3f} to {large['hi']:.3f})"
+        assert ("intercept" in line) == (name == "response")  # beside a free slope: of classes only
+        if name == "response":
+            assert line["intercept"].startswith(f"{rows['calibration_intercept']['value']:.3f} (")
 
 
 def test_thresholds_are_named(evidence: Evidence) -> None:

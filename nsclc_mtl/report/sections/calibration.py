@@ -85,7 +85,8 @@ def _assessed(target: Target, weights: np.ndarray) -> _Told:
         if target.when is None:
             found[model] = assess(target.happened, p, weights, grid)
         else:
-            found[model] = assess_at(p, target.time, target.event, target.when, weights, grid)
+            own = target.hazard[model]
+            found[model] = assess_at(p, target.time, target.event, target.when, weights, grid, own)
     n = len(target.patients)
     intervals = {
         m: {name: interval_of(score, a.draws[name], n) for name, score in a.values.items()} for m, a in found.items()
@@ -146,10 +147,13 @@ def _line(told: _Told, model: str) -> dict[str, Any]:
         "model": spoken(model),
         "ours": model == LEARNER,
         "slope": at["slope"],
+        "intercept": at.get("intercept"),
+        "large": at["in_the_large"],
         "ratio": at["observed_expected"],
         "ici": at["ici"],
         "e90": at["e90"],
         "why": next((at[k].reason for k in ("slope", "ici") if math.isnan(at[k].value)), ""),
+        "large_why": at["in_the_large"].reason,
     }
 
 
