@@ -389,6 +389,19 @@ def test_the_tables_hold_every_slide_and_task_that_is_explained(maps: Path) -> N
             tiles = pd.read_csv(folder / "patients" / str(patient) / f"{slide_id}-tiles.csv")
             assert list(tiles.columns[3::2]) == ["attention", "influence:grade", "influence:survival"]
             assert (folder / "patients" / str(patient) / f"{slide_id}-tiles.geojson").is_file()
+    whole = pd.read_csv(
+        folder / "explanations" / "heterogeneity-patients.csv", dtype={"patient_id": str}, keep_default_na=False
+    )
+    keys, numbers = ["patient_id", "map", "task"], ["entropy", "effective_tiles", "moran_i", "moran_p"]
+    assert len(whole) == 6 * 3  # a row a patient and map
+    counted = spread.groupby(keys)["tiles"].agg(["sum", "count"]).reset_index()
+    both = whole.merge(counted, on=keys)
+    assert (both["tiles"] == both["sum"]).all()
+    assert (both["slides"] == both["count"]).all()
+    lone = whole[whole["slides"] == 1].merge(spread, on=keys)  # of one slide: the numbers of the slide
+    assert len(lone)
+    for number in numbers:
+        assert (lone[f"{number}_x"].astype(str) == lone[f"{number}_y"].astype(str)).all()
     told = pd.read_csv(folder / "explanations" / "deletion.csv", dtype={"patient_id": str})
     assert set(told["share"]) == {0.25, 0.5, 0.75}
     gaps = pd.read_csv(folder / "explanations" / "deletion-gaps.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from nsclc_mtl.commands.explain import Explained
 
+_SPREAD = ("entropy", "effective_tiles", "moran_i", "moran_expected", "moran_p", "reason")
 NOT_SLIDES = {".h5", ".hdf5", ".npz", ".pt", ".pth"}  # slides.csv may name feature files
 
 
@@ -30,8 +32,18 @@ def checked(options: Mapping[str, Any]) -> None:
         raise UsageFault(f"explain.deletion={options['deletion']}: give 0 (none) or 2 and more steps")
 
 
-def maps(of: Explained, modality: str) -> tuple[list[dict[str, Any]], pd.DataFrame | None, int]:
-    """Writes the maps of every slide of the patient; rows of heterogeneity, deletion curves, and how many slides.
+@dataclass
+class Told:
+    """What is told of a patient's slides besides the maps."""
+
+    rows: list[dict[str, Any]]  # of heterogeneity.csv, one a slide and map
+    whole: list[dict[str, Any]]  # of heterogeneity-patients.csv, one a map
+    curves: pd.DataFrame | None  # of deletion.csv
+    slides: int
+
+
+def maps(of: Explained, modality: str) -> Told:
+    """Writes the maps of every slide of the patient, and tells how they are spread and what deletion says of them.
 
     Attention of encoders that have none is left out, and their influence is the gradient's length.
     """
@@ -43,46 +55,78 @@ def maps(of: Explained, modality: str) -> tuple[list[dict[str, Any]], pd.DataFra
     if looked is not None:
         scores = {"attention": looked, **scores}
     rows: list[dict[str, Any]] = []
-    begin, slides = 0, 0
+    sizes: list[int] = []
+    touching = [np.zeros((0, 2), np.int64)]
     for path in map(Path, of.manifest.bags[modality][of.batch.patients[0]]):
         slide = store.read(path, _mpp(of, path.stem))
+        begin = sum(sizes)
+        sizes.append(len(slide))
         here = {what: values[begin : begin + len(slide)] for what, values in scores.items()}
-        begin += len(slide)
-        slides += 1
-        rows += _spread(of, modality, path.stem, slide, here, scores)
+        pairs = _pairs(slide)
+        touching.append(pairs + begin)
+        rows += _spread(of, modality, path.stem, pairs, here, scores)
         _write(of, path.stem, slide, here)
+    slide_of = np.repeat(np.arange(len(sizes)), sizes)
+    whole = _over_slides(of, modality, np.concatenate(touching), slide_of, scores, rows)
     told = None
     if steps := int(of.options["deletion"]):
         told = deletion.curves(of.learner, of.batch, modality, scores, steps, int(of.options["draws"]))
         told = told[told["task"].isin(of.tasks)]
-    return rows, told, slides
+    return Told(rows, whole, told, len(sizes))
 
 
-def _spread(
-    of: Explained, modality: str, slide_id: str, slide: Features, here: Mapping[str, np.ndarray],
-    whole: Mapping[str, np.ndarray],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Rows of heterogeneity.csv: one a map of this slide."""
+def _pairs(slide: Features) -> np.ndarray:
+    """Tiles that touch, int64 [pair, 2]; none where nobody knows where they lie."""
     from nsclc_mtl.explain import heterogeneity
 
     lie = slide.attrs.get("coords_unit") in ("level0_px", "um")
-    pairs = heterogeneity.neighbours(slide.coords) if lie else np.zeros((0, 2), np.int64)
+    return heterogeneity.neighbours(slide.coords) if lie else np.zeros((0, 2), np.int64)
+
+
+def _spread(
+    of: Explained, modality: str, slide_id: str, pairs: np.ndarray, here: Mapping[str, np.ndarray],
+    whole: Mapping[str, np.ndarray],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of heterogeneity.csv: one a map of this slide."""
     rows = []
     for what, scores in here.items():
-        even, many = heterogeneity.entropy(scores), heterogeneity.effective_tiles(scores)
-        found = heterogeneity.moran(scores, pairs, int(of.options["permutations"]))
         kind, _, task = what.partition(":")
         total = float(whole[what].sum())
-        reasons = dict.fromkeys(score.reason for score in (even, many, found.value) if score.reason)
-        rows.append(
-            {
-                "modality": modality, "slide_id": slide_id, "map": kind, "task": task, "tiles": len(scores),
-                "share_of_patient": float(scores.sum()) / total if total > 0 else np.nan,
-                "entropy": float(even), "effective_tiles": float(many), "moran_i": float(found.value),
-                "moran_expected": found.expected, "moran_p": float(found.p), "reason": "; ".join(reasons),
-            }
-        )  # fmt: skip
+        row = {"modality": modality, "slide_id": slide_id, "map": kind, "task": task, "tiles": len(scores)}
+        share = float(scores.sum()) / total if total > 0 else np.nan
+        rows.append({**row, "share_of_patient": share, **_numbers(of, scores, pairs)})
     return rows
+
+
+def _over_slides(
+    of: Explained, modality: str, pairs: np.ndarray, slide_of: np.ndarray, whole: Mapping[str, np.ndarray],
+    rows: list[dict[str, Any]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of heterogeneity-patients.csv: one a map, over all tiles of the patient.
+
+    slide_of: [tile] number of its slide. rows: of the slides; the numbers of the only slide are those of the patient.
+    """
+    out = []
+    slides = len(rows) // max(1, len(whole))
+    for k, (what, scores) in enumerate(whole.items()):
+        kind, _, task = what.partition(":")
+        row = {"modality": modality, "map": kind, "task": task, "slides": slides, "tiles": len(scores)}
+        one = {word: rows[k][word] for word in _SPREAD} if slides == 1 else _numbers(of, scores, pairs, slide_of)
+        out.append({**row, **one})
+    return out
+
+
+def _numbers(
+    of: Explained, scores: np.ndarray, pairs: np.ndarray, slide_of: np.ndarray | None = None
+) -> dict[str, float | str]:
+    """How the scores of some tiles are spread, by the words of `_SPREAD`."""
+    from nsclc_mtl.explain import heterogeneity
+
+    even, many = heterogeneity.entropy(scores), heterogeneity.effective_tiles(scores)
+    found = heterogeneity.moran(scores, pairs, int(of.options["permutations"]), slide=slide_of)
+    reasons = dict.fromkeys(score.reason for score in (even, many, found.value) if score.reason)
+    numbers = (float(even), float(many), float(found.value), found.expected, float(found.p), "; ".join(reasons))
+    return dict(zip(_SPREAD, numbers, strict=True))
 
 
 def _write(of: Explained, slide_id: str, slide: Features, here: Mapping[str, np.ndarray]) -> None:
@@ -147,24 +191,26 @@ class Found:
     def __init__(self, part: Mapping[str, tuple[str, int]]) -> None:
         self.part = part  # patient -> (test, external or train; the fold of the model that explains him)
         self.rows: list[dict[str, Any]] = []
+        self.whole: list[dict[str, Any]] = []
         self.curves: list[pd.DataFrame] = []
         self.slides, self.seconds = 0, 0.0
 
     def add(self, of: Explained, modality: str) -> None:
         """Explains one patient's slides."""
         began = perf_counter()
-        rows, told, slides = maps(of, modality)
+        told = maps(of, modality)
         patient = of.batch.patients[0]
         part, fold = self.part[patient]
         who: dict[str, Any] = {"patient_id": patient, "fold": fold, "part": part}
-        self.rows += [{**who, **row} for row in rows]
-        if told is not None:
-            self.curves.append(told.assign(**who, modality=modality))
-        self.slides += slides
+        self.rows += [{**who, **row} for row in told.rows]
+        self.whole += [{**who, **row} for row in told.whole]
+        if told.curves is not None:
+            self.curves.append(told.curves.assign(**who, modality=modality))
+        self.slides += told.slides
         self.seconds += perf_counter() - began
 
     def save(self, folder: Path) -> None:
-        """`heterogeneity.csv`, `deletion.csv`, `deletion-gaps.csv` and a figure a task, where there is something."""
+        """`heterogeneity.csv` and `-patients.csv`, `deletion.csv`, `deletion-gaps.csv`, a figure a task; if any."""
         import pandas as pd
 
         from nsclc_mtl.explain import deletion
@@ -175,6 +221,7 @@ class Found:
         folder.mkdir(parents=True, exist_ok=True)
         who = ["patient_id", "fold", "part", "modality"]
         _csv(pd.DataFrame(self.rows), folder / "heterogeneity.csv")
+        _csv(pd.DataFrame(self.whole), folder / "heterogeneity-patients.csv")
         if not any(map(len, self.curves)):
             return
         told = pd.concat(self.curves, ignore_index=True)[[*who, *deletion.COLUMNS]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,60 @@ def test_a_patch_is_clustered_a_chessboard_is_the_opposite() -> None:
     assert float(found.p) == 1 / 200
     stripes = (coords[:, 0] // 224 % 2).astype(float)
     assert float(heterogeneity.moran(stripes, pairs).p) > 0.9
+
+
+def beside(slides: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours within each slide, as rows of all tiles, and the slide of each tile."""
+    starts = np.cumsum([0, *map(len, slides)])
+    pairs = [heterogeneity.neighbours(at) + start for at, start in zip(slides, starts, strict=False)]
+    return np.concatenate(pairs), np.repeat(np.arange(len(slides)), [len(at) for at in slides])
+
+
+def pooled_by_hand(scores: np.ndarray, slides: Sequence[np.ndarray], slide: np.ndarray) -> float:
+    """Moran's I of tiles that touch on the same slide, each less the mean of its slide."""
+    top = bottom = pairs = tiles = 0.0
+    for k, at in enumerate(slides):
+        x = scores[slide == k] - scores[slide == k].mean()
+        touching = [(i, j) for i in range(len(x)) for j in range(len(x)) if np.abs(at[i] - at[j]).max() == 224]
+        if touching:
+            top += sum(x[i] * x[j] for i, j in touching)
+            bottom, pairs, tiles = bottom + (x**2).sum(), pairs + len(touching), tiles + len(x)
+    return float(tiles / pairs * top / bottom)
+
+
+def test_moran_of_a_patient_is_pooled_within_the_slides() -> None:
+    rng = np.random.default_rng(0)
+    slides = [square(4), square(3), square(1)]  # the same places on each; the last has one tile
+    pairs, slide = beside(slides)
+    scores = rng.normal(size=26) + 5 * slide  # slides differ in level: no pattern within them
+    found = heterogeneity.moran(scores, pairs, slide=slide)
+    assert float(found.value) == pytest.approx(pooled_by_hand(scores, slides, slide))
+    assert float(heterogeneity.moran(scores, pairs).value) > 0.5  # about one mean: that slides differ
+    one = heterogeneity.moran(scores[:16], pairs[:42])
+    assert one == heterogeneity.moran(scores[:16], pairs[:42], slide=slide[:16])  # of one slide: that of the slide
+
+
+def test_without_a_pattern_pooled_moran_is_what_is_expected_of_it() -> None:
+    line = np.array([[0, 0], [224, 0], [448, 0]])
+    pairs, slide = beside([line, line[:2], line[:1]])
+    every = [
+        heterogeneity.moran(np.array([*a, *b, 50.0]), pairs, permutations=0, slide=slide)
+        for a in permutations([1.0, 4.0, 2.0])
+        for b in permutations([9.0, 3.0])
+    ]
+    assert np.mean([float(m.value) for m in every]) == pytest.approx(every[0].expected)
+    larger, places = beside([square(4), square(3), square(1)])
+    p = [
+        float(heterogeneity.moran(np.random.default_rng(i).normal(size=26) + 5 * places, larger, 39, i, places).p)
+        for i in range(300)
+    ]
+    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.03)
+    assert np.mean(p) == pytest.approx(0.51, abs=0.05)
+    none = heterogeneity.moran(np.ones(6), pairs, slide=slide)
+    assert none.value.reason == "all scores are the same"
+    assert np.isnan(none.expected)
+    lone = heterogeneity.moran(np.arange(2.0), np.zeros((0, 2), int), slide=np.arange(2))
+    assert lone.value.reason == "no tile has a neighbour"
 
 
 def test_what_cannot_be_said_has_its_reason() -> None:

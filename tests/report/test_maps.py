@@ -32,10 +32,16 @@ def explained(folder: Path) -> pd.DataFrame:
             spread.append({**who, "slide_id": f"NA{i}", "map": kind, "task": task, "tiles": 9, "share_of_patient": 1,
                            "entropy": 0.9, "effective_tiles": 8, "moran_i": moran, "moran_expected": -0.125,
                            "moran_p": "" if i == 1 else 0.01 * i, "reason": ""})  # fmt: skip
+    # patient 2 has nine slides more, of which none has a pattern: he counts once
+    more = [{**row, "slide_id": f"more{k}", "moran_i": 9.0, "moran_p": 0.9}
+            for row in spread if row["patient_id"] == "002" for k in range(9)]  # fmt: skip
+    whole = [{k: v for k, v in row.items() if k not in ("slide_id", "share_of_patient")} for row in spread]
+    whole = [{**row, "slides": 10 if row["patient_id"] == "002" else 1} for row in whole]
     (folder / "explanations").mkdir(parents=True)
     told = pd.DataFrame(rows)
     told.to_csv(folder / "explanations" / "deletion.csv", index=False)
-    pd.DataFrame(spread).to_csv(folder / "explanations" / "heterogeneity.csv", index=False)
+    pd.DataFrame(spread + more).to_csv(folder / "explanations" / "heterogeneity.csv", index=False)
+    pd.DataFrame(whole).to_csv(folder / "explanations" / "heterogeneity-patients.csv", index=False)
     return told
 
 
@@ -66,8 +72,18 @@ def test_the_gaps_are_means_over_test_patients(tmp_path: Path) -> None:
     row = section.tables["maps-heterogeneity"].set_index("map").loc["influence"]
     assert row["moran_i"] == pytest.approx(np.median([0.1 * i for i in range(MANY) if i != 1]))
     assert row["clustered"] == pytest.approx(4 / 11)  # P below .05: patients 0, 2, 3 and 4
+    assert (row["patients"], row["slides"]) == (MANY, MANY + 9)
+    assert f"Slides of {MANY} patients were explained ({MANY + 9} slides" in section.html
     assert {r["metric"] for r in section.rows} >= {"deletion_gap:wsi:influence:removed"}
     assert "influence − attention" in section.html
+
+
+def test_a_run_that_told_of_slides_alone_has_its_gaps_and_a_sentence(tmp_path: Path) -> None:
+    told = explained(tmp_path)
+    (tmp_path / "explanations" / "heterogeneity-patients.csv").unlink()
+    (section,) = section_of(evidence(tmp_path, sorted(set(told["patient_id"]))))
+    assert set(section.tables) == {"maps-gaps"}
+    assert "an older version explained these patients" in section.html
 
 
 def test_no_section_without_explained_slides_and_none_of_strangers(tmp_path: Path) -> None:

@@ -34,18 +34,19 @@ LINES = {"influence": curves.STYLES[0], "attention": curves.STYLES[1], deletion.
 
 
 def maps(evidence: Evidence) -> list[Section]:
-    """One section: gaps between maps and random tiles with intervals, the curves, and heterogeneity of the slides.
+    """One section: gaps between maps and random tiles with intervals, the curves, and heterogeneity of the patients.
 
     Raises UsageFault where the explained patients are others than those of the evidence.
     """
     folder = evidence.settings.get("explained")
     if not folder:
         return []
-    told, spread = (_read(Path(str(folder)) / FOLDER / name) for name in ("deletion.csv", "heterogeneity.csv"))
+    files = ("deletion.csv", "heterogeneity.csv", "heterogeneity-patients.csv")
+    told, spread, whole = (_read(Path(str(folder)) / FOLDER / name) for name in files)
     judged = set(evidence.predictions.loc[evidence.predictions["part"] == "test", "patient_id"])
-    told, spread = (
+    told, spread, whole = (
         frame[frame["task"].isin(["", *evidence.results]) & frame["patient_id"].isin(judged)]
-        for frame in (told, spread)
+        for frame in (told, spread, whole)
     )
     if spread.empty:
         raise UsageFault(f"explained='{folder}': none of the patients evaluated here is explained there")
@@ -53,7 +54,7 @@ def maps(evidence: Evidence) -> list[Section]:
     found = (
         gaps(told, int(settings.get("bootstrap", 1000)), int(settings.get("seed", 0))) if len(told) else pd.DataFrame()
     )
-    figures, summary = curves_of(told), heterogeneity(spread)
+    figures, summary = curves_of(told), heterogeneity(whole)
     html = template("sections/maps.html.j2", FILTERS).render(
         patients=spread["patient_id"].nunique(),
         slides=spread["slide_id"].nunique(),
@@ -62,7 +63,8 @@ def maps(evidence: Evidence) -> list[Section]:
         several=spread["modality"].nunique() > 1,
         spread=summary.to_dict("records"),
     )
-    tables = {"maps-heterogeneity": summary} | ({"maps-gaps": found} if len(found) else {})
+    tables = {"maps-heterogeneity": summary, "maps-gaps": found}
+    tables = {name: table for name, table in tables.items() if len(table)}
     return [Section("maps", "What the maps are worth", Markup(html), "", figures, tables, _rows(found))]
 
 
@@ -139,14 +141,16 @@ def _drawn(mean: pd.DataFrame, task: str, patients: int) -> str:
 WORDS = {"influence": "by influence", "attention": "by attention", deletion.RANDOM: "at random"}
 
 
-def heterogeneity(spread: pd.DataFrame) -> pd.DataFrame:
-    """Median and quartiles over slides of every number of heterogeneity.csv, a row a modality, map and task.
+def heterogeneity(whole: pd.DataFrame) -> pd.DataFrame:
+    """Median and quartiles over patients of every number of heterogeneity-patients.csv, a row a modality, map and task.
 
-    `clustered` is the share of slides whose scores are more alike among neighbours than chance has it (P < .05).
+    A patient counts once, however many slides he has. `clustered` is the share of patients whose scores are more alike
+    among neighbours than chance has it (P < .05).
     """
     rows = []
-    for (modality, kind, task), here in spread.groupby(["modality", "map", "task"], sort=False):
-        row: dict[str, Any] = {"modality": modality, "map": kind, "task": task, "slides": len(here)}
+    for (modality, kind, task), here in whole.groupby(["modality", "map", "task"], sort=False) if len(whole) else ():
+        row: dict[str, Any] = {"modality": modality, "map": kind, "task": task, "patients": len(here)}
+        row["slides"] = int(here["slides"].sum())
         for column in ("tiles", "entropy", "effective_tiles", "moran_i"):
             low, middle, high = here[column].quantile([0.25, 0.5, 0.75])
             row |= {column: middle, f"{column}_q1": low, f"{column}_q3": high}
