@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nsclc_mtl.encoders.coordinates import DIM, Coordinates, places
-from nsclc_mtl.encoders.segments import owners, segment_softmax, weighted_sum
+from nsclc_mtl.encoders.segments import owners, segment_softmax, weighted_sum, wide
 from nsclc_mtl.encoders.tiles import blocks, first_layer, tile_scale, wide_blocks
 from nsclc_mtl.records import Bag, Embedding, UsageFault
 
@@ -96,13 +96,13 @@ class ABMIL(nn.Module):
     def _score(self, tile: Tensor) -> Tensor:
         """Gated score [tile] of hidden features, in single precision: sums over thousands of tiles follow."""
         score: Tensor = self.score(torch.tanh(self.content(tile)) * torch.sigmoid(self.gate(tile)))
-        return score.squeeze(1).to(torch.promote_types(score.dtype, torch.float32))
+        return wide(score.squeeze(1))
 
     def _in_pieces(self, bag: Bag, owner: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Pooled hidden features [patient, hidden] and attention [tile], a piece of the bags at a time."""
         features, at = bag.features, self._places(bag)
-        wide = torch.promote_types(self.score.weight.dtype, torch.float32)
-        score = features.new_empty(len(features), dtype=wide)
+        dtype = torch.promote_types(self.score.weight.dtype, torch.float32)
+        score = features.new_empty(len(features), dtype=dtype)
         top, total = score.new_full((n,), -torch.inf), score.new_zeros(n)
         pooled = score.new_zeros(n, self.hidden)
         for rows in blocks(len(features), LOOK):
@@ -113,7 +113,7 @@ class ABMIL(nn.Module):
             shrunk = torch.where(total > 0, (top - higher).exp(), 0.0)
             weight = (score[rows] - higher[here]).exp()
             total = (total * shrunk).index_add(0, here, weight)
-            pooled = (pooled * shrunk[:, None]).index_add(0, here, weight[:, None] * tile.to(wide))
+            pooled = (pooled * shrunk[:, None]).index_add(0, here, weight[:, None] * tile.to(dtype))
             top = higher
         return pooled / total.clamp(min=1e-30)[:, None], (score - top[owner]).exp() / total[owner]
 
@@ -139,7 +139,7 @@ class MeanPool(nn.Module):
         first = next(self.out.parameters())
         width = torch.promote_types(first.dtype, torch.float32)
         pooled = torch.zeros(len(sizes), bag.features.shape[1], device=owner.device, dtype=width)
-        for rows, wide in wide_blocks(bag.features, self.scale):
-            pooled.index_add_(0, owner[rows], wide.to(width))
+        for rows, block in wide_blocks(bag.features, self.scale):
+            pooled.index_add_(0, owner[rows], block.to(width))
         mean = (pooled / sizes.clamp(min=1)[:, None]).to(first.dtype)
         return Embedding(self.out(mean), attention=attention)

@@ -1,4 +1,8 @@
-"""Sums, softmax and owners of packed rows: tiles of a bag, visits of a series."""
+"""Sums, softmax and owners of packed rows: tiles of a bag, visits of a series.
+
+Sums over rows are taken, and given, in single precision at least: in the eight bits of bfloat16 a sum of thousands
+stops growing, and a half overflows.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,18 @@ def owners(offsets: Tensor) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
 
 
+def wide(x: Tensor) -> Tensor:
+    """The same numbers in single precision, or in double where they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def segment_softmax(score: Tensor, owner: Tensor, n: int) -> Tensor:
     """Softmax of `score` [tile] within each of `n` patients; a patient without tiles takes no part.
 
     >>> segment_softmax(torch.zeros(3), torch.tensor([0, 0, 1]), 2).tolist()
     [0.5, 0.5, 1.0]
     """
+    score = wide(score)
     top = torch.full((n,), -torch.inf, dtype=score.dtype, device=score.device)
     top = top.scatter_reduce(0, owner, score.detach(), "amax")
     weight = (score - top[owner]).exp()
@@ -26,6 +36,7 @@ def segment_softmax(score: Tensor, owner: Tensor, n: int) -> Tensor:
 
 def segment_sum(values: Tensor, owner: Tensor, n: int) -> Tensor:
     """Sum of the rows of `values` [tile, dim] that belong to each patient, [patient, dim]."""
+    values = wide(values)
     return values.new_zeros(n, values.shape[1]).index_add(0, owner, values)
 
 

@@ -16,7 +16,7 @@ from nsclc_mtl.encoders.coordinates import Coordinates, places
 from nsclc_mtl.encoders.dsmil import DSMIL
 from nsclc_mtl.encoders.mil import ABMIL, MeanPool
 from nsclc_mtl.encoders.pooling import MaxPool
-from nsclc_mtl.encoders.segments import owners, segment_sum
+from nsclc_mtl.encoders.segments import owners, segment_softmax, segment_sum
 from nsclc_mtl.encoders.supervised import SupervisedEncoder
 from nsclc_mtl.encoders.tiles import TileScale
 from nsclc_mtl.encoders.transmil import TransMIL
@@ -168,6 +168,34 @@ def test_half_precision_on_the_way(name: str) -> None:
     spread = plain.vector.abs().max().item()
     torch.testing.assert_close(told.vector.float(), plain.vector, atol=0.08 * spread, rtol=0.08)
     assert float(told.attention.detach().float().sum()) == pytest.approx(2, abs=0.02)
+
+
+@pytest.mark.parametrize("looked", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("name", ALL)
+def test_thousands_of_tiles_in_half_precision(name: str, looked: bool) -> None:
+    """A sum of thousands in eight bits stops growing where a tile is less than half its last bit: sums are wider."""
+    torch.manual_seed(1)
+    encode, packed = ALL[name]().eval(), bag([5000, 3, 0], scale=1.0)
+    with torch.set_grad_enabled(looked):
+        plain = encode(packed)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            told = encode(packed)
+    total = segment_sum(told.attention.detach().float()[:, None], owners(packed.offsets), 3).squeeze(1)
+    torch.testing.assert_close(total, torch.tensor([1.0, 1.0, 0.0]), atol=1e-2, rtol=0)
+    away = (told.vector.float() - plain.vector).detach().norm(dim=1) / plain.vector.detach().norm(dim=1)
+    assert away.max() < 0.03
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_sums_of_halves_are_single_and_those_of_doubles_double(half: torch.dtype) -> None:
+    """70,000 ones are more than a half can say, and 300 of them more than bf16 can count to."""
+    owner, ones = torch.zeros(70_000, dtype=torch.int64), torch.ones(70_000)
+    assert segment_sum(ones.to(half)[:, None], owner, 1).tolist() == [[70_000.0]]
+    weight = segment_softmax(ones.to(half), owner, 1)
+    assert weight.dtype == torch.float32
+    assert float(weight.sum()) == pytest.approx(1, abs=1e-5)
+    assert segment_softmax(ones.double(), owner, 1).dtype == torch.float64
+    assert segment_sum(ones.double()[:, None], owner, 1).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", [n for n in NEW if n != "clam-mb-survival"])
