@@ -1,10 +1,12 @@
-"""`mtl predict device=...`: model and batches go to the device, what comes out comes back."""
+"""`device=...` of train and predict: model and batches go to the device, what comes out comes back."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_way import Way
@@ -91,3 +93,30 @@ def test_the_gpu_says_what_the_processor_says(way: Way) -> None:
     assert way.predict("cpu", "device=cpu", *words) == 0
     there, here = way.table("predict", "gpu"), way.table("predict", "cpu")
     assert there["value"].to_numpy() == pytest.approx(here["value"].to_numpy(), rel=1e-3, abs=1e-4)
+
+
+# every head on bins and Cox's, beside every slide encoder; what each is made of is walked on a processor in
+# test_one_order.py
+PAIRS = [
+    ("abmil", "hazard"), ("mean", "pc_hazard"), ("max", "mtlr"), ("clam_sb", "pmf"), ("clam_mb", "cox"),
+    ("dsmil", "deephit"), ("transmil", "hazard"),
+]  # fmt: skip
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("encoder", "survival"), PAIRS)
+def test_the_gpu_trains_and_one_seed_is_one_hash_of_weights(way: Way, encoder: str, survival: str) -> None:
+    """With the trainer's `deterministic: true`: an operation that has no fixed order would be refused."""
+    words = ("device=cuda", "modalities=[wsi,clinical]", f"encoder={encoder}", f"survival={survival}", "fold=0")
+    told = []
+    for name in (f"{encoder}-{survival}", f"{encoder}-{survival}-again"):
+        assert way.train(name, *words, "audit=0") == 0
+        told.append(json.loads((way.folder(name=name) / "fold0/finished.json").read_text())["weights"])
+    assert told[0] == told[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_trains_in_bf16_with_ordinal_heads_that_multiply(way: Way) -> None:
+    words = ("device=cuda", "precision=bf16", "modalities=[wsi,clinical]", "ordinal=corn", "encoder=clam_mb")
+    assert way.train("gpu-bf16", *words, "audit=0", "fold=0") == 0
+    assert np.isfinite(way.table(name="gpu-bf16")["value"]).all()

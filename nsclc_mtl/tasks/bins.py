@@ -18,14 +18,21 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from nsclc_mtl.records import NoEvents, TaskSpec
+from nsclc_mtl.tasks.running import InOneOrder, running_logsumexp, running_sum
 from nsclc_mtl.tasks.task import Task, log_odds, small_linear
 
 HORIZONS_DAYS = (182.5, 365.0, 730.0, 1095.0, 1460.0, 1825.0)
 DAYS_PER_YEAR = 365.25
 
 
+def pycox_loss(name: str, *args: Any, **options: Any) -> Tensor:
+    """The loss of pycox that has this name; its running sums are added in one order on every device."""
+    with InOneOrder():
+        return getattr(_pycox(), name)(*args, **options)
+
+
 @functools.cache
-def pycox_losses() -> Any:
+def _pycox() -> Any:
     """pycox's losses, whose import warns about things that are not ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -148,7 +155,7 @@ def exact_bins(edges: Tensor, days: Tensor, event: Tensor) -> tuple[Tensor, Tens
 
 def log_survival(edges: Tensor, hazard: Tensor, days: Sequence[float]) -> Tensor:
     """log S(t) at these days, [patient, day], of the cumulative hazard that each bin adds, [patient, bin]."""
-    log_s = torch.cat([torch.zeros_like(hazard[:, :1]), -hazard.cumsum(1)], dim=1)
+    log_s = torch.cat([torch.zeros_like(hazard[:, :1]), -running_sum(hazard, 1)], dim=1)
     bin_of, share = placed(edges, days)
     return log_s[:, bin_of] * (1 - share) + log_s[:, bin_of + 1] * share
 
@@ -163,7 +170,7 @@ def placed(edges: Tensor, days: Sequence[float]) -> tuple[Tensor, Tensor]:
 
 def areas(edges: Tensor, hazard: Tensor) -> Tensor:
     """Area under the survival curve in each bin, days, [patient, bin]."""
-    begins = torch.cat([torch.zeros_like(hazard[:, :1]), -hazard[:, :-1].cumsum(1)], dim=1).exp()
+    begins = torch.cat([torch.zeros_like(hazard[:, :1]), -running_sum(hazard[:, :-1], 1)], dim=1).exp()
     width = torch.cat([edges.new_zeros(1), edges]).diff()
     small = hazard < 1e-4  # there (1 - exp(-h)) / h loses its digits, and its series has them
     safe = torch.where(small, torch.ones_like(hazard), hazard)
@@ -183,7 +190,7 @@ def hazards_of(logits: Tensor) -> Tensor:
     tail_(j+1).
     """
     whole = logits.logsumexp(1)
-    tail = torch.cat([whole, torch.zeros_like(whole[:, :1])], dim=1).flip(1).logcumsumexp(1).flip(1)
+    tail = running_logsumexp(torch.cat([whole, torch.zeros_like(whole[:, :1])], dim=1).flip(1), 1).flip(1)
     return logits - tail[:, None, 1:]
 
 
@@ -191,5 +198,5 @@ def logits_of(log_odds: Tensor) -> Tensor:
     """The logits that give these log odds, [patient, cause, bin]: what `hazards_of` undoes."""
     outlives = torch.zeros_like(log_odds[:, :1])
     step = torch.cat([outlives, log_odds], dim=1).logsumexp(1)  # tail_j - tail_(j+1)
-    later = torch.cat([step[:, 1:], torch.zeros_like(step[:, :1])], dim=1).flip(1).cumsum(1).flip(1)
+    later = running_sum(torch.cat([step[:, 1:], torch.zeros_like(step[:, :1])], dim=1).flip(1), 1).flip(1)
     return log_odds + later[:, None]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nsclc_mtl.records import NoEvents, TaskSpec, UsageFault
 from nsclc_mtl.tasks.bins import HORIZONS_DAYS
+from nsclc_mtl.tasks.running import running_logsumexp
 from nsclc_mtl.tasks.task import Task, set_bias, small_linear
 
 TIES = ("efron", "breslow")
@@ -100,7 +101,7 @@ def partial_likelihood(score: Tensor, days: Tensor, event: Tensor, ties: str = "
     order = torch.argsort(days, stable=True)
     eta, dead, days = score.double()[order], dead[order], days[order]
     # sorted by time, so each risk set is a suffix; ties share that of the first of them
-    at_risk = torch.logcumsumexp(eta.flip(0), 0).flip(0)
+    at_risk = running_logsumexp(eta.flip(0), 0).flip(0)
     died, times = eta[dead], days[dead]
     first = torch.searchsorted(days, times.contiguous(), side="left")
     log_risk = at_risk[first]

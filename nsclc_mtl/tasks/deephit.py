@@ -21,10 +21,11 @@ from nsclc_mtl.tasks.bins import (
     log_survival,
     logits_of,
     placed,
-    pycox_losses,
+    pycox_loss,
     whole_bins,
 )
 from nsclc_mtl.tasks.pmf import LEAST
+from nsclc_mtl.tasks.running import running_sum
 from nsclc_mtl.tasks.task import log_odds
 
 
@@ -99,13 +100,13 @@ class DeepHit(BinnedSurvival):
         if not bool(seen.any()):
             return raw.sum() * 0.0
         logits, at, happens = self._by_cause(raw[seen]), at[seen], happens[seen]
-        order, losses = known_order(at, happens).to(torch.float32), pycox_losses()
+        order = known_order(at, happens).to(torch.float32)
         if self.causes == 1:
-            fit = losses.nll_pmf(logits[:, 0].double(), at, happens.double(), epsilon=LEAST)
-            rank = losses.rank_loss_deephit_single(logits[:, 0].float(), at, happens, order, self.sigma)
+            fit = pycox_loss("nll_pmf", logits[:, 0].double(), at, happens.double(), epsilon=LEAST)
+            rank = pycox_loss("rank_loss_deephit_single", logits[:, 0].float(), at, happens, order, self.sigma)
         else:
-            fit = losses.nll_pmf_cr(logits.double(), at, happens.long(), epsilon=LEAST)
-            rank = losses.rank_loss_deephit_cr(logits.float(), at, happens.long(), order, self.sigma)
+            fit = pycox_loss("nll_pmf_cr", logits.double(), at, happens.long(), epsilon=LEAST)
+            rank = pycox_loss("rank_loss_deephit_cr", logits.float(), at, happens.long(), order, self.sigma)
         return (self.alpha * fit.to(raw.dtype) + (1 - self.alpha) * rank).to(raw.dtype)
 
     def incidence(self, raw: Tensor, days: list[float]) -> Tensor:
@@ -114,7 +115,7 @@ class DeepHit(BinnedSurvival):
         hazard, share = softplus(self.hazard_log_odds(raw)), logits.softmax(1)
         ends = log_survival(self.edges, hazard, self.edges.tolist()).exp()
         begins = torch.cat([torch.ones_like(ends[:, :1]), ends[:, :-1]], dim=1)
-        whole = (share * (begins - ends)[:, None]).cumsum(2)
+        whole = running_sum(share * (begins - ends)[:, None], 2)
         before = torch.cat([torch.zeros_like(whole[..., :1]), whole[..., :-1]], dim=2)
         at, _ = placed(self.edges, days)
         within = begins[:, at] - log_survival(self.edges, hazard, days).exp()
@@ -135,9 +136,9 @@ class DeepHit(BinnedSurvival):
             return super().score(raw)
         hazard, share = softplus(self.hazard_log_odds(raw)), self._by_cause(raw).softmax(1)[:, 0]
         width = torch.cat([self.edges.new_zeros(1), self.edges]).diff()
-        begins = torch.cat([torch.zeros_like(hazard[:, :1]), -hazard[:, :-1].cumsum(1)], dim=1).exp()
+        begins = torch.cat([torch.zeros_like(hazard[:, :1]), -running_sum(hazard[:, :-1], 1)], dim=1).exp()
         ends = begins * torch.exp(-hazard)
-        whole = (share * (begins - ends)).cumsum(1)
+        whole = running_sum(share * (begins - ends), 1)
         before = torch.cat([torch.zeros_like(whole[:, :1]), whole[:, :-1]], dim=1)
         lost = (before + share * begins) * width - share * areas(self.edges, hazard)
         return (lost.sum(1) - self.edges[-1]) / DAYS_PER_YEAR

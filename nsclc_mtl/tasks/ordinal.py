@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.tasks.classes import ClassTask
+from nsclc_mtl.tasks.running import running_sum
 from nsclc_mtl.tasks.task import log_odds, set_bias, small_linear
 
 
@@ -74,7 +75,7 @@ class Ordinal(Graded):
 
     def cuts(self) -> Tensor:
         """Cut points on the scale of the score, rising, [class - 1]."""
-        return torch.cat([self.first, self.first + functional.softplus(self.gaps).cumsum(0)])
+        return torch.cat([self.first, self.first + running_sum(functional.softplus(self.gaps), 0)])
 
     def head(self, view: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
         """Log odds of lying above each cut, [patient, class - 1]."""
@@ -169,4 +170,4 @@ class Corn(Graded):
 
     def above(self, raw: Tensor) -> Tensor:
         """P(above each cut): the conditional probabilities multiplied up to it."""
-        return functional.logsigmoid(raw).cumsum(1).exp()
+        return running_sum(functional.logsigmoid(raw), 1).exp()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.tasks.bins import BinnedSurvival, exact_bins, fit_edges, pycox_losses
+from nsclc_mtl.tasks.bins import BinnedSurvival, exact_bins, fit_edges, pycox_loss
 
 RATES = (0.01, 4.6)
 """Least and largest cumulative hazard of a bin to begin with: hazards of 1 and 99 %."""
@@ -52,4 +52,4 @@ class PCHazard(BinnedSurvival):
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
         assert event is not None
         at, share, happens = exact_bins(self.edges, value, event)
-        return pycox_losses().nll_pc_hazard_loss(raw, at, happens.to(raw.dtype), share.to(raw.dtype))
+        return pycox_loss("nll_pc_hazard_loss", raw, at, happens.to(raw.dtype), share.to(raw.dtype))

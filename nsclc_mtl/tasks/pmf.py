@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.tasks.bins import BinnedSurvival, fit_edges, fit_hazards, hazards_of, logits_of, pycox_losses, whole_bins
+from nsclc_mtl.tasks.bins import BinnedSurvival, fit_edges, fit_hazards, hazards_of, logits_of, pycox_loss, whole_bins
+from nsclc_mtl.tasks.running import running_sum
 
 LEAST = 1e-12
 """What pycox adds to a probability before its logarithm. Its own 1e-7 would be felt by whoever has a small chance to be
@@ -91,7 +92,7 @@ class PMF(SoftmaxSurvival):
         return logits
 
     def _likelihood(self, raw: Tensor, at: Tensor, happens: Tensor) -> Tensor:
-        return pycox_losses().nll_pmf(raw, at, happens, epsilon=LEAST)
+        return pycox_loss("nll_pmf", raw, at, happens, epsilon=LEAST)
 
 
 class MTLR(SoftmaxSurvival):
@@ -104,7 +105,7 @@ class MTLR(SoftmaxSurvival):
     @staticmethod
     def logits(raw: Tensor) -> Tensor:
         """Sum of the raw outputs of the bin and all later ones."""
-        return raw.flip(1).cumsum(1).flip(1)
+        return running_sum(raw.flip(1), 1).flip(1)
 
     @staticmethod
     def raw_of(logits: Tensor) -> Tensor:
@@ -112,4 +113,4 @@ class MTLR(SoftmaxSurvival):
         return logits - torch.cat([logits[:, 1:], torch.zeros_like(logits[:, :1])], dim=1)
 
     def _likelihood(self, raw: Tensor, at: Tensor, happens: Tensor) -> Tensor:
-        return pycox_losses().nll_mtlr(raw, at, happens, epsilon=LEAST)
+        return pycox_loss("nll_mtlr", raw, at, happens, epsilon=LEAST)

@@ -16,7 +16,7 @@ from nsclc_mtl.tasks.bins import (
     fit_edges,
     fit_hazards,
     part_bins,
-    pycox_losses,
+    pycox_loss,
     whole_bins,
 )
 
@@ -64,9 +64,7 @@ class DiscreteHazard(BinnedSurvival):
         seen = at >= 0  # a censoring before the first edge has seen no whole bin
         whole = raw.sum() * 0.0
         if bool(seen.any()):
-            whole = pycox_losses().nll_logistic_hazard(
-                raw[seen], at[seen], happens[seen].to(raw.dtype), reduction="sum"
-            )
+            whole = pycox_loss("nll_logistic_hazard", raw[seen], at[seen], happens[seen].to(raw.dtype), reduction="sum")
         last, share, _ = part_bins(self.edges, value, event)
         # what is known of the bin in which somebody was censored: he passed a share of it, at a constant hazard
         begun = share < 1
