@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 from nsclc_mtl.cohort import names, sources, times, words
 from nsclc_mtl.cohort.folder import Absent, Folder
 from nsclc_mtl.cohort.specs import task_spec
-from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, TaskSpec, UsageFault
+from nsclc_mtl.records import DataFault, Fault, Manifest, ModalitySpec, TaskSpec, UsageFault
 from nsclc_mtl.tables import applicable, outcomes
 from nsclc_mtl.tables.covariates import covariates
 
@@ -54,6 +55,46 @@ def declared(
     )
 
 
+def whole(
+    cohort: Mapping[str, Any],
+    out: Path,
+    picked: Manifest,
+    *,
+    modalities: bool,
+    keys: Mapping[str, str] | None = None,
+    icc_lower: float = 0.75,
+) -> Manifest:
+    """The cohort as declared, of which a run picked the tasks and, where `modalities`, the modalities of `picked`.
+
+    That is what the folds rest on. Only what the run did not pick is read here; an optional task counts where it was
+    picked. What cannot be read is left out, and `notes` holds that alone. `picked` itself where it is the whole.
+    """
+    tasks = [name for name, task in cohort["tasks"].items() if name in picked.tasks or not task.get("optional")]
+    others = [name for name in cohort["modalities"] if modalities and name not in picked.modalities]
+    if tasks == list(picked.tasks) and not others:
+        return picked
+    rest = _Loader(cohort, Path(out), dict(keys or {}), icc_lower).rest(set(tasks) - set(picked.tasks), others)
+    labels = {**picked.labels, **rest.labels}
+
+    def both(kind: str) -> dict[str, Any]:
+        held = {**getattr(picked, kind), **getattr(rest, kind)}
+        return {name: held[name] for name in cohort["modalities"] if name in held}
+
+    bags = [name for name, options in cohort["modalities"].items() if options.get("kind") == "bag"]
+    theirs = rest.slides is not None and (picked.slides is None or bags[-1] in others)  # the last one's table counts
+    return replace(
+        picked,
+        labels={name: labels[name] for name in tasks if name in labels},
+        tables=both("tables"),
+        bags=both("bags"),
+        volumes=both("volumes"),
+        series=both("series"),
+        slides=rest.slides if theirs else picked.slides,
+        notes=rest.notes,
+        inputs=rest.inputs,
+    )
+
+
 def text_only(cohort: Mapping[str, Any]) -> pd.DataFrame:
     """The patients table as written, indexed by patient id."""
     return _Loader(cohort, Path(), {}, 0.75).patients
@@ -81,29 +122,10 @@ class _Loader:
         wanted = _pick(self.cohort["modalities"], modalities, "modalities", self.name)
         names.refuse(declared, "tasks", self.name)
         names.refuse(wanted, "modalities", self.name)
-        patients = self.patients
-        site = self.cohort["patients"].get("site")
-        if site and site not in patients:
-            raise DataFault(f"'{self.cohort['patients']['file']}' has no column '{site}' (cohort.patients.site)")
-        frame = patients.assign(site=patients[site] if site else "")
-        index = self._index_date()
         specs = {name: task_spec(name, d) for name, d in declared.items()}
-        # every declared outcome is kept from the inputs, also of tasks that this run does not train
-        all_specs = [task_spec(name, d) for name, d in self.cohort["tasks"].items()]
-        outcome_columns = {column for spec in all_specs for column in spec.columns}
-        forbidden = frozenset(outcome_columns | set(self.cohort.get("never_inputs") or ()))
-        manifest = Manifest(
-            name=self.name,
-            patients=frame,
-            tasks=specs,
-            modalities={},
-            labels={},
-            notes=self.notes,
-            unmatched=self.folder.unmatched,
-        )
+        manifest, index, places = self._begun(specs)
         for name, spec in specs.items():
             self._label(manifest, spec, declared[name], index)
-        places = sources.Sources(self.cohort, self.folder, self.out, self.keys, self.icc_lower, forbidden, index)
         for name, options in wanted.items():
             modality = ModalitySpec(name, str(options["kind"]), _plain(name, options))
             try:
@@ -137,6 +159,50 @@ class _Loader:
             self.notes.append(f"no `time` is declared for {', '.join(undated)}: taken as known by {index}")
         manifest.inputs = list(self.folder.inputs.values())
         return manifest
+
+    def _begun(self, specs: dict[str, TaskSpec]) -> tuple[Manifest, times.IndexDate, sources.Sources]:
+        """The manifest of the patients table alone, and what fills it."""
+        patients = self.patients
+        site = self.cohort["patients"].get("site")
+        if site and site not in patients:
+            raise DataFault(f"'{self.cohort['patients']['file']}' has no column '{site}' (cohort.patients.site)")
+        frame = patients.assign(site=patients[site] if site else "")
+        index = self._index_date()
+        # every declared outcome is kept from the inputs, also of tasks that this run does not train
+        all_specs = [task_spec(name, d) for name, d in self.cohort["tasks"].items()]
+        outcome_columns = {column for spec in all_specs for column in spec.columns}
+        forbidden = frozenset(outcome_columns | set(self.cohort.get("never_inputs") or ()))
+        manifest = Manifest(
+            name=self.name,
+            patients=frame,
+            tasks=specs,
+            modalities={},
+            labels={},
+            notes=self.notes,
+            unmatched=self.folder.unmatched,
+        )
+        places = sources.Sources(self.cohort, self.folder, self.out, self.keys, self.icc_lower, forbidden, index)
+        return manifest, index, places
+
+    def rest(self, tasks: Collection[str], modalities: Collection[str]) -> Manifest:
+        """Labels and data of what a run did not pick, as far as they can be read; the notes say what cannot."""
+        manifest, index, places = self._begun({})
+        lost = []
+        for name, task in self.cohort["tasks"].items():
+            try:
+                if name in tasks:
+                    self._label(manifest, task_spec(name, task), task, index)
+            except Fault as fault:
+                lost.append(f"the task '{name}', which this run does not train: {fault}")
+        for name, options in self.cohort["modalities"].items():
+            try:
+                if name in modalities:
+                    sources.fill(places, manifest, ModalitySpec(name, str(options.get("kind")), options))
+            except Fault as fault:
+                if not (options.get("optional") and isinstance(fault, (Absent, times.Later))):
+                    lost.append(f"the modality '{name}', which this run does not read: {fault}")
+        inputs = list(self.folder.inputs.values())
+        return replace(manifest, notes=[f"the folds are dealt without {what}" for what in lost], inputs=inputs)
 
     def _index_date(self) -> times.IndexDate:
         declared = self.cohort.get("index_date") or {}

@@ -201,19 +201,18 @@ def leave_one_out(
     if small not in POLICIES:
         raise UsageFault(f"folds.small_sites={small!r} is none of {', '.join(POLICIES)}")
     names, number = np.unique(site, return_inverse=True)
-    short = _short(labels, ids, number, names, least, min_events)
+    short = too_small(labels, ids, site, least, min_events)
     notes = []
-    tests = [(str(name), number == k) for k, name in enumerate(names) if k not in short]
+    tests = [(str(name), number == k) for k, name in enumerate(names) if str(name) not in short]
     if short:
-        told = ", ".join(short[k] for k in sorted(short))
+        told = ", ".join(short[name] for name in sorted(short))
         if small == "refuse":
             raise DataFault(
                 f"folds.sites=leave_one_out: {len(short)} of {len(names)} sites are too small to be a test part "
                 f"({_first(told)}); set folds.small_sites to pool or train, or folds.site_patients lower than {least}"
             )
         if small == "pool":
-            pooled = np.isin(number, sorted(short))
-            tests.append((" + ".join(names[k] for k in sorted(short)), pooled))
+            tests.append((" + ".join(sorted(short)), np.isin(site, sorted(short))))
             notes.append(f"sites tested together in fold {len(tests) - 1}, each too small alone: {told}")
         else:
             notes.append(f"sites that train and are never tested, each too small: {told}")
@@ -231,22 +230,17 @@ def leave_one_out(
     return Dealt(check(tidy(pd.concat(rows)), "folds"), named, notes)
 
 
-def _short(
-    labels: Mapping[str, pd.DataFrame],
-    ids: Sequence[str],
-    number: np.ndarray,
-    names: np.ndarray,
-    least: int,
-    min_events: int,
-) -> dict[int, str]:
-    """Sites that are too small to be tested alone, by their number: the name with the counts."""
+def too_small(
+    labels: Mapping[str, pd.DataFrame], ids: Sequence[str], site: np.ndarray, least: int, min_events: int
+) -> dict[str, str]:
+    """Sites (text [patient]) that are too small to be tested alone, by name: the name with the counts."""
     out = {}
-    for k, name in enumerate(names):
-        inside = [patient for patient, at in zip(ids, number, strict=True) if at == k]
+    for name in map(str, np.unique(site)):
+        inside = [patient for patient, at in zip(ids, site, strict=True) if at == name]
         events = {task: int(frame.reindex(inside)["event"].sum()) for task, frame in labels.items() if "event" in frame}
         few = [f"{n} events of {task}" for task, n in events.items() if n < min_events]
         if len(inside) < least or few:
-            out[k] = f"{name} ({', '.join([f'{len(inside)} patients', *few])})"
+            out[name] = f"{name} ({', '.join([f'{len(inside)} patients', *few])})"
     return out
 
 

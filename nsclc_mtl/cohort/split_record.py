@@ -44,11 +44,14 @@ def record(
     options: Mapping[str, Any],
     together: Sequence[Mapping[str, Any]] = (),
     names: Mapping[int, str] | None = None,
+    balanced: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
     """What `splits.json` holds, plain types: hashes, options, strata, sites, patients who stand together, and for
-    every fold and part the patients and the events or classes of every task. `names`: of folds, the site for one."""
+    every fold and part the patients and the events or classes of every task. `names`: of folds, the site for one.
+    `balanced`: labels of the tasks that the strata are made of (None: those of the manifest)."""
     people = sorted(splits["patient_id"].unique())
-    kinds, sizes = np.unique(strata(manifest.labels, people), return_counts=True)
+    balanced = manifest.labels if balanced is None else balanced
+    kinds, sizes = np.unique(strata(balanced, people), return_counts=True)
     site = manifest.patients["site"].astype(str).reindex(people)
     folds = []
     for fold, rows in splits.groupby("fold"):
@@ -65,6 +68,7 @@ def record(
         "patients_sha256": ids_digest(people),
         "tasks": list(manifest.tasks),
         "options": dict(options),
+        "balanced": list(balanced),
         "strata": {str(k): int(v) for k, v in zip(kinds, sizes, strict=True)},
         "sites": {str(k): int(v) for k, v in site.value_counts().sort_index().items() if k},
         "together": [dict(group) for group in together],

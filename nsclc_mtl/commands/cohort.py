@@ -16,19 +16,38 @@ def open_cohort(cfg: Mapping[str, Any]) -> Manifest:
     """The manifest of `cfg["cohort"]` (plain types), for the tasks and modalities that the run asks for."""
     from nsclc_mtl.cohort import manifest
 
-    cohort, out = dict(cfg["cohort"]), Path(cfg["paths"]["out"])
-    if "level" in cohort:
-        cohort["root"] = str(phantom_root(cohort, cfg["paths"]))
-    lower = float((cfg["scans"].get("robustness") or {}).get("lower", 0.75))
+    cohort, out = _placed(cfg), Path(cfg["paths"]["out"])
     wanted = {"tasks": cfg.get("tasks"), "modalities": cfg.get("modalities")}
     try:
-        return manifest.load(cohort, out, **wanted, keys=derived(cfg), icc_lower=lower)
+        return manifest.load(cohort, out, **wanted, keys=derived(cfg), icc_lower=_lower(cfg))
     except DataFault as fault:
         rows = table_faults(cohort, cfg)
         if not rows:
             raise
         told = f" ({len(rows)} faults in all, see faults.json)" if len(rows) > 1 else ""
         raise TableFault(f"{fault}{told}", rows) from fault
+
+
+def whole_cohort(cfg: Mapping[str, Any], picked: Manifest) -> Manifest:
+    """The cohort with all that `cfg["cohort"]` declares, of which a run asks for `picked` (`manifest.whole`)."""
+    from nsclc_mtl.cohort import manifest
+
+    asked = cfg.get("modalities") is not None  # else all that have data are there
+    settings = {"modalities": asked, "keys": derived(cfg), "icc_lower": _lower(cfg)}
+    return manifest.whole(_placed(cfg), Path(cfg["paths"]["out"]), picked, **settings)
+
+
+def _placed(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The declaration, with the folder of a phantom filled in."""
+    cohort = dict(cfg["cohort"])
+    if "level" in cohort:
+        cohort["root"] = str(phantom_root(cohort, cfg["paths"]))
+    return cohort
+
+
+def _lower(cfg: Mapping[str, Any]) -> float:
+    """What the lower bound of the ICC of robust radiomics must reach."""
+    return float((cfg["scans"].get("robustness") or {}).get("lower", 0.75))
 
 
 def table_faults(cohort: Mapping[str, Any], cfg: Mapping[str, Any]) -> list[FaultRow]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import DataFault, Manifest, UsageFault
+import numpy as np
+
+from nsclc_mtl.records import DataFault, Fault, Manifest, UsageFault
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from nsclc_mtl.cohort.twins import Twins
@@ -20,12 +21,20 @@ NO_SPLIT = ("workers", "threads", "min_events", "min_validation", "min_test")  #
 
 
 @dataclass
+class Source:
+    """A cohort to deal, and who belongs together in it."""
+
+    manifest: Manifest
+    together: list[Twins]
+
+
+@dataclass
 class Split:
     """Who trains, validates and is tested, and how that came about."""
 
     table: pd.DataFrame  # patient_id, fold, part
     given: bool  # by files, not dealt here
-    together: list[Twins] = field(default_factory=list)
+    source: Source  # whom it was dealt over: the whole cohort, of which the table holds those whom the run can use
     names: dict[int, str] = field(default_factory=dict)  # fold -> the site that is tested
     notes: list[str] = field(default_factory=list)
 
@@ -38,7 +47,7 @@ def split(cfg: Mapping[str, Any], manifest: Manifest) -> Split:
     """
     from nsclc_mtl.cohort import split_record
 
-    made = _made(cfg, manifest, companions_of(cfg, manifest))
+    made = _made(cfg, manifest)
     manifest.notes += [note for note in made.notes if note not in manifest.notes]
     if cfg["folds"].get("sha256") and not cfg["folds"].get("file"):
         split_record.verify(made.table, cfg["folds"]["sha256"])
@@ -51,8 +60,9 @@ def record(cfg: Mapping[str, Any], manifest: Manifest, made: Split) -> dict[str,
 
     options = {key: value for key, value in cfg["folds"].items() if key not in NO_SPLIT}
     options["seed"] = _seed(cfg)
-    together = [{"why": t.why, "where": t.where, "patients": list(t.patients)} for t in made.together]
-    return split_record.record(made.table, manifest, options, together, made.names)
+    together = [{"why": t.why, "where": t.where, "patients": list(t.patients)} for t in made.source.together]
+    balanced = made.source.manifest.labels
+    return split_record.record(made.table, manifest, options, together, made.names, balanced)
 
 
 def sound(cfg: Mapping[str, Any], manifest: Manifest, made: Split) -> None:
@@ -63,11 +73,11 @@ def sound(cfg: Mapping[str, Any], manifest: Manifest, made: Split) -> None:
     visits.before_the_outcome(manifest)
     folds = cfg["folds"]
     if made.given:
-        companions.torn(made.together, made.table)
+        companions.torn(made.source.together, made.table)
     dealt = not made.given and not folds.get("external") and folds.get("sites") != "leave_one_out"
 
     def deal(n: int) -> pd.DataFrame:
-        return _made({**cfg, "folds": {**folds, "n": n}}, manifest, made.together).table
+        return _made({**cfg, "folds": {**folds, "n": n}}, manifest, made.source).table
 
     least = {
         "train": folds["min_events"],
@@ -89,8 +99,15 @@ def companions_of(cfg: Mapping[str, Any], manifest: Manifest) -> list[Twins]:
     return companions.companions(manifest, list(words), root, cfg["cohort"]["patients"].get("group"))
 
 
-def _made(cfg: Mapping[str, Any], manifest: Manifest, together: list[Twins]) -> Split:
+def _made(cfg: Mapping[str, Any], manifest: Manifest, source: Source | None = None) -> Split:
+    """The split of the patients of the run: of the whole cohort, which is dealt, those whom the run can use.
+
+    So a patient's fold does not depend on the tasks and modalities that a run picks. Where the whole cannot be dealt,
+    the run's own patients are, with a note. `source`: whom an earlier split was dealt over.
+    """
     from nsclc_mtl.cohort import twins
+    from nsclc_mtl.commands import split_sites
+    from nsclc_mtl.commands.cohort import whole_cohort
 
     folds = cfg["folds"]
     ways = [key for key in ("file", "columns", "external") if folds.get(key)]
@@ -100,51 +117,97 @@ def _made(cfg: Mapping[str, Any], manifest: Manifest, together: list[Twins]) -> 
         raise UsageFault(f"folds.{ways[0]} and folds.{ways[1]} both give the folds; set one of the two")
     if ways and folds.get("sites"):
         raise UsageFault(f"folds.{ways[0]} and folds.sites both give the folds; set one of the two")
-    notes: list[str] = []
+    if source is None:
+        whole = manifest if folds.get("file") else whole_cohort(cfg, manifest)
+    else:
+        whole = source.manifest
+    notes = []
+    if whole is not manifest:
+        try:
+            source = source or Source(whole, companions_of(cfg, whole))
+            dealt = _over(cfg, source)
+            if folds.get("sites") == "leave_one_out":
+                everybody = _usable(whole)
+                unit = twins.components(everybody, [same.patients for same in source.together])
+                split_sites.same_tested(folds, (whole, everybody), (manifest, _usable(manifest)), unit)
+        except Fault as fault:
+            notes = [f"the whole cohort cannot be dealt, so the folds are of this run's own tasks and data: {fault}"]
+            source = None
+        else:
+            return _of_run(dealt, manifest)
+    own = _of_run(_over(cfg, source or Source(manifest, companions_of(cfg, manifest))), manifest)
+    own.notes += notes
+    return own
+
+
+def _over(cfg: Mapping[str, Any], source: Source) -> Split:
+    """The split of all patients of a cohort who can be in one."""
+    from nsclc_mtl.cohort import twins
+
+    folds, notes = cfg["folds"], list[str]()
     given = bool(folds.get("file") or folds.get("columns"))
-    ids = _with_data(manifest, notes) if given else _usable(manifest, notes)
-    unit = twins.components(ids, [same.patients for same in together])
-    if ways and ways[0] != "external":
-        table = _given(cfg, manifest, ids, unit, notes)
+    ids = _usable(source.manifest, given)
+    unit = twins.components(ids, [same.patients for same in source.together])
+    if given:
+        return Split(_given(cfg, source.manifest, ids, unit, notes), True, source, notes=notes)
+    return _dealt(cfg, source, ids, unit, notes)
+
+
+def _of_run(dealt: Split, manifest: Manifest) -> Split:
+    """The same split, of the patients whom a run can use: who has one of its modalities, and one of its labels.
+
+    Raises DataFault where a fold keeps nobody to train or to test.
+    """
+    ids, whole, notes = _usable(manifest, dealt.given), dealt.source.manifest, []
+    if len(ids) < len(manifest.ids):
+        lack = "any modality" if dealt.given else "any modality or any label"
+        notes.append(f"{len(manifest.ids) - len(ids)} of {len(manifest.ids)} patients lack {lack}: left out")
+    table = dealt.table[dealt.table["patient_id"].isin(set(ids))].reset_index(drop=True)
+    if whole is not manifest:
+        everybody = dealt.table["patient_id"].nunique()
+        for fold, part in sorted({(int(fold), part) for fold in dealt.table["fold"] for part in ("train", "test")}):
+            if not ((table["fold"] == fold) & (table["part"] == part)).any():
+                raise DataFault(
+                    f"fold {fold} of the whole cohort ({everybody} patients) has none in part '{part}' with a modality "
+                    f"and a label of this run ({len(ids)} patients have them); set folds.n lower, or give folds.file"
+                )
+        over = ", ".join(whole.labels)
+        if not dealt.given:
+            notes.append(f"the folds are those of the whole cohort: {everybody} patients, balanced over {over}")
+        notes += whole.notes
+    if dealt.given:
         without = len(set(ids) - set(table["patient_id"]))
         if without:
             notes.append(f"{without} of {len(ids)} patients stand in no fold of the files given: left out")
-        notes += _apart(together, table)
-        return Split(table, True, together, notes=notes)
-    notes += _kept_together(together, ids)
-    return _dealt(cfg, manifest, ids, unit, together, notes)
+        notes += _apart(dealt.source.together, table)
+    else:
+        notes += _kept_together(dealt.source.together, ids)
+    return replace(dealt, table=table, notes=notes + dealt.notes)
 
 
-def _dealt(
-    cfg: Mapping[str, Any],
-    manifest: Manifest,
-    ids: list[str],
-    unit: np.ndarray,
-    together: list[Twins],
-    notes: list[str],
-) -> Split:
-    import numpy as np
-
+def _dealt(cfg: Mapping[str, Any], source: Source, ids: list[str], unit: np.ndarray, notes: list[str]) -> Split:
     from nsclc_mtl.cohort import site_splits, splits
+    from nsclc_mtl.commands import split_sites
 
+    manifest = source.manifest
     folds, labels = cfg["folds"], manifest.labels
     shares = {"validation": folds["validation"], "calibration": folds["calibration"]}
     common: dict[str, Any] = {"seed": _seed(cfg), **shares, "repeats": folds.get("repeats", 1)}
     way = folds.get("sites")
     if way == "preserve":
-        site = _linked(_sites(manifest, ids), unit, notes)
+        site = split_sites.linked(split_sites.sites(manifest, ids), unit, notes)
         made = site_splits.preserve(labels, ids, site, folds=folds["n"], **common)
     elif way == "leave_one_out":
-        site = _linked(_sites(manifest, ids), unit, notes)
+        site = split_sites.linked(split_sites.sites(manifest, ids), unit, notes)
         small = {"least": folds["site_patients"], "small": folds["small_sites"], "min_events": folds["min_test"]}
         made = site_splits.leave_one_out(labels, ids, site, unit=unit, **small, **common)
     elif folds.get("external"):
-        name, tested = _external(folds["external"], manifest, ids)
+        name, tested = split_sites.external(folds["external"], manifest, ids)
         made = site_splits.external(labels, ids, np.asarray(tested), name=name, unit=unit, **common)
     else:
         table = splits.k_fold(labels, ids, folds=folds["n"], unit=unit, **common)
-        return Split(table, False, together, notes=notes)
-    return Split(made.splits, False, together, made.names, [*notes, *made.notes])
+        return Split(table, False, source, notes=notes)
+    return Split(made.splits, False, source, made.names, [*notes, *made.notes])
 
 
 def _seed(cfg: Mapping[str, Any]) -> int:
@@ -170,54 +233,6 @@ def _given(
         raise DataFault(f"no split files match folds.columns='{folds['columns']}'")
     words = {"validation": folds["validation"], "calibration": folds["calibration"], "test": folds["test_column"]}
     return split_files.from_columns(paths, ids, manifest.labels, seed=cfg["seed"], unit=unit, **words)
-
-
-def _sites(manifest: Manifest, ids: list[str]) -> np.ndarray:
-    """Site of each patient, text. Raises UsageFault without such a column and DataFault where it is blank."""
-    site = manifest.patients["site"].astype(str).str.strip().loc[ids]
-    if (site == "").all():
-        raise UsageFault("folds.sites needs the column of the sites: set cohort.patients.site=COLUMN")
-    blank = list(site.index[site == ""])
-    if blank:
-        raise DataFault(
-            f"folds.sites: {len(blank)} patients have no site ({', '.join(map(str, blank[:3]))}); fill in the column "
-            "cohort.patients.site"
-        )
-    return site.to_numpy(str)
-
-
-def _linked(site: np.ndarray, unit: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Sites, those that share patients who belong together as one (`A + B`)."""
-    import numpy as np
-
-    from nsclc_mtl.cohort import twins
-
-    names = sorted(set(site))
-    of_unit: dict[int, set[str]] = {}
-    for name, number in zip(site, unit, strict=True):
-        of_unit.setdefault(int(number), set()).add(str(name))
-    group = twins.components(names, [sorted(sites) for sites in of_unit.values()])
-    joined = {g: " + ".join(n for n, at in zip(names, group, strict=True) if at == g) for g in set(group)}
-    several = [name for name in joined.values() if " + " in name]
-    if several:
-        notes.append(f"sites that share patients who belong together stand in one part: {'; '.join(several)}")
-    word = {name: joined[at] for name, at in zip(names, group, strict=True)}
-    return np.array([word[str(name)] for name in site])
-
-
-def _external(given: Mapping[str, Any], manifest: Manifest, ids: list[str]) -> tuple[str, pd.Series]:
-    """Name of the external part, and who is in it (bool by patient). Raises UsageFault and DataFault on wrong words."""
-    if not isinstance(given, Mapping) or set(given) != {"column", "values"} or not given["values"]:
-        raise UsageFault("folds.external needs a column and its values: folds.external={column: site, values: [C]}")
-    column, values = str(given["column"]), [str(value) for value in given["values"]]
-    if column not in manifest.patients:
-        raise UsageFault(f"folds.external.column: the patients table has no column '{column}'")
-    cell = manifest.patients[column].astype(str).str.strip()
-    absent = [value for value in values if value not in set(cell)]
-    if absent:
-        held = ", ".join(sorted(set(cell) - {""})[:8])
-        raise UsageFault(f"folds.external.values: no patient has '{absent[0]}' in column '{column}'; it holds {held}")
-    return f"{column}={'+'.join(values)}", cell.loc[ids].isin(values)
 
 
 def _kept_together(together: list[Twins], ids: list[str]) -> list[str]:
@@ -263,24 +278,12 @@ def _folder(path: str, cfg: Mapping[str, Any]) -> Path:
     return given
 
 
-def _with_data(manifest: Manifest, notes: list[str]) -> list[str]:
-    """Patients with at least one modality; a prediction for the others, who are noted, would rest on nothing."""
-    have = {patient for patients in manifest.holders().values() for patient in patients}
-    keep = [p for p in manifest.ids if p in have]
-    if len(keep) < len(manifest.ids):
-        notes.append(f"{len(manifest.ids) - len(keep)} of {len(manifest.ids)} patients lack any modality: left out")
-    return keep
+def _usable(manifest: Manifest, given: bool = False) -> list[str]:
+    """Patients with at least one modality (a prediction for the others would rest on nothing) and one label.
 
-
-def _usable(manifest: Manifest, notes: list[str]) -> list[str]:
-    """Patients with at least one modality and one label; the others are noted."""
-    have = {patient for patients in manifest.holders().values() for patient in patients}
-    known: set[str] = set()
-    for frame in manifest.labels.values():
-        known |= set(frame.index[frame.notna().all(axis=1)])
-    keep = [p for p in manifest.ids if p in have and p in known]
-    if len(keep) < len(manifest.ids):
-        notes.append(
-            f"{len(manifest.ids) - len(keep)} of {len(manifest.ids)} patients lack any modality or any label: left out"
-        )
-    return keep
+    Folds that are `given` hold patients without a label too.
+    """
+    able = {patient for patients in manifest.holders().values() for patient in patients}
+    if not given:
+        able &= {p for frame in manifest.labels.values() for p in frame.index[frame.notna().all(axis=1)]}
+    return [p for p in manifest.ids if p in able]

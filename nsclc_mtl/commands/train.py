@@ -63,7 +63,7 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
     splitting.sound(settings, manifest, made)
     sound(settings, manifest.tasks)
     splits = made.table
-    run.inputs += manifest.inputs
+    run.inputs += manifest.inputs + [of for of in made.source.manifest.inputs if of not in manifest.inputs]
     notes = manifest.notes + one_cause(settings, manifest) + adapted_sites(settings, manifest, splits)
     for note in notes + unknown_sites(manifest, splits, options(settings, manifest)):
         run.say(f"note: {note}")
