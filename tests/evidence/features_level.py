@@ -3,8 +3,8 @@
     python tests/evidence/features_level.py --out evidence.json            # all parts, about half an hour on two cores
     python tests/evidence/features_level.py --parts share,attention --seeds 0-1
 
-A model of one modality is trained on the folds of the whole one, and the two are compared on the test patients who have
-the modality.
+A model of one modality has the folds of the whole one, and the two are compared on the test patients who have the
+modality.
 Every number comes from the code that `mtl train` runs, with the configuration that `mtl train model=moe_mil` composes.
 Intervals over seeds are Student t intervals of the mean; each seed is another cohort with its own folds.
 """
@@ -44,18 +44,14 @@ def job(words: tuple[str, int, int, str], out: str, changes: list[str]) -> dict[
     model = [] if any(change.startswith("model=") for change in changes) else ["model=moe_mil"]
     overrides = [*model, "cohort.level=features", f"cohort.n={n}", f"cohort.seed={seed}", f"seed={seed}"]
     overrides += ["logger=none", f"paths.out={out}", *changes]
-    whole = settings = plain(compose("train", overrides))
+    settings = plain(compose("train", [*overrides, *([f"modalities=[{modality}]"] if modality else [])]))
     root = phantom_root(settings["cohort"], settings["paths"])
-    everybody = manifest = open_cohort(settings)
-    if modality:
-        settings = plain(compose("train", [*overrides, f"modalities=[{modality}]"]))
-        manifest = open_cohort(settings)
+    manifest = open_cohort(settings)
     scores = json.loads((root / "truth" / "oracle.json").read_text())["scores"]
     if kind == "permuted":
         order = np.random.default_rng(seed).permutation(len(manifest.ids))
         manifest.labels = {t: pd.DataFrame(f.to_numpy()[order], f.index, f.columns) for t, f in manifest.labels.items()}
-    splits = split(whole, everybody)
-    splits = splits[splits["patient_id"].isin(manifest.ids)]
+    splits = split(settings, manifest)
     values: dict[tuple[str, str], list[tuple[float, int]]] = {}
     looked: list[dict[str, float]] = []
     audits: list[pd.DataFrame] = []
