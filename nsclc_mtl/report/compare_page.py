@@ -232,8 +232,8 @@ def table(made: Mapping[str, Beside], boxed: bool) -> Table:
         for metric, label in _rows(one):
             result, other, p = one.results[label], one.every[metric].get(label), _adjusted(one, metric, label)
             events = "" if result.events is None else str(result.events)
-            head = (name, str(result.n), events) if metric == result.primary else ("", "", "")
-            head = (*head, metric_word(metric)) if label == one.reference else ("",) * 4
+            of = (name, str(result.n), events) if metric == result.primary else ("", "", "")
+            head = (*of, metric_word(metric)) if label == one.reference else ("", "", "", "")
             told: tuple[str, ...] = ()
             if other is not None:
                 holm = p_word(p) if metric == result.primary else ""
