@@ -33,8 +33,8 @@ def whole_cohort(cfg: Mapping[str, Any], picked: Manifest) -> Manifest:
     from nsclc_mtl.cohort import manifest
 
     asked = cfg.get("modalities") is not None  # else all that have data are there
-    settings = {"modalities": asked, "keys": derived(cfg), "icc_lower": _lower(cfg)}
-    return manifest.whole(_placed(cfg), Path(cfg["paths"]["out"]), picked, **settings)
+    out = Path(cfg["paths"]["out"])
+    return manifest.whole(_placed(cfg), out, picked, modalities=asked, keys=derived(cfg), icc_lower=_lower(cfg))
 
 
 def _placed(cfg: Mapping[str, Any]) -> dict[str, Any]:
