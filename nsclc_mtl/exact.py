@@ -90,7 +90,7 @@ class ExactLearner(Learner):
                 pairs = []
                 for name, raw in self._raw.items():
                     self._same(name, raw[here].detach(), out[name].detach())
-                    if raw.grad is not None:  # None: a task without a known label takes no part
+                    if raw.grad is not None:  # None: a task that is told nothing takes no part
                         pairs.append((out[name], raw.grad[here]))
                 for name, value in further.items():
                     grad = self._further[name].grad

@@ -168,8 +168,8 @@ class Learner(pl.LightningModule):
             losses = {name: task.loss(out[name], targets[name]) for name, task in self.each_task()}
         if part == "validation":
             self._said.append(({name: raw.detach() for name, raw in out.items()}, targets))
-        known = {name: int(targets[name].known.sum()) for name in losses}
-        # a task that nobody here has a label of takes no part: its zero would teach learned weights that it is easy
+        known = {name: int(targets[name].known.sum()) * task.informed(targets[name]) for name, task in self.each_task()}
+        # a task that the labels here tell nothing takes no part: its zero would teach learned weights that it is easy
         told_of = {name: loss for name, loss in losses.items() if known[name]}
         shared = self._shared() if curves or (self.training and self.balance.reads_gradients) else []
         total = self.balance(told_of, shared)
@@ -191,7 +191,8 @@ class Learner(pl.LightningModule):
     def _log_means(self, part: str) -> dict[str, Any]:
         """Mean losses of the epoch, summed by ourselves: a log call per step and task costs more than the step.
 
-        Each is the mean over the patients whose label is known; a task without one is not logged.
+        Each is the mean over the patients whose label is known, of the batches that told the task something; a task
+        without such a batch is not logged.
         """
         kept = self._sums.pop(part, {})
         if part == "train":  # every process has seen patients of its own; each validates the whole part

@@ -16,9 +16,9 @@ from nsclc_mtl.records import UsageFault
 class Balance(nn.Module, ABC):
     """The losses of the tasks become one number to minimise.
 
-    A task without a known label in the batch is left out by the caller and takes no part: its zero would teach learned
-    weights that it is easy. Outside of training every balance is `plain`, so that early stopping compares the epochs by
-    one and the same measure. A single task weighs 1 whatever the balance, but for learned noise.
+    A task that the batch tells nothing (`Task.informed`) is left out by the caller and takes no part: its zero would
+    teach learned weights that it is easy. Outside of training every balance is `plain`, so that early stopping compares
+    the epochs by one and the same measure. A single task weighs 1 whatever the balance, but for learned noise.
 
     Args:
         tasks: their names. `notes` holds the weight of each task in the last training step, for the log.
@@ -45,7 +45,7 @@ class Balance(nn.Module, ABC):
         """The number that is minimised in training."""
 
     def epoch_ended(self, losses: Mapping[str, Tensor]) -> None:
-        """Told at the end of every epoch of training: the mean loss of each task that had a known label in it."""
+        """Told at the end of every epoch of training: the mean loss of each task that was told something in it."""
 
 
 class Sum(Balance):
@@ -89,7 +89,7 @@ class DWA(Balance):
 
     In epoch t task k weighs K exp(r_k / T) / sum_j exp(r_j / T), r_k = L_k(t - 1) / L_k(t - 2), with L the mean
     training loss of an epoch and K the number of tasks; 1 in the first two epochs. Here a task that lacks one of the
-    two losses (no label in that epoch, or a loss of zero) has r = 1.
+    two losses (told nothing in that epoch, or a loss of zero) has r = 1.
 
     Args:
         tasks: their names. temperature: T, the paper's 2; the larger, the more alike the weights.

@@ -61,6 +61,11 @@ class BinnedSurvival(Task):
         """Raw outputs of each bin, [patient, bin]."""
         return self.linear(self.reads(view, earlier)) + self.baseline
 
+    def _informed(self, value: Tensor, event: Tensor | None) -> bool:
+        """Whether somebody had an event or was seen for a part of a bin."""
+        assert event is not None
+        return bool((part_bins(self.edges, value, event)[1] > 0).any())
+
     @abstractmethod
     def hazard_log_odds(self, raw: Tensor) -> Tensor:
         """Log odds of the event in each bin among those who reach it, [patient, bin], of raw outputs."""

@@ -71,6 +71,12 @@ class Cox(Task):
         assert event is not None
         return partial_likelihood(raw, value, event, self.ties).to(raw.dtype)
 
+    def _informed(self, value: Tensor, event: Tensor | None) -> bool:
+        """Whether somebody had the event while another was at risk."""
+        assert event is not None
+        died = value[event == 1]  # the risk set of the first of them is the largest
+        return len(died) > 0 and int((value >= died.min()).sum()) > 1
+
     def predict(self, raw: Tensor) -> dict[str, Tensor]:
         """Risk (log hazard ratio) and S(t) at the horizons."""
         curve = torch.exp(-self.hazard * raw[:, None].exp())

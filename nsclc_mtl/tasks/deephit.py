@@ -109,6 +109,13 @@ class DeepHit(BinnedSurvival):
             rank = pycox_loss("rank_loss_deephit_cr", logits.float(), at, happens.long(), order, self.sigma)
         return (self.alpha * fit.to(raw.dtype) + (1 - self.alpha) * rank).to(raw.dtype)
 
+    def _informed(self, value: Tensor, event: Tensor | None) -> bool:
+        """Whether somebody had an event or passed a whole bin; of ranking alone, whether a pair is in a known order."""
+        assert event is not None
+        at, happens = whole_bins(self.edges, value, event)
+        seen = at >= 0
+        return bool((seen if self.alpha else known_order(at[seen], happens[seen])).any())
+
     def incidence(self, raw: Tensor, days: list[float]) -> Tensor:
         """Cumulative incidence of each cause at these days, [patient, cause, day]; they sum to 1 - S(t)."""
         logits = self._by_cause(raw)

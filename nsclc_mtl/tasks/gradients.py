@@ -95,7 +95,7 @@ class GradNorm(GradientBalance):
     |G_k - mean(G) r_k^alpha| (the target held constant) and are scaled so that they add up to the number of tasks.
     Differs from the paper: the norms are of all shared parameters, not of the last layer; that sum is divided by the
     mean norm of the unweighted gradients, so that `rate` has no unit; the weights descend by plain steps; the heads
-    keep the plain gradient. L_k(0) is the first loss above zero of a task. Tasks without a label in the batch neither
+    keep the plain gradient. L_k(0) is the first loss above zero of a task. Tasks that the batch tells nothing neither
     count nor move. Processes agree on means of losses and norms.
 
     Args:
@@ -127,7 +127,7 @@ class GradNorm(GradientBalance):
             norm[places] = rows.norm(dim=1).to(norm)
         known = torch.zeros_like(self.weight, dtype=torch.bool)
         known[places] = True
-        # a loss or a gradient of zero says nothing (Cox without an event in the batch)
+        # a loss or a gradient of zero says nothing
         known &= (loss > 0) & (norm > 0) & loss.isfinite() & norm.isfinite()
         self._step(mean_over_ranks(loss, known), mean_over_ranks(norm, known))
         return made

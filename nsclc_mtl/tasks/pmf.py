@@ -69,6 +69,11 @@ class SoftmaxSurvival(BinnedSurvival):
         # double: the share of those who outlive a bin is a difference of sums, lost to rounding in single precision
         return self._likelihood(raw[seen].double(), at[seen], happens[seen].double()).to(raw.dtype)
 
+    def _informed(self, value: Tensor, event: Tensor | None) -> bool:
+        """Whether somebody had the event or passed a whole bin."""
+        assert event is not None
+        return bool((whole_bins(self.edges, value, event)[0] >= 0).any())
+
     @abstractmethod
     def _likelihood(self, raw: Tensor, at: Tensor, happens: Tensor) -> Tensor:
         """Minus the mean log likelihood: of the bin for events, of outliving it for the censored."""

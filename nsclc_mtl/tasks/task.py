@@ -19,7 +19,7 @@ from nsclc_mtl.records import Target, TaskSpec
 
 
 class Task(nn.Module, ABC):
-    """What all kinds of tasks share. A task without a known label in the batch costs exactly zero.
+    """What all kinds of tasks share. A task that a batch tells nothing (`informed`) costs exactly zero.
 
     Args:
         spec: its name, kind and classes. view_dim: size of the view. state: what `fit` gave.
@@ -61,8 +61,19 @@ class Task(nn.Module, ABC):
         """Mean loss over the patients whose label is known; zero, with a gradient of zero, where there is none."""
         if not bool(target.known.any()):
             return raw.sum() * 0.0
+        return self._loss(raw[target.known], *self._known(target))
+
+    def informed(self, target: Target) -> bool:
+        """Whether the labels tell the task anything: one is known, and of survival one that the likelihood speaks of.
+
+        Where they do not, the loss is zero whatever the outputs are, which is not the zero of an easy task.
+        """
+        return bool(target.known.any()) and self._informed(*self._known(target))
+
+    def _known(self, target: Target) -> tuple[Tensor, Tensor | None]:
+        """Labels and events, as the head counts them, of the patients whose label is known."""
         event = None if target.event is None else self.counted(target.event[target.known])
-        return self._loss(raw[target.known], target.value[target.known], event)
+        return target.value[target.known], event
 
     @classmethod
     def counted(cls, event: Any) -> Any:
@@ -72,6 +83,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def _loss(self, raw: Tensor, value: Tensor, event: Tensor | None) -> Tensor:
         """Mean loss over patients whose labels are all known."""
+
+    def _informed(self, value: Tensor, event: Tensor | None) -> bool:
+        """Whether the loss of at least one patient, whose labels are all known, depends on the outputs."""
+        return True
 
     def recalibrate(self, raw: Tensor, value: np.ndarray, event: np.ndarray) -> None:
         """Brings absolute predictions back to the training patients where training drew others more often.
