@@ -73,7 +73,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def fold(manifest: Manifest, batch_size: int, exact: bool) -> FoldData:
     """All patients train; of a bag five tiles are drawn."""
     rows = pd.DataFrame({"patient_id": manifest.ids, "fold": 0, "part": "train"})
-    return FoldData(manifest, rows, batch_size=batch_size, max_tiles=5, seed=3, exact=exact)
+    return FoldData(manifest, rows, batch_size=batch_size, max_tiles={"wsi": 5}, seed=3, exact=exact)
 
 
 def learner(data: FoldData, kind: type[Learner], balance: type[nn.Module] = Sum, survival: type[Task] = Cox) -> Learner:

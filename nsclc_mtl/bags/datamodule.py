@@ -109,8 +109,9 @@ class FoldData(pl.LightningDataModule):
     `epoch` is the one that a fit begins with: 0, or where a checkpoint was taken. With `exact` the training loader
     gives whole passes, from each of which the gradient of all training patients is made. Of several processes each
     trains on its `share` of every batch. `balanced_by` is the task whose classes (or events) an epoch shows alike
-    often. `fitted` is what was fitted elsewhere, on patients of several sites; None = it is fitted here. Raises
-    UsageFault where `batch_size` cannot be dealt to the processes.
+    often. `max_tiles` is what a bag of each modality gives to a step at most. `fitted` is what was fitted elsewhere, on
+    patients of several sites; None = it is fitted here. Raises UsageFault where `batch_size` cannot be dealt to the
+    processes.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class FoldData(pl.LightningDataModule):
         cache: BagCache | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         batch_size: int = 32,
-        max_tiles: int | None = None,
+        max_tiles: Mapping[str, int | None] | None = None,
         seed: int = 0,
         exact: bool = False,
         share: Share | None = None,

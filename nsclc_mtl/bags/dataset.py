@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +36,12 @@ class Patient:
 
 
 class PatientDataset(Dataset[Patient]):
-    """Patients of one part of a fold. In training a bag gives at most `max_tiles` tiles, drawn anew each epoch, and
-    with `augment` one of the views that its slides have; a crop is then changed as `crops` says of its modality.
+    """Patients of one part of a fold. In training a bag gives at most as many tiles as `max_tiles` says of its modality
+    (None, or no word of it: all), drawn anew each epoch, and with `augment` one of the views that its slides have; a
+    crop is then changed as `crops` says of its modality.
 
-    The draw depends on (seed, epoch, patient) alone, so that the number of workers changes nothing.
+    The draw depends on (seed, epoch, patient) alone, so that neither the other patients nor the number of workers
+    change anything.
     """
 
     def __init__(
@@ -49,13 +52,13 @@ class PatientDataset(Dataset[Patient]):
         cache: BagCache,
         *,
         seed: int = 0,
-        max_tiles: int | None = None,
+        max_tiles: Mapping[str, int | None] | None = None,
         augment: bool = False,
         crops: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self.augment, self.crops = augment, dict(crops or {})
         self.manifest, self.ids, self.fitted, self.cache = manifest, list(ids), fitted, cache
-        self.seed, self.epoch, self.max_tiles = seed, 0, max_tiles
+        self.seed, self.epoch, self.max_tiles = seed, 0, dict(max_tiles or {})
         self.rows: dict[str, dict[str, Any]] = {}
         for name, table in manifest.tables.items():
             here = [p for p in self.ids if p in table.index]
@@ -77,8 +80,8 @@ class PatientDataset(Dataset[Patient]):
         inputs: dict[str, Any] = {name: rows[patient] for name, rows in self.rows.items() if patient in rows}
         for name, bags in self.manifest.bags.items():
             if patient in bags:
-                view, chosen = self._view(bags[patient], index), self.chosen.get(name)
-                features, coords = self.cache(bags[patient], view, chosen, self._draw(index))
+                view, chosen = self._view(bags[patient], patient), self.chosen.get(name)
+                features, coords = self.cache(bags[patient], view, chosen, self._draw(name, patient))
                 if len(features):  # a bag of no tile is a missing modality
                     inputs[name] = features, coords
         for name, volumes in self.manifest.volumes.items():
@@ -90,25 +93,28 @@ class PatientDataset(Dataset[Patient]):
                     inputs[name] = changed(inputs[name], how, self.seed, self.epoch, patient)
         return Patient(patient, inputs, {task: rows[index] for task, rows in self.targets.items()}, self.sites[index])
 
-    def _view(self, paths: Sequence[str], index: int) -> int | None:
+    def _view(self, paths: Sequence[str], patient: str) -> int | None:
         """In training one of the plain features (None) and the views, drawn anew each epoch; else the plain ones."""
         if not self.augment or not (count := self.cache.views(paths)):
             return None
-        drawn = int(np.random.Generator(np.random.PCG64([self.seed, self.epoch, index, 1])).integers(count + 1))
+        drawn = int(self._rng(patient, 1).integers(count + 1))
         return drawn - 1 if drawn else None
 
-    def _draw(self, index: int) -> Draw | None:
-        """What draws the tiles of a patient in this epoch; None: all are taken."""
-        if (most := self.max_tiles) is None:
+    def _draw(self, name: str, patient: str) -> Draw | None:
+        """What draws the tiles of a patient's bag of this modality in this epoch; None: all are taken."""
+        if not (most := self.max_tiles.get(name)):
             return None
 
         def draw(tiles: int) -> np.ndarray | None:
             if tiles <= most:
                 return None
-            rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
-            return np.sort(rng.choice(tiles, most, replace=False))
+            return np.sort(self._rng(patient).choice(tiles, most, replace=False))
 
         return draw
+
+    def _rng(self, patient: str, *use: int) -> np.random.Generator:
+        """What draws for a patient in this epoch; another `use`, another draw."""
+        return np.random.Generator(np.random.PCG64([self.seed, self.epoch, zlib.crc32(patient.encode()), *use]))
 
     def tile_bytes(self, index: int) -> int:
         """What the tiles of a patient take in a batch, all of them."""

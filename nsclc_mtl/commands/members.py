@@ -96,7 +96,7 @@ def fold_data(
         cache=cache,
         options=chosen,
         batch_size=settings["optim"]["batch_size"],
-        max_tiles=min((c["max_tiles"] for c in chosen.values() if c.get("max_tiles")), default=None),
+        max_tiles={name: c.get("max_tiles") for name, c in chosen.items()},
         seed=int(settings["seed"]),
         exact=assemble.whole_passes(settings),
         share=share,

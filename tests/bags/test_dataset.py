@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 
 from nsclc_mtl.bags.cache import BagCache
-from nsclc_mtl.bags.datamodule import FoldData, batches, loader
+from nsclc_mtl.bags.datamodule import FoldData, Share, batches, loader
 from nsclc_mtl.bags.dataset import PatientDataset, pack
 from nsclc_mtl.bags.fitted import Fitted, fit
+from nsclc_mtl.commands import members
+from nsclc_mtl.config import compose, plain
 from nsclc_mtl.features import store
 from nsclc_mtl.records import Bag, DataFault, Features, IntegrityFault, Manifest, ModalitySpec, Repeated, TaskSpec
 
@@ -58,8 +61,8 @@ def split(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame({"patient_id": manifest.ids, "fold": 0, "part": PARTS})
 
 
-def fold(manifest: Manifest, **options: int) -> FoldData:
-    return FoldData(manifest, split(manifest), **{"batch_size": 2, **options})  # type: ignore[arg-type]
+def fold(manifest: Manifest, **options: Any) -> FoldData:
+    return FoldData(manifest, split(manifest), **{"batch_size": 2, **options})
 
 
 def one_by_one(data: FoldData, ids: list[str]) -> list[Bag]:
@@ -159,7 +162,8 @@ def epoch(data: FoldData, train: object) -> tuple[list[str], list[Tensor]]:
 
 
 def test_each_epoch_draws_anew_and_the_same_seed_draws_the_same(manifest: Manifest) -> None:
-    data, twin, other = fold(manifest, max_tiles=2), fold(manifest, max_tiles=2), fold(manifest, max_tiles=2, seed=1)
+    most = {"wsi": 2}
+    data, twin, other = (fold(manifest, max_tiles=most, seed=seed) for seed in (0, 0, 1))
     train, train_twin = data.train_dataloader(), twin.train_dataloader()
     epochs = [epoch(data, train) for _ in range(5)]
     for (ids, tiles), (ids_twin, tiles_twin) in zip(epochs, (epoch(twin, train_twin) for _ in range(5)), strict=True):
@@ -173,6 +177,47 @@ def test_each_epoch_draws_anew_and_the_same_seed_draws_the_same(manifest: Manife
     assert [epoch(other, other.train_dataloader())[0] for _ in range(3)] != [ids for ids, _ in epochs[:3]]
     sizes = [len(t) for _, tiles in epochs for t in tiles]
     assert sum(sizes) == 5 * (2 + 2 + 0 + 1)
+
+
+@pytest.mark.parametrize(("wsi", "spots"), [(2, 5), (5, 2), (2, None), (None, 2)])
+def test_each_kind_of_bags_has_its_own_limit(manifest: Manifest, wsi: int | None, spots: int | None) -> None:
+    manifest.modalities["spots"] = ModalitySpec("spots", "bag")
+    manifest.bags["spots"] = dict(manifest.bags["wsi"])
+    data = fold(manifest, max_tiles={"wsi": wsi, "spots": spots}).train_set
+    for index, patient in enumerate(data.ids):
+        for name, most in (("wsi", wsi), ("spots", spots)):
+            held = len(data[index].inputs.get(name, ((),))[0])
+            assert held == min(TILES.get(patient, 0), most or 99)
+
+
+def test_the_configuration_limits_each_modality_by_itself(manifest: Manifest) -> None:
+    """A limit of one kind, or a cohort's word on one modality, says nothing of another."""
+    for name, options in (("wsi", {}), ("ihc", {"max_tiles": None}), ("spots", {"max_tiles": 3})):
+        manifest.modalities[name] = ModalitySpec(name, "bag", options)
+        manifest.bags[name] = manifest.bags["wsi"]
+    for name, kind in (("rna", manifest.tables), ("ct", manifest.volumes)):
+        del manifest.modalities[name], kind[name]
+    settings = plain(compose("train", ["parts.modalities.bag.max_tiles=2"]))
+    held = members.fold_data(settings, manifest, split(manifest), BagCache(), Share()).train_set[0].inputs
+    assert {name: len(bag[0]) for name, bag in held.items()} == {"wsi": 2, "ihc": 6, "spots": 3}
+
+
+def test_what_is_drawn_of_a_patient_is_his_own(manifest: Manifest) -> None:
+    """By (seed, epoch, patient) alone: neither the others of the list nor their order have a say."""
+    for path in (path for paths in manifest.bags["wsi"].values() for path in paths):
+        plain = store.read(Path(path))
+        plain.views = np.stack([plain.features + 100])
+        store.write(Path(path), plain)
+    fitted = fold(manifest).fitted
+
+    def drawn(ids: list[str], seed: int = 0) -> list[list[float]]:
+        how: dict[str, Any] = {"seed": seed, "max_tiles": {"wsi": 2}, "augment": True}
+        data = PatientDataset(manifest, ids, fitted, BagCache(), **how)
+        return [data[ids.index("p5")].inputs["wsi"][0].flatten().tolist() for data.epoch in range(8)]
+
+    assert drawn(["p5"]) == drawn(["p0", "p1", "p5"]) == drawn(["p3", "p5", "p0"])
+    assert drawn(["p5"]) != drawn(["p5"], seed=1)
+    assert len({str(epoch) for epoch in drawn(["p5"])}) > 2
 
 
 def test_no_step_of_one_patient(manifest: Manifest) -> None:
