@@ -74,7 +74,7 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
         # what is said of the cohort first: it decides which presets of scans there are to say something of
         early = [o for o in values if not o.key_or_group.startswith("scan_presets.")]
         of_cohort = [o for o in early if o.key_or_group.startswith("cohort.")]
-        _raise([fault for o in early for fault in check_key(verb, o, cfg, sorted(groups))])
+        _raise([fault for o in early for fault in check_key(verb, o, cfg, sorted(groups), roots)])
         _apply(of_cohort, cfg)
         presets = scan_presets.named(cfg, groups.get("scans", ()))
         scan_presets.refuse_unused(cfg, chosen, presets)
@@ -83,7 +83,7 @@ def compose(verb: str, overrides: Sequence[str], conf_dirs: Sequence[Path] = ())
             cfg = composed(base)
             _apply(of_cohort, cfg)
         late = [o for o in values if o not in early]
-        _raise([fault for o in late for fault in check_key(verb, o, cfg, sorted(groups))])
+        _raise([fault for o in late for fault in check_key(verb, o, cfg, sorted(groups), roots)])
         if values:
             cfg = composed(base)
             _apply([*map(OverridesParser.create().parse_override, scan_presets.spread(values, presets)), *values], cfg)

@@ -16,7 +16,8 @@ FILES = {
           - _self_
           - cohort: small
           - /tasks@parts.tasks.binary: binary
-          - /tasks@parts.tasks.survival: survival
+          - survival: cox
+          - encoder: abmil
           - fusion: concat
           - optim: adamw
           - model: abmil
@@ -38,8 +39,16 @@ FILES = {
         modalities: {wsi: {kind: bag}, clinical: {kind: table}}
     """,
     "tasks/binary.yaml": "kind: binary",
-    "tasks/survival.yaml": "kind: survival",
+    "survival/cox.yaml": """
+        # @package parts.tasks.survival
+        kind: survival
+        fit: {bins: 3}
+    """,
     "modalities/bag.yaml": "kind: bag",
+    "encoder/abmil.yaml": """
+        # @package parts.modalities.bag.encoder
+        hidden: 64
+    """,
     "optim/adamw.yaml": "{_target_: torch.optim.AdamW, _partial_: true, lr: 0.001}",
     "fusion/concat.yaml": "{kind: concat, dim: 8}",
     "fusion/experts.yaml": "{kind: experts, experts: 4}",
