@@ -135,7 +135,7 @@ def dynamic_auc(risk: np.ndarray, time: np.ndarray, event: np.ndarray, g: np.nda
 
 
 def antolini(curves: np.ndarray, days: np.ndarray, time: np.ndarray, event: np.ndarray) -> float:
-    s = np.array([[np.interp(t, np.r_[0, days], np.r_[1, c]) for c in curves] for t in time])  # [when, patient]
+    s = np.stack([np.interp(time, np.r_[0, days], np.r_[1, c]) for c in curves], axis=1)  # [when, patient]
     pairs, mine = earlier(time, event), np.diagonal(s)[:, None]
     # straight lines drawn twice differ in the last digit
     tied = np.isclose(s, mine, rtol=1e-12, atol=0)
@@ -284,7 +284,7 @@ def cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, strata: np.ndarray |
             if np.abs(z @ beta).max() > 35:
                 return nothing
             error = np.sqrt(np.diag(np.linalg.inv(information))) / scale
-            zero = hazard * math.exp(-(beta / scale) @ centre)
+            zero = hazard * np.exp(-(beta / scale) @ centre)
             return {"beta": beta / scale, "hazard": np.array(zero), "value": np.array(value), "error": error}
         last, step = value, step * min(1, 1e4 / np.abs(step).max())
         beta = beta + step

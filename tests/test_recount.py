@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,10 @@ from test_way import Way
 from nsclc_mtl.metrics import survival
 from nsclc_mtl.phantom.cohort import make
 
+FEW = ("bootstrap=24", "floors=[stage,clinical]", "primary_floor=clinical")
+SHORT = ["folds.workers=0", "trainer.max_epochs=1", "optim.min_steps=1", "audit=0", "shapley=0", "trust.crossfit=0",
+         "device=cpu", "logger=none"]  # fmt: skip
+
 
 @pytest.mark.slow
 def test_a_whole_evaluation_is_recounted(tmp_path: Path) -> None:
@@ -27,7 +32,7 @@ def test_a_whole_evaluation_is_recounted(tmp_path: Path) -> None:
     assert way.train("whole", *words) == 0
     asked = ("bootstrap=30", "floors=[stage, clinical, all tables]")
     assert way.run("evaluate", "e", f"ckpt={way.folder()}", *asked) == 0
-    told = recounted(way.data, way.folder(), way.folder("evaluate", "e"))
+    told = recounted(way.folder(), way.folder("evaluate", "e"))
     assert {key[1] for key in told.again} > {
         "p_holm:c_index",
         "set_coverage",
@@ -39,6 +44,47 @@ def test_a_whole_evaluation_is_recounted(tmp_path: Path) -> None:
     wrong = page.read_text().replace("(0.", "(0.9")
     page.write_text(wrong)
     assert strangers(way.folder("evaluate", "e"), way.folder())
+
+
+@pytest.mark.slow
+def test_patients_of_another_cohort_are_recounted(tmp_path: Path) -> None:
+    """Also by the censoring of their own (`own_censoring:`). What is told of their inputs is not (`NOT_RECOUNTED`)."""
+    way = Way(tmp_path)
+    way.data = make(way.root / "eighty", level="features", n=80, seed=0)
+    words = ["modalities=[clinical,rna]", "tasks=[stage,response,survival]", "cohort.n=80", "folds.calibration=0.15"]
+    assert way.train("whole", *words, "trust.miss=0.3", "trust.crossfit=0", "audit=0") == 0
+    there = make(way.root / "there", level="features", n=60, seed=5)
+    other = ("cohort=phantom", "cohort.level=features", "cohort.n=60", f"cohort.root={there}")
+    assert way.run("evaluate", "e", f"ckpt={way.folder()}", *FEW, *other) == 0
+    told = recounted(way.folder(), way.folder("evaluate", "e"))
+    weighed = ("uno_c", "auc_1y", "brier_1y", "ibs", "ipa", "bound_coverage")
+    assert {key[1] for key in told.again} > {"log_rank_p", *(f"own_censoring:{word}" for word in weighed)}
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "folder", "words"),
+    [
+        ("hancock", "hancock", ["modalities=[clinical,blood]", "folds.n=2"]),
+        ("tcga_lusc", "tcga", ["modalities=[clinical,mutations]", "fold=0"]),
+        ("hancock", "hancock", ["modalities=[clinical]", "tasks=[grading,survival]", "folds.n=2", "folds.repeats=2"]),
+    ],
+    ids=["hancock", "tcga_lusc", "repeats"],
+)
+def test_an_evaluation_of_a_public_cohort_is_recounted(
+    real_data: Path, tmp_path: Path, name: str, folder: str, words: list[str]
+) -> None:
+    """Outcomes are those that the cohort's configuration declares: several survival tasks, half days, given folds."""
+    if not (real_data / folder).is_dir():
+        pytest.skip(f"no {folder}/ in {real_data.name!r}")
+    way = Way(tmp_path)
+    assert way.run("train", "whole", f"experiment={name}", f"cohort.root={real_data / folder}", *SHORT, *words) == 0
+    assert way.run("evaluate", "e", f"ckpt={way.folder()}", *FEW) == 0
+    told = recounted(way.folder(), way.folder("evaluate", "e"))
+    assert {task for task, *_ in told.again} == set(json.loads((way.folder() / "cohort.json").read_text())["tasks"])
+    assert any("|sex=" in key[1] or "|gender=" in key[1] for key in told.again)
+    assert any(key[1].startswith("p_nadeau_bengio:") for key in told.again) == ("folds.repeats=2" in words)
 
 
 def test_plain_concordances_are_those_of_other_libraries() -> None:

@@ -288,7 +288,7 @@ def test_evaluate_reads_the_run(way: Way) -> None:
     """Every row of metrics.json is what other code makes of the files, every number of the page's tables is there."""
     words = ("bootstrap=24", "floors=[stage]", "primary_floor=stage")
     assert way.run("evaluate", "e", f"ckpt={way.folder()}", *words) == 0
-    told = recounted(way.data, way.folder(), way.folder("evaluate", "e"))
+    told = recounted(way.folder(), way.folder("evaluate", "e"))
     assert {"grade", "stage", "response", "survival"} == {task for task, *_ in told.again}
     assert not strangers(way.folder("evaluate", "e"), way.folder())
     assert (way.folder("evaluate", "e") / "report.html").is_file()

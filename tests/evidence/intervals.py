@@ -2,9 +2,11 @@
 
     python tests/evidence/intervals.py --draws 500 --runs 500        # some minutes on one core
 
-Each run is a `predictions.csv` of patients drawn anew, judged by `mtl evaluate`'s own code (`evaluate_predictions`).
+Each run is a `predictions.csv` of patients drawn anew, judged by `mtl evaluate`'s own code (`report.evaluation.judge`).
 
-Fixed models: scores with noise, whose true metric is computed once on 20,000 patients. Cross-validated: ridge models of
+Fixed models: scores with noise, whose true metric is computed once on 20,000 patients; of survival with curves, and
+with the outcomes of 500 training patients from whom the censoring is taken. Beside the model stands one with more noise
+(as a floor), and the paired differences between them are covered too. Cross-validated: ridge models of
 20 columns, five folds. Their intervals are held against two truths: the mean of the metrics that these very five models
 have on 5,000 new patients (what the interval promises: it is conditional on the trained models), and the mean of that
 over all runs (what a reader may take it for: another training, another split). Intervals of the coverage itself are
@@ -22,8 +24,8 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from nsclc_mtl.commands.judging import evaluate_predictions
 from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.report.evaluation import judge
 
 TASKS = {
     "response": TaskSpec("response", "binary", ("no", "yes")),
@@ -32,9 +34,13 @@ TASKS = {
 }
 METRICS = {
     "response": ("auc", "brier", "balanced_accuracy"),
-    "grade": ("ordinal_auc", "brier"),
-    "survival": ("c_index",),
+    "grade": ("ordinal_auc", "brier", "quadratic_kappa"),
+    "survival": ("c_index", "uno_c", "auc_1y", "auc_3y", "brier_1y", "brier_3y", "ibs"),
 }
+PAIRED = {"response": ("auc", "brier"), "grade": ("ordinal_auc",), "survival": ("c_index", "ibs")}
+OTHER = "floor:noise"  # the second model
+DAYS = np.r_[np.linspace(120, 1560, 13), 365, 1095]  # of the curves; beyond the last some draws have nobody left
+DAYS.sort()
 Z = 1.959964
 
 
@@ -49,7 +55,7 @@ def patients(n: int, rng: np.random.Generator) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def said(who: pd.DataFrame, score: np.ndarray, fold: str = "0") -> pd.DataFrame:
+def said(who: pd.DataFrame, score: np.ndarray, fold: str = "0", curves: bool = False) -> pd.DataFrame:
     """Rows of predictions.csv of a model whose only number is `score`, an estimate of x."""
     ids = [f"p{i}" for i in who.index]
     p = 1 / (1 + np.exp(-score))
@@ -59,6 +65,9 @@ def said(who: pd.DataFrame, score: np.ndarray, fold: str = "0") -> pd.DataFrame:
         "grade": {"p:G1": 1 - above[0], "p:G2": above[0] - above[1], "p:G3": above[1]},
         "survival": {"risk": score},
     }
+    if curves:  # as if the estimate were x itself
+        hazard = np.exp(0.8 * score) / 1000
+        outputs["survival"] |= {f"surv:{day:g}": np.exp(-hazard * day) for day in DAYS}
     words = {
         "response": np.where(who["response"], "yes", "no"),
         "grade": np.array(["G1", "G2", "G3"])[who["grade"]],
@@ -75,27 +84,48 @@ def said(who: pd.DataFrame, score: np.ndarray, fold: str = "0") -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def intervals(table: pd.DataFrame, draws: int, seed: int) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """Value, low and high of every metric that is looked at."""
-    results = evaluate_predictions(table, TASKS, None, None, draws=draws, seed=seed)
+def intervals(
+    table: pd.DataFrame, draws: int, seed: int, training: pd.DataFrame | None = None
+) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Value, low and high of every metric that is looked at, and of the differences to the second model.
+
+    training: event and time_days of the patients from whom the censoring is taken; without it there are no weights.
+    """
+    outcomes = None if training is None else {"survival": dict.fromkeys(table["fold"].unique(), training)}
+    results = judge(table, TASKS, outcomes, draws, seed)
     found = {}
     for task, metrics in METRICS.items():
-        for metric in metrics:
-            at = results[task].metrics[metric]["learner"].interval()
-            found[task, metric] = (at.value, at.lo, at.hi)
+        made = results[task].metrics
+        for metric in (m for m in metrics if m in made):
+            at = {metric: made[metric]["learner"].interval()}
+            if OTHER in made[metric] and metric in PAIRED[task]:
+                at[f"difference:{metric}"] = results[task].difference(metric, OTHER)
+            found |= {(task, name): (one.value, one.lo, one.hi) for name, one in at.items()}
     return found
 
 
+def both(who: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """What the model and the one with more noise say."""
+    x = who["x"].to_numpy()
+    models = (("learner", 1.0), (OTHER, 1.6))
+    made = [said(who, x + noise * rng.normal(size=len(x)), curves=True).assign(model=m) for m, noise in models]
+    return pd.concat(made, ignore_index=True)
+
+
 def fixed(n: int, runs: int, draws: int) -> pd.DataFrame:
-    """Coverage for a model that was fixed beforehand, on n independent patients a run."""
+    """Coverage for models that were fixed beforehand, on n independent patients a run.
+
+    The truth of the weighted metrics is that of the same days and weights on many patients; the curve of the training
+    patients is one and the same in all runs, as it is for a model that was fixed.
+    """
     rng = np.random.default_rng(0)
-    many = patients(20_000, rng)
-    truth = intervals(said(many, many["x"].to_numpy() + rng.normal(size=len(many))), 0, 0)
+    many, trained = patients(20_000, rng), patients(500, np.random.default_rng(4))
+    training = pd.DataFrame({"event": trained["event"].astype(float), "time_days": trained["days"]})
+    truth = intervals(both(many, rng), 0, 0, training)
     held: dict[tuple[str, str], list[bool]] = {}
     for run in range(runs):
         rng = np.random.default_rng([1, run])
-        who = patients(n, rng)
-        found = intervals(said(who, who["x"].to_numpy() + rng.normal(size=n)), draws, run)
+        found = intervals(both(patients(n, rng), rng), draws, run, training)
         for key, (_, lo, hi) in found.items():
             held.setdefault(key, []).append(lo <= truth[key][0] <= hi)
     return table_of({("fixed model", *key): values for key, values in held.items()}, n)
