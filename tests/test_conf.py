@@ -77,6 +77,17 @@ def test_no_group_is_out_of_reach() -> None:
     assert not set(GROUPS) - reached
 
 
+ENCODERS = [(group, option) for group in sorted(GROUPS) if group.endswith("encoder") for option in GROUPS[group]]
+MEASURED = {"in_dim", "dim", "scale", "classes", "groups", "columns", "within"}  # what the data and the run say
+
+
+@pytest.mark.parametrize(("group", "option"), [pick for pick in ENCODERS if pick[0] != "slide_encoder"])
+def test_an_encoder_lists_all_of_its_options(group: str, option: str) -> None:
+    """So that each can be changed without a `+`."""
+    listed = yaml.safe_load((ROOT / group / f"{option}.yaml").read_text())
+    assert set(inspect.signature(permitted(listed["_target_"])).parameters) - MEASURED == set(listed) - {"_target_"}
+
+
 HEADS = ("ordinal", "survival")  # groups of many heads for one kind of task
 
 
