@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from nsclc_mtl.config import compose, execute
+from nsclc_mtl.cohort.specs import task_spec
+from nsclc_mtl.commands.assemble import dependencies
+from nsclc_mtl.config import compose, execute, plain
 from nsclc_mtl.features import store
 from nsclc_mtl.records import Features, UsageFault
 
@@ -66,6 +68,20 @@ def test_an_experiment_trains_on_what_its_cohort_file_names(
     assert set(told["task"]) == set(tasks)
     survival = told[told["task"] == "overall_survival"]
     assert {"surv:365", "surv:1095", "surv:1825"} <= set(survival["output"])  # 1, 3 and 5 years
+
+
+def test_survival_reads_subtype_and_stage_in_the_cascade_alone() -> None:
+    for experiment in ("nsclc_grading", "nsclc_grading_cascade"):
+        settings = plain(compose("train", [f"experiment={experiment}"]))
+        specs = {name: task_spec(name, said) for name, said in settings["cohort"]["tasks"].items()}
+        after = ["subtype", "stage"] if experiment == "nsclc_grading_cascade" else []
+        survival = dict.fromkeys(["overall_survival", "disease_free_survival"], after)
+        assert dependencies(settings, specs) == {"grade": [], "subtype": [], "stage": [], **survival}
+
+
+def test_tnm_alone_is_a_comparator_of_all_tasks_but_the_stage_that_is_made_of_it() -> None:
+    cfg = compose("train", ["experiment=nsclc_grading_tnm"])
+    assert list(cfg.tasks) == [name for name in cfg.cohort.tasks if name != "stage"]
 
 
 @pytest.mark.parametrize("experiment", [*NSCLC, *MOEMIL])
