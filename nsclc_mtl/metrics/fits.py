@@ -26,8 +26,7 @@ def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarr
     """
     if len(weights) > 1 and np.size(weights) > _CELLS:
         return np.concatenate([logistic(x, y, part, offset) for part in _parts(weights)])
-    scale = _spread(x)
-    z = x / scale
+    z, turn = _orthogonal(x)
     squares = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1)
     w = np.asarray(weights, dtype=float)
     extra = 0.0 if offset is None else offset
@@ -37,10 +36,10 @@ def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarr
         information = (w * said * (1 - said)) @ squares
         return (w * (y - said)) @ z, information.reshape(len(w), z.shape[1], z.shape[1])
 
-    near = logistic(x, y, w[:1], offset)[0] * scale if len(w) > 1 else np.zeros(z.shape[1])
+    near = turn @ logistic(x, y, w[:1], offset)[0] if len(w) > 1 else np.zeros(z.shape[1])
     beta = _newton(move, near, w.sum(axis=1))
     beta[(np.abs(beta @ z.T + extra) * (w > 0)).max(axis=1) >= _CERTAIN] = np.nan
-    return beta / scale
+    return np.linalg.solve(turn, beta.T).T
 
 
 def cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +136,22 @@ def _parts(weights: np.ndarray) -> list[np.ndarray]:
     """The samples in parts that are fitted one after the other."""
     rows = max(1, _CELLS // weights.shape[1])
     return [weights[start : start + rows] for start in range(0, len(weights), rows)]
+
+
+def _orthogonal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(z, turn): orthogonal columns z that say what those of x say, z @ turn = x, with a mean square of one.
+
+    Splines of probabilities that hardly differ are almost the constant beside them; Newton's steps in x itself would be
+    lost in rounding. Where a column of x is a sum of others, z is x in standard deviations.
+    """
+    n, q = x.shape
+    if n >= q:
+        made, turn = np.linalg.qr(x)
+        size = np.abs(np.diag(turn))
+        if size.min(initial=np.inf) > 1e-12 * np.abs(x).max(initial=0):
+            return made * np.sqrt(n), turn / np.sqrt(n)
+    scale = _spread(x)
+    return x / scale, np.diag(scale)
 
 
 def _spread(x: np.ndarray) -> np.ndarray:

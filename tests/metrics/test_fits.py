@@ -26,3 +26,26 @@ def test_a_sample_is_fitted_alike_alone_and_among_others(seed: int) -> None:
     said = 1 / (1 + np.exp(-together[fitted] @ x.T))
     score = (weights[fitted] * (y - said)) @ (x / np.abs(x).max(axis=0))
     np.testing.assert_allclose(score, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_columns_that_are_almost_the_constant_reach_the_maximum(seed: int) -> None:
+    """Probabilities that hardly differ, few negatives: what they say of each sample is the same in other columns."""
+    rng = np.random.default_rng(seed)
+    n = 57
+    p = rng.uniform(0.8757, 0.8765, n)
+    x = np.log(p / (1 - p))
+    y = np.ones(n)
+    y[rng.choice(n, 7, replace=False)] = 0
+    raw = np.c_[np.ones(n), x, x**2]
+    apart = np.linalg.qr(raw - np.c_[np.zeros(n), np.full((n, 2), raw[:, 1:].mean(axis=0))])[0]
+    weights = rng.multinomial(n, np.full(n, 1 / n), 40).astype(float)
+
+    def likelihood(columns: np.ndarray, beta: np.ndarray) -> np.ndarray:
+        eta = np.where(np.isnan(beta[:, :1]), 0, beta) @ columns.T + np.where(np.isnan(beta[:, :1]), np.nan, 0)
+        return (weights * (y * eta - np.log1p(np.exp(eta)))).sum(axis=1)
+
+    ours, theirs = likelihood(raw, logistic(raw, y, weights)), likelihood(apart, logistic(apart, y, weights))
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
+    assert np.isfinite(ours).sum() > 30
+    np.testing.assert_allclose(ours, theirs, atol=1e-7)
