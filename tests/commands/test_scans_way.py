@@ -62,7 +62,7 @@ def run(root: Path, verb: str, *words: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["VolumeEncoder", "SliceEncoder"])
+@pytest.mark.parametrize("encoder", ["resnet_3d", "resnet_25d"])
 def test_from_a_tree_of_files_to_maps_on_the_scans(root: Path, encoder: str) -> None:
     cohort = ("cohort=toy", f"cohort.root={root}", "deep=resnet_3d", "deep.random=true")
     run(root, "extract", *cohort)
@@ -70,7 +70,7 @@ def test_from_a_tree_of_files_to_maps_on_the_scans(root: Path, encoder: str) -> 
         root, "train", *cohort, "folds.n=2", "folds.workers=0", "folds.validation=0", "folds.min_events=1", "audit=0",
         "trainer.max_epochs=3", "optim.min_steps=12", "logger=none", "modalities=[pet_volume]",
         "parts.modalities.volume.augment.flip=true", "parts.modalities.volume.augment.rotate_deg=10",
-        f"parts.modalities.volume.encoder._target_=nsclc_mtl.encoders.volumetric.{encoder}",
+        f"volume_encoder={encoder}",
     )  # fmt: skip
     made = run(root, "predict", f"ckpt={trained}", "patients=[P03]")
     image = nibabel.load(root / "P03-PET.nii.gz")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from nsclc_mtl.config import build, compose, plain
 from nsclc_mtl.encoders.volumetric import GroupRMSNorm, SliceEncoder, VolumeEncoder
 from nsclc_mtl.records import IntegrityFault, UsageFault
 
@@ -37,6 +38,18 @@ def test_a_row_of_zeros_leaves_the_others_untouched(encoder: VolumeEncoder, trai
     assert torch.allclose(before[[0, 2]], after[[0, 2]], atol=1e-6)
     assert not torch.allclose(before[1], after[1], atol=1e-4)
     assert torch.isfinite(after).all()
+
+
+@pytest.mark.parametrize(("words", "kind"), [([], VolumeEncoder), (["volume_encoder=resnet_25d"], SliceEncoder)])
+def test_the_configuration_builds_the_encoder_of_the_defaults(words: list[str], kind: type[nn.Module]) -> None:
+    node = plain(compose("train", words))["parts"]["modalities"]["volume"]["encoder"]
+    torch.manual_seed(0)
+    made = build(node, dim=12)
+    torch.manual_seed(0)
+    plain_one = kind(dim=12)
+    assert type(made) is kind
+    x = crops(2)
+    torch.testing.assert_close(made(x).vector, plain_one(x).vector, rtol=0, atol=0)
 
 
 def test_no_batch_statistics_anywhere(encoder: VolumeEncoder) -> None:
