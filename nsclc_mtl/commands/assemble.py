@@ -153,6 +153,7 @@ def learner(
     from nsclc_mtl.learner import Learner
 
     dims, dim, encoders = fitted.dims(), cfg["optim"]["dim"], {}
+    asked = inspect.signature(permitted(cfg["fusion"]["_target_"])).parameters
     for name, chosen in modalities.items():
         given: dict[str, Any] = {"dim": dim}
         table = fitted.tables[name].narrow if name in fitted.tables else None
@@ -165,6 +166,8 @@ def learner(
         if name in fitted.series:
             given["within"] = fitted.series[name].within
         takes = inspect.signature(permitted(chosen["encoder"]["_target_"])).parameters
+        if "tokens" in takes and name in fitted.bags and chosen["encoder"].get("tokens") is None:
+            given["tokens"] = "tiles" in asked
         if "columns" in takes and table is not None:
             given["columns"] = table.sources
         if "classes" in takes:
@@ -174,7 +177,6 @@ def learner(
             encoders[name] = Projected(table.loadings, encoders[name])
     shared: dict[str, Any] = {"modalities": list(modalities), "tasks": list(specs), "dim": dim}
     wide = {name: encoder.token_dim for name, encoder in encoders.items() if getattr(encoder, "token_dim", None)}
-    asked = inspect.signature(permitted(cfg["fusion"]["_target_"])).parameters
     if "tiles" in asked:  # a fusion that reads tokens: how wide they are, packed and a patient
         shared["tiles"] = {name: width for name, width in wide.items() if name in fitted.bags}
         shared["tokens"] = {name: width for name, width in wide.items() if name not in fitted.bags}

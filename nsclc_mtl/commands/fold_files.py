@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +21,7 @@ def save_fitted(
     folder: Path, fitted: Fitted, specs: Mapping[str, TaskSpec], modalities: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """`fitted.json`: everything fitted on the fold's training patients, and the parts that the model is made of."""
-    tasks = {
-        n: {
-            "kind": s.kind,
-            "classes": list(s.classes),
-            "columns": list(s.columns),
-            "endpoint": s.endpoint,
-            "landmark_days": s.landmark_days,
-            "causes": list(s.causes),
-            "unit": s.unit,
-        }
-        for n, s in specs.items()
-    }
+    tasks = {n: {key: value for key, value in asdict(s).items() if key != "name"} for n, s in specs.items()}
     state = {"fitted": fitted.state(), "tasks": tasks, "modalities": {n: dict(m) for n, m in modalities.items()}}
     with written(folder / "fitted.json") as aside:
         aside.write_text(json.dumps(state) + "\n")
@@ -79,21 +69,9 @@ def load_fold(
     try:
         state = json.loads((folder / "fitted.json").read_text())
         fitted = Fitted.load(state["fitted"])
+        specs = {n: _task(n, said) for n, said in state["tasks"].items()}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise IntegrityFault(f"'{folder.name}/fitted.json' is missing or not of this version; train again") from error
-    specs = {
-        n: TaskSpec(
-            n,
-            t["kind"],
-            tuple(t["classes"]),
-            tuple(t["columns"]),
-            t["endpoint"],
-            t.get("landmark_days", 0.0),
-            tuple(t.get("causes") or ()),
-            t.get("unit", ""),
-        )
-        for n, t in state["tasks"].items()
-    }
     members = []
     for path in sorted(folder.glob("model*.safetensors" if packed else "model*.ckpt")):
         made = assemble.learner(cfg, specs, state["modalities"], fitted)
@@ -110,3 +88,9 @@ def load_fold(
     if not members:
         raise IntegrityFault(f"'{folder.name}' holds no weights of a model; train again")
     return members, fitted, specs, state["modalities"]
+
+
+def _task(name: str, said: Mapping[str, Any]) -> TaskSpec:
+    """A task as `fitted.json` says it, a list for a tuple. Raises TypeError for a word that no task has."""
+    words: dict[str, Any] = {key: tuple(held) if isinstance(held, list) else held for key, held in said.items()}
+    return TaskSpec(name, **words)

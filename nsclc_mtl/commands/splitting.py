@@ -105,8 +105,6 @@ def _made(cfg: Mapping[str, Any], manifest: Manifest, source: Source | None = No
     So a patient's fold does not depend on the tasks and modalities that a run picks. Where the whole cannot be dealt,
     the run's own patients are, with a note. `source`: whom an earlier split was dealt over.
     """
-    from nsclc_mtl.cohort import twins
-    from nsclc_mtl.commands import split_sites
     from nsclc_mtl.commands.cohort import whole_cohort
 
     folds = cfg["folds"]
@@ -125,11 +123,7 @@ def _made(cfg: Mapping[str, Any], manifest: Manifest, source: Source | None = No
     if whole is not manifest:
         try:
             source = source or Source(whole, companions_of(cfg, whole))
-            dealt = _over(cfg, source)
-            if folds.get("sites") == "leave_one_out":
-                everybody = _usable(whole)
-                unit = twins.components(everybody, [same.patients for same in source.together])
-                split_sites.same_tested(folds, (whole, everybody), (manifest, _usable(manifest)), unit)
+            dealt = _over_whole(cfg, source, manifest)
         except Fault as fault:
             notes = [f"the whole cohort cannot be dealt, so the folds are of this run's own tasks and data: {fault}"]
             source = None
@@ -151,6 +145,21 @@ def _over(cfg: Mapping[str, Any], source: Source) -> Split:
     if given:
         return Split(_given(cfg, source.manifest, ids, unit, notes), True, source, notes=notes)
     return _dealt(cfg, source, ids, unit, notes)
+
+
+def _over_whole(cfg: Mapping[str, Any], source: Source, manifest: Manifest) -> Split:
+    """The split of the whole cohort, for a run on a part of it.
+
+    Raises what dealing raises, and DataFault where a site is large enough to be tested in one of the two alone.
+    """
+    from nsclc_mtl.cohort import twins
+    from nsclc_mtl.commands import split_sites
+
+    if cfg["folds"].get("sites") == "leave_one_out":
+        everybody = _usable(source.manifest)
+        unit = twins.components(everybody, [same.patients for same in source.together])
+        split_sites.same_tested(cfg["folds"], (source.manifest, everybody), (manifest, _usable(manifest)), unit)
+    return _over(cfg, source)
 
 
 def _of_run(dealt: Split, manifest: Manifest) -> Split:

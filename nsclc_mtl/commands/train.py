@@ -46,7 +46,7 @@ def body(cfg: DictConfig, run: Run) -> None:
 
 def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, list[int]]:
     """The cohort, its split and the folds to train; the split and `cohort.json` are written into the run folder."""
-    from nsclc_mtl.commands import splitting, together
+    from nsclc_mtl.commands import fold_workers, splitting
     from nsclc_mtl.commands.assemble import one_cause, options, sound
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.sites import adapted_sites, unknown_sites
@@ -58,7 +58,7 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     manifest = open_cohort(settings)
     if here:
-        settings["folds"]["workers"] = together.workers(settings, manifest, run)
+        settings["folds"]["workers"] = fold_workers.workers(settings, manifest, run)
     made = splitting.split(settings, manifest)
     splitting.sound(settings, manifest, made)
     sound(settings, manifest.tasks)

@@ -31,7 +31,7 @@ class ABMIL(nn.Module):
             several one after the other. gate: width of the attention gate.
         scale: `{mean, sd}` of the tile features on the training patients; None leaves them as they are.
         dropout: of tile features (see `tiles.first_layer`) and of the pooled vector, in training.
-        tokens: hand the hidden tiles [tile, hidden] to the fusion too.
+        tokens: hand the hidden tiles [tile, hidden] to the fusion too; None is no.
         coordinates: whether the place of a tile is added in its first layer, or the numbers of its code (see
             `Coordinates`).
         activation: of the tile layers, `gelu` or `relu`. tile_dropout: of what each tile layer says, in training.
@@ -47,7 +47,7 @@ class ABMIL(nn.Module):
         gate: int = 32,
         dropout: float = 0.1,
         scale: dict[str, list[float]] | None = None,
-        tokens: bool = False,
+        tokens: bool | None = None,
         coordinates: bool | int = False,
         activation: str = "gelu",
         tile_dropout: float = 0.0,

@@ -91,10 +91,19 @@ def test_a_list_of_tasks_and_its_faults() -> None:
         )
 
 
-def test_coattention_gets_the_tiles_of_the_slide_encoder() -> None:
-    made = assembled(("grade",), ("model=coattention",))
+@pytest.mark.parametrize("encoder", ["abmil", "clam_sb", "clam_mb", "dsmil", "transmil", "max"])
+def test_coattention_gets_the_tiles_of_every_slide_encoder(encoder: str) -> None:
+    made = assembled(("grade",), ("model=coattention", f"encoder={encoder}"))
     assert made.fusion.read == ("wsi",)
     made.training_step(batch(("grade",)), 0).backward()
     taught = {name for name, p in made.named_parameters() if p.grad is not None and bool(p.grad.any())}
-    assert {"fusion.key.wsi.weight", "fusion.value.wsi.weight", "encoders.wsi.tile.1.weight"} <= taught
-    assert assembled(("grade",), ("model=moe_mil", "fusion=coattention")).fusion.read == ()
+    assert {"fusion.key.wsi.weight", "fusion.value.wsi.weight"} <= taught
+    assert any(name.startswith("encoders.wsi.tile.") for name in taught)
+
+
+def test_who_does_not_want_the_tiles_asked_says_so() -> None:
+    alone = ("model=moe_mil", "fusion=coattention")
+    assert assembled(("grade",), alone).fusion.read == ("wsi",)
+    assert assembled(("grade",), (*alone, "parts.modalities.bag.encoder.tokens=false")).fusion.read == ()
+    assert assembled(("grade",), (*alone, "encoder=mean")).fusion.read == ()
+    assert assembled(("grade",), ("model=moe_mil",)).encoders["wsi"].token_dim is None
