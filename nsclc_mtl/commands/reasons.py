@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands import confidence, outside
+from nsclc_mtl.commands import confidence, members_said, outside
 from nsclc_mtl.records import Manifest, TaskSpec
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from nsclc_mtl.learner import Learner
@@ -78,7 +77,7 @@ def rows(seen: Sequence[Seen], manifest: Manifest, fold: int, disagree: float = 
     words = "passes with dropout" if seen[0].dropped else "members" if len(seen) == 1 else "members of the folds"
     for task, wide in mean.items():
         spec = manifest.tasks[task]
-        of = _horizon([s.trust.get(task, {}) for s in seen])
+        of = members_said.horizon([s.trust.get(task, {}) for s in seen])
         facts = {"members": len(members), "horizon_days": of.get("horizon_days") if spec.kind == "survival" else None}
         calibrated = [s.trust.get(task, {}) for s in seen]
         if all("n" in one for one in calibrated):
@@ -91,14 +90,14 @@ def rows(seen: Sequence[Seen], manifest: Manifest, fold: int, disagree: float = 
                 made.add([""], task, "slope", [float(of_classes["slope"])])
             for name, group in calibrated[0].get("groups", {}).items():
                 made.add([""], task, f"n_calibration:{calibrated[0]['mondrian']}:{name}", [group["n"]])
-        said, sure = _said(spec, wide, of)
+        said, sure = members_said.said(spec, wide, of)
         made.add(ids, task, "predicted", said)
         made.add(ids, task, "confidence", sure)
         if len(members) > 1:
-            for what, value in spread(spec, [m[task] for m in members], of).items():
+            for what, value in members_said.spread(spec, [m[task] for m in members], of).items():
                 made.add(ids, task, what, value)
                 if what == "distance":
-                    agree = _disagree(spec, [m[task] for m in members], of)
+                    agree = members_said.disagreement(spec, [m[task] for m in members], of)
                     apart = value > disagree
                     made.add(ids, task, "flag:disagree", apart.astype(int))
                     made.reason(ids, task, apart, [f"{task}: the {words} {more}" for more in agree])
@@ -126,85 +125,6 @@ class _Rows:
         some = [(p, s) for p, h, s in zip(ids, holds, sentences, strict=True) if h]
         if some:
             self.add([p for p, _ in some], task, "reason", [s for _, s in some])
-
-
-def _horizon(trust: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Horizon of a survival task that all folds can answer for; SD of a regression."""
-    days = [one["horizon_days"] for one in trust if "horizon_days" in one]
-    sd = [one["sd"] for one in trust if "sd" in one]
-    return ({"horizon_days": min(days)} if days else {}) | ({"sd": sum(sd) / len(sd)} if sd else {})
-
-
-def _at_horizon(wide: pd.DataFrame, of: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    """Probability to be event-free at the horizon, [patient]."""
-    import numpy as np
-
-    from nsclc_mtl.trust.survival_calibration import cumulative_hazard
-
-    days, curve = confidence.curves(wide)
-    when = np.full(len(wide), of.get("horizon_days", confidence.HORIZON_DAYS))
-    return np.exp(-cumulative_hazard(curve, days, when))
-
-
-def _said(spec: TaskSpec, wide: pd.DataFrame, of: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What is predicted, in words, and with what probability; of a number none is known."""
-    import numpy as np
-
-    if spec.kind == "regression":
-        return wide["value"].to_numpy(float), np.full(len(wide), np.nan)
-    if spec.kind == "survival":
-        free = _at_horizon(wide, of)
-        return np.where(free >= 0.5, "event-free", "event"), np.maximum(free, 1 - free)
-    p = wide[[f"p:{c}" for c in spec.classes]].to_numpy(float)
-    return np.array(spec.classes)[p.argmax(axis=1)], p.max(axis=1)
-
-
-def spread(spec: TaskSpec, members: Sequence[pd.DataFrame], of: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """How far members differ, each [patient]: `spread` (SD of the probability of the predicted class, of being
-    event-free at the horizon, of the number), of survival also `spread:<day>` (SD of S at each predicted day),
-    `distance` (mean total variation; of a number the mean deviation in SD of the training patients), and of classes
-    `mutual_information` (nats) and `votes`."""
-    import numpy as np
-
-    from nsclc_mtl.trust import ensemble
-
-    if spec.kind == "regression":
-        value = np.stack([m["value"].to_numpy(float) for m in members])
-        far = np.abs(value - value.mean(axis=0)).mean(axis=0)
-        return {"spread": ensemble.deviation(value), **({"distance": far / of["sd"]} if of.get("sd") else {})}
-    if spec.kind == "survival":
-        free = np.stack([_at_horizon(m, of) for m in members])
-        pairs = np.stack([free, 1 - free], axis=2)
-        days, _ = confidence.curves(members[0])
-        at = np.stack([confidence.curves(m)[1] for m in members])  # [member, patient, day]
-        each = {f"spread:{day:g}": ensemble.deviation(at[:, :, k]) for k, day in enumerate(days)}
-        return {"spread": ensemble.deviation(free), **each, "distance": ensemble.distance(pairs)}
-    p = np.stack([m[[f"p:{c}" for c in spec.classes]].to_numpy(float) for m in members])
-    top = p.mean(axis=0).argmax(axis=1)
-    return {
-        "spread": ensemble.deviation(p[:, np.arange(p.shape[1]), top]),
-        "distance": ensemble.distance(p),
-        "mutual_information": ensemble.mutual_information(p),
-        "votes": ensemble.votes(p),
-    }
-
-
-def _disagree(spec: TaskSpec, members: Sequence[pd.DataFrame], of: Mapping[str, Any]) -> list[str]:
-    """How members disagree, in words, by patient."""
-    import numpy as np
-
-    from nsclc_mtl.trust import ensemble
-
-    if not spec.classes:
-        on = f" on survival beyond {of['horizon_days']:.0f} days" if "horizon_days" in of else ""
-        return [f"disagree{on}"] * len(members[0])
-    p = np.stack([m[[f"p:{c}" for c in spec.classes]].to_numpy(float) for m in members])
-    told = []
-    for n, k in zip(ensemble.votes(p), p.mean(axis=0).argmax(axis=1), strict=True):
-        name = spec.classes[k]
-        few = f"disagree ({n} of {len(p)} say {name})"
-        told.append(few if n < len(p) else f"agree on {name}, but not on how probable it is")
-    return told
 
 
 def _of_set(made: _Rows, spec: TaskSpec, words: pd.Series) -> None:
