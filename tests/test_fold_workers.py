@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nsclc_mtl.commands import fold_workers
+from nsclc_mtl.commands import fold_workers, memory
 
 
 def machine(root: Path, free_mb: float, **groups: tuple[str, int, int]) -> Path:
@@ -26,15 +26,15 @@ def machine(root: Path, free_mb: float, **groups: tuple[str, int, int]) -> Path:
 
 
 def test_free_memory_is_that_of_the_machine_or_of_the_tightest_group(tmp_path: Path) -> None:
-    assert fold_workers.free_mb(machine(tmp_path / "a", 5000)) == pytest.approx(5000, abs=0.1)
-    assert fold_workers.free_mb(machine(tmp_path / "b", 5000, top=("max", 10**9, 0))) == pytest.approx(5000, abs=0.1)
+    assert memory.free_mb(machine(tmp_path / "a", 5000)) == pytest.approx(5000, abs=0.1)
+    assert memory.free_mb(machine(tmp_path / "b", 5000, top=("max", 10**9, 0))) == pytest.approx(5000, abs=0.1)
     boxed = machine(tmp_path / "c", 5000, top=("4000000000", 10**9, 200 * 10**6))
-    assert fold_workers.free_mb(boxed) == pytest.approx(3200)
+    assert memory.free_mb(boxed) == pytest.approx(3200)
     job = machine(tmp_path / "d", 5000, slurm__job_7=("2000000000", 10**9, 0), slurm=("max", 10**9, 0))
-    assert fold_workers.free_mb(job) == pytest.approx(1000)
+    assert memory.free_mb(job) == pytest.approx(1000)
     around = machine(tmp_path / "e", 5000, slurm=("1500000000", 10**9, 0))
-    assert fold_workers.free_mb(around) == pytest.approx(500)
-    assert fold_workers.free_mb(tmp_path / "nowhere") is None
+    assert memory.free_mb(around) == pytest.approx(500)
+    assert memory.free_mb(tmp_path / "nowhere") is None
 
 
 class Told:
@@ -54,7 +54,7 @@ class Told:
 def test_no_more_folds_at_once_than_the_memory_holds(
     asked: int, free: float | None, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fold_workers, "free_mb", lambda: free)
+    monkeypatch.setattr(memory, "free_mb", lambda: free)
     settings: dict[str, Any] = {"folds": {"workers": asked}, "bag_cache_mb": 2000}
     run: Any = Told()
     manifest: Any = SimpleNamespace(bags={})
@@ -70,7 +70,7 @@ def test_tile_features_count_up_to_the_cache(tmp_path: Path, monkeypatch: pytest
         bags={"wsi": {"p": [str(tmp_path / "a.h5")], "q": [str(tmp_path / "a.h5"), str(tmp_path / "gone.h5")]}}
     )
     assert fold_workers.features_mb(manifest) == pytest.approx(3.0)
-    monkeypatch.setattr(fold_workers, "free_mb", lambda: 2 * fold_workers.PROCESS_MB + 4.5)
+    monkeypatch.setattr(memory, "free_mb", lambda: 2 * fold_workers.PROCESS_MB + 4.5)
     run: Any = Told()
     assert fold_workers.workers({"folds": {"workers": 2}, "bag_cache_mb": 2000}, manifest, run) == 1
     assert fold_workers.workers({"folds": {"workers": 2}, "bag_cache_mb": 2}, manifest, run) == 2

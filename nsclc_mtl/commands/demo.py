@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands.memory import Memory
 from nsclc_mtl.records import DataFault, Fault, IntegrityFault, UsageFault
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nsclc_mtl.config import Run
 
 WORDS = ("level", "n", "seed", "missing", "site")
-SAMPLE_S = 0.25  # between two looks at the memory of a step
 
 
 @dataclass
@@ -205,52 +204,6 @@ def _process(verb: str, words: Sequence[str], run: Run) -> Step:
     run.done.append(verb)
     run.say(f"  {verb}: {step.seconds:.0f} s, peak memory {step.peak_mb:.0f} MB")
     return step
-
-
-class Memory:
-    """The largest resident memory, in MB, of a process and its descendants together, sampled while it runs.
-
-    Pages that processes share are counted once a process, so it errs upwards. 0 where there is no /proc.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self.pid, self.peak_mb = pid, 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Memory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while True:
-            self.peak_mb = max(self.peak_mb, resident_mb(self.pid))
-            if self._stop.wait(SAMPLE_S):
-                return
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process and its descendants now, in MB; 0 where there is no /proc."""
-    parent, pages = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            # after the name, which may hold spaces and brackets: state, parent, ... resident pages (proc(5))
-            words = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended meanwhile
-        parent[int(folder.name)], pages[int(folder.name)] = int(words[1]), int(words[21])
-
-    def ours(number: int) -> bool:
-        while number not in (0, pid):
-            number = parent.get(number, 0)
-        return number == pid
-
-    total = sum(count for number, count in pages.items() if ours(number))
-    return total * os.sysconf("SC_PAGE_SIZE") / 1e6 if total else 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from nsclc_mtl.commands import memory
 
 if TYPE_CHECKING:
     from nsclc_mtl.config import Run
@@ -23,7 +24,7 @@ def workers(settings: Mapping[str, Any], manifest: Manifest, run: Run) -> int:
     it is needed here (`folds.workers` of one or none), the number stays as it is.
     """
     asked = int(settings["folds"]["workers"])
-    free = free_mb()
+    free = memory.free_mb()
     if asked <= 1 or free is None:
         return asked
     each = PROCESS_MB + min(features_mb(manifest), float(settings["bag_cache_mb"]))
@@ -40,38 +41,3 @@ def features_mb(manifest: Manifest) -> float:
     """Size of all tile features of the cohort, MB; a file that is not there counts nothing."""
     files = {file for bags in manifest.bags.values() for several in bags.values() for file in several}
     return sum(os.path.getsize(file) for file in files if os.path.isfile(file)) / 1e6
-
-
-def free_mb(root: Path = Path("/")) -> float | None:
-    """Memory that can be had without swapping, MB; None where the system does not tell (no Linux).
-
-    Of the machine, or less where control groups (version 2) set a limit, as containers and SLURM jobs do. `root` is
-    where `proc` and `sys` lie.
-    """
-    try:
-        told = (root / "proc/meminfo").read_text()
-        free = float(next(line.split()[1] for line in told.splitlines() if line.startswith("MemAvailable:"))) * 1024
-    except (OSError, StopIteration):
-        return None
-    top = root / "sys/fs/cgroup"
-    for group in (top, *_own_groups(root, top)):
-        try:
-            limit, used = float((group / "memory.max").read_text()), float((group / "memory.current").read_text())
-            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # no such group, or "max": no limit
-            continue
-        cached = float(stat.get("inactive_file", 0))  # of files that were read, given back when it is wanted
-        free = min(free, max(limit - used + cached, 0.0))
-    return free / 1e6
-
-
-def _own_groups(root: Path, top: Path) -> list[Path]:
-    """Folders of the control group of this process and of those around it."""
-    try:
-        told = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    own = next((line[3:].strip("/") for line in told if line.startswith("0::")), "")
-    if not own or ".." in own.split("/"):
-        return []
-    return [top / own, *(top / parent for parent in Path(own).parents if str(parent) != ".")]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nsclc_mtl.commands import demo
+from nsclc_mtl.commands import demo, memory
 from nsclc_mtl.config import compose
 from nsclc_mtl.records import DataFault, IntegrityFault, UsageFault
 
@@ -120,18 +120,18 @@ def test_defaults_are_the_cohort_that_data_dvc_pins() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="memory of other processes is read from /proc")
 def test_memory_counts_descendants() -> None:
-    alone = demo.resident_mb(os.getpid())
+    alone = memory.resident_mb(os.getpid())
     assert 10 < alone < 20_000
     hold = "x = bytes(range(256)) * 400_000; "  # 102 MB
     code = f"import subprocess, sys; {hold}subprocess.run([sys.executable, '-c', {hold + 'input()'!r}])"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
-        with demo.Memory(child.pid) as memory:
+        with memory.Memory(child.pid) as held:
             deadline = time.monotonic() + 20
-            while memory.peak_mb < 205 and time.monotonic() < deadline:
+            while held.peak_mb < 205 and time.monotonic() < deadline:
                 time.sleep(0.05)
         child.communicate(b"\n")
-    assert memory.peak_mb > 205  # twice 102 MB
-    assert demo.resident_mb(2**22 + 1) == 0
+    assert held.peak_mb > 205  # twice 102 MB
+    assert memory.resident_mb(2**22 + 1) == 0
 
 
 def test_table_shows_the_best_floor_and_the_ceiling() -> None:
