@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from nsclc_mtl.cohort import feature_tables, owners, scan_files, sections, times, visits
 from nsclc_mtl.cohort.folder import Absent, Folder
@@ -14,6 +16,7 @@ from nsclc_mtl.records import DataFault, Manifest, ModalitySpec, UsageFault
 from nsclc_mtl.tables import read
 
 KINDS = ("bag", "clinical", "deep", "omics", "pathways", "radiomics", "series", "spots", "vector", "volume")
+_NAMED = 3  # slides that a note names
 
 
 @dataclass
@@ -77,7 +80,7 @@ def bags(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[str, 
     manifest.slides = slides
     derived = sources.out / "features" / sources.keys.get("features", "")
     found: dict[str, list[str]] = {}
-    waiting = empty = 0
+    empty, waiting, away = list[str](), list[str](), list[str]()
     for slide_id, row in slides.iterrows():
         if row["patient_id"] not in manifest.patients.index:
             continue
@@ -85,20 +88,30 @@ def bags(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[str, 
         ours = derived / f"{slide_id}.h5"
         path = given if given.suffix in {".h5", ".hdf5", ".npz", ".pt", ".pth"} else ours
         if path is given and _no_tile(path):
-            empty += 1
+            empty.append(str(slide_id))
         elif path.is_file():
             found.setdefault(row["patient_id"], []).append(str(path))
+        elif path is given:
+            away.append(str(slide_id))
         else:
-            waiting += 1
+            waiting.append(str(slide_id))
     if empty:
-        sources.folder.notes.append(f"{spec.name}: {empty} of {len(slides)} slides hold no tile: taken as absent")
+        sources.folder.notes.append(f"{spec.name}: {_of(empty, slides)} hold no tile: taken as absent")
     if waiting:
         sources.folder.notes.append(
-            f"{spec.name}: {waiting} of {len(slides)} slides have no features (not extracted, or without tissue)"
+            f"{spec.name}: {_of(waiting, slides)} have no features (not extracted, or without tissue)"
         )
+    if away:
+        sources.folder.notes.append(f"{spec.name}: listed with a feature file that is not there: {_of(away, slides)}")
     if not found:
         raise Absent(f"no features of '{spec.name}' under '{derived}'; run `mtl extract` (the phantom: `mtl demo`)")
     return found
+
+
+def _of(some: Sequence[str], slides: pd.DataFrame) -> str:
+    """`2 of 78 slides (S1, S2)`."""
+    more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
+    return f"{len(some)} of {len(slides)} slides ({', '.join(some[:_NAMED])}{more})"
 
 
 def volumes(sources: Sources, manifest: Manifest, spec: ModalitySpec) -> dict[str, str]:

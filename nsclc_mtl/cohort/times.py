@@ -63,7 +63,7 @@ def dates(column: pd.Series, form: str, where: str) -> pd.Series:
     if len(bad):
         listed = "; ".join(f"{row}: {shown(value)!r}" for row, value in bad.head(3).items())
         raise DataFault(
-            f"{where}: {len(bad)} value(s) are no dates of the form {form} ({listed}); write {ISO}, or set "
+            f"{where}: {len(bad)} value(s) are no dates of the form {form} ({listed}); write {form}, or set "
             "cohort.index_date.format"
         )
     return made

@@ -68,19 +68,27 @@ def _telling(table: pd.DataFrame) -> bool:
 
 
 def same_in_all(manifest: Manifest, rows: Sequence[Twins]) -> list[Twins]:
-    """Pairs among `rows` (of `same_rows`) whose rows are equal in every table that both have: one person, twice."""
+    """Groups among `rows` (of `same_rows`) of whom any two have equal rows in every table that both have: one person,
+    entered several times."""
     digest = {
         name: dict(zip(map(str, table.index), _hashed(table), strict=True)) for name, table in manifest.tables.items()
     }
-    seen, found = set(), []
+    pairs: dict[tuple[str, ...], list[str]] = {}  # pair -> the tables that both have
     for twins in rows:
         for pair in combinations(sorted(twins.patients), 2):
             shared = [name for name, of in digest.items() if pair[0] in of and pair[1] in of]
-            if pair not in seen and all(digest[name][pair[0]] == digest[name][pair[1]] for name in shared):
-                seen.add(pair)
-                found.append(
-                    Twins("rows", " + ".join(shared), pair, sentence="have the same row in every table of both")
-                )
+            if all(digest[name][pair[0]] == digest[name][pair[1]] for name in shared):
+                pairs[pair] = shared
+    ids = sorted({patient for pair in pairs for patient in pair})
+    found, number = [], components(ids, pairs)
+    for at in range(number.max(initial=-1) + 1):
+        group = tuple(patient for patient, k in zip(ids, number, strict=True) if k == at)
+        inside = list(combinations(group, 2))
+        whole = all(pair in pairs for pair in inside)  # else one of them lacks the table that parts two others
+        for one in [group] if whole else [pair for pair in inside if pair in pairs]:
+            tables = [name for name in digest if any(name in pairs[pair] for pair in combinations(one, 2))]
+            told = f"have the same row in every table of {'both' if len(one) == 2 else 'any two of them'}"
+            found.append(Twins("rows", " + ".join(tables), one, sentence=told))
     return found
 
 

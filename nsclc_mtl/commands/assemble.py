@@ -85,9 +85,14 @@ def one_cause(cfg: Mapping[str, Any], manifest: Manifest) -> list[str]:
 def sound(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> None:
     """Raises UsageFault where the parts of the tasks, or the sampler, name a task or a class that is not there."""
     from nsclc_mtl.bags.balanced import balanced_kind
+    from nsclc_mtl.tasks.cox import Cox
 
     dependencies(cfg, specs)
     named_by_some(cfg, specs)
+    survival = any(spec.kind == "survival" for spec in specs.values())
+    head = permitted(cfg["parts"]["tasks"]["survival"]["_target_"])
+    if whole_passes(cfg) and survival and not issubclass(head, Cox):
+        raise UsageFault("cox.mode=exact: no survival task is Cox's; set survival=cox, or cox.mode=batch")
     if (task := balanced_by(cfg)) is not None:
         balanced_kind(specs, task)
         _calibrated_after(cfg, specs)

@@ -202,11 +202,24 @@ def _calibrated(curve: Any, days: Any, of: Mapping[str, Any]) -> Any:
     return survival_calibration.scaled(curve, days, of["shift"], of["slope"], of["centre"], of["horizon_days"])
 
 
+def _incidence(cif: Any, curve: Any, moved: Any) -> Any:
+    """Cumulative incidence [patient, day] of a cause under the moved curve: between two days the cause has the share of
+    the events that it had under the old one, so that all causes and the curve still sum to one."""
+    import numpy as np
+
+    def steps(of: Any, begin: float) -> Any:
+        return np.diff(of, axis=1, prepend=begin)
+
+    events = -steps(curve, 1.0)
+    share = np.divide(steps(cif, 0.0), events, out=np.zeros_like(cif), where=events > 0)
+    return np.cumsum(-steps(moved, 1.0) * share, axis=1)
+
+
 def scaled(
     outputs: Outputs, manifest: Manifest, trust: Trust, populations: Mapping[str, Any] | None = None
 ) -> dict[str, pd.DataFrame]:
     """The outputs with probabilities at the slopes, levels and temperatures of `trust`, then at the prevalence of the
-    stated populations, and survival curves calibrated at their horizon.
+    stated populations, and survival curves calibrated at their horizon, with the cumulative incidences of causes.
 
     `populations`: task -> log ratio of the classes' shares (see `tasks.prior.population`). The others as they are.
     """
@@ -218,7 +231,12 @@ def scaled(
         wide, of = made[task].copy(), trust.get(task, {})
         if "shift" in of:
             days, curve = curves(wide)
-            wide[[f"surv:{d:g}" for d in days]] = _calibrated(curve, days, of)
+            moved = _calibrated(curve, days, of)
+            wide[[f"surv:{d:g}" for d in days]] = moved
+            for cause in manifest.tasks[task].causes:
+                names = [f"cif:{cause}:{d:g}" for d in days]
+                if set(names) <= set(wide.columns):
+                    wide[names] = _incidence(wide[names].to_numpy(float), curve, moved)
         spec = manifest.tasks[task]
         columns = [f"p:{name}" for name in spec.classes]
         if "recalibration" in of:

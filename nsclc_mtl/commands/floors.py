@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nsclc_mtl.config import Run
+    from nsclc_mtl.report.evaluation import TaskResult
 
 SLIDES = "mean slide feature"
 EVERY = "all tables"
@@ -42,9 +43,9 @@ def fit_floors(
     strange = [name for name in wanted or () if name not in known]
     if strange:
         raise UsageFault(f"floors: no floor '{strange[0]}' here; there are {', '.join(known) or 'none'}")
-    primary = settings.get("primary_floor") or EVERY  # the default may be lacking, where there is one table
-    if primary not in (EVERY, *known):
-        raise UsageFault(f"primary_floor: no floor '{primary}' here; there are {', '.join(known) or 'none'}")
+    named = settings.get("primary_floor") or EVERY  # the default may be lacking, where there is one table
+    if named not in (EVERY, *known):
+        raise UsageFault(f"primary_floor: no floor '{named}' here; there are {', '.join(known) or 'none'}")
     none = splits is None or wanted == []
     days = {}
     for name, task in tasks.items():
@@ -66,6 +67,20 @@ def fit_floors(
         prepare=without_site_effects(trained, manifest),
         model=build(settings["floor"]) if settings.get("floor") else None,
     )
+
+
+def primary(settings: Mapping[str, Any], results: Mapping[str, TaskResult], manifest: Manifest) -> str:
+    """Name of the floor that the verdict is about: the one that was named, `all tables` by default.
+
+    Where there is one table only, that floor does not exist, and the one of the table takes its place; without a table
+    the only floor there is. Which it is depends on what the cohort has, and on no result.
+    """
+    named = str(settings.get("primary_floor") or EVERY)
+    there = {model.removeprefix("floor:") for result in results.values() for model in result.models("floor:")}
+    if named != EVERY or named in there:
+        return named
+    tables = [name for name in manifest.tables if name in there] or sorted(there)
+    return tables[0] if len(tables) == 1 else named
 
 
 def without_site_effects(trained: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:

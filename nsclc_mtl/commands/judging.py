@@ -104,7 +104,7 @@ def write(
     page. The evaluation is counted with the model (`evaluations.jsonl`).
     """
     from nsclc_mtl import __version__
-    from nsclc_mtl.commands import evaluations, reasons
+    from nsclc_mtl.commands import evaluations, floors, reasons
     from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
@@ -116,13 +116,14 @@ def write(
     for sentence in unjudged:
         run.say(f"note: {sentence}")
     said = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
+    settings = {**settings, "primary_floor": floors.primary(settings, results, manifest)}
+    primary = f"floor:{settings['primary_floor']}"
     evidence = section.Evidence(
         results, predictions, manifest, splits, settings, trained, folder,
         trust=None if said is None else reasons.read(said), **(outside or {}),
     )  # fmt: skip
     patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
     counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)
-    primary = f"floor:{settings['primary_floor']}"
     story = page.Story(
         title=f"{manifest.name}: one model for {', '.join(results)}",
         meta=[*_meta(manifest, splits, trained, folder), ("Test set", str(counted))],

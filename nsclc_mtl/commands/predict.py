@@ -52,6 +52,8 @@ def body(cfg: DictConfig, run: Run) -> None:
     save(made, run.path)
     strangers_only = [p for p in made.ids if p not in made.tested and p not in set(made.trained_on)]
     if strangers_only:
+        if len(strangers_only) < len(made.ids):
+            run.say(f"inputs of the {len(strangers_only)} patients whom no fold held:")
         drift.told(made.models, made.manifest, strangers_only, made.far, run)
     if settings["lock"]:
         digest = locked.lock(run.path, made.models, run)
@@ -111,6 +113,8 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     read = cohort_settings(settings, trained)
     manifest = open_cohort(read)
     run.inputs += manifest.inputs
+    for note in manifest.notes:
+        run.say(f"note: {note}")
     models = {}
     for name in folds:
         for file in sorted([*(folder / name).glob("model*.ckpt"), *(folder / name).glob("model*.safetensors")]):

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
         splits.to_csv(aside, index=False)
     with written(run.path / "splits.json") as aside:
         aside.write_text(json.dumps(splitting.record(settings, manifest, made), indent=1) + "\n", encoding="utf-8")
-    describe(manifest, run.path)
+    describe(manifest, run.path, set(splits["patient_id"]))
     return manifest, splits, [int(fold) for fold in folds]
 
 
@@ -198,8 +198,13 @@ def _timed(work: Any, *args: Any) -> float:
     return time.monotonic() - began
 
 
-def describe(manifest: Manifest, folder: Path) -> None:
-    """`cohort.json`: tasks with their classes, modalities, and the counts that a reader asks for first."""
+def describe(manifest: Manifest, folder: Path, among: Container[str] | None = None) -> None:
+    """`cohort.json`: tasks with their classes, modalities, and the counts that a reader asks for first.
+
+    Counted are the patients `among` whom the folds are; None = all.
+    """
+    ids = [patient for patient in manifest.ids if among is None or patient in among]
+    labels = {name: of.loc[ids] for name, of in manifest.labels.items()}
     tasks: Mapping[str, Any] = {
         name: {
             "kind": spec.kind,
@@ -208,22 +213,22 @@ def describe(manifest: Manifest, folder: Path) -> None:
             "landmark_days": spec.landmark_days,
             "causes": list(spec.causes),
             "unit": spec.unit,
-            "known": int(manifest.labels[name].notna().all(axis=1).sum()),
-            "events": int(manifest.labels[name]["event"].sum()) if spec.kind == "survival" else None,
-            "not_applicable": int((~manifest.applicable[name]).sum()) if name in manifest.applicable else 0,
+            "known": int(labels[name].notna().all(axis=1).sum()),
+            "events": int(labels[name]["event"].sum()) if spec.kind == "survival" else None,
+            "not_applicable": int((~manifest.applicable[name].loc[ids]).sum()) if name in manifest.applicable else 0,
         }
         for name, spec in manifest.tasks.items()
     }
     modalities = {
         name: {
             "kind": spec.kind,
-            "patients": len(manifest.who(name)),
+            "patients": len(set(ids).intersection(manifest.who(name))),
         }
         for name, spec in manifest.modalities.items()
     }
     text = {
         "name": manifest.name,
-        "patients": len(manifest.ids),
+        "patients": len(ids),
         "tasks": tasks,
         "modalities": modalities,
         "notes": manifest.notes,

@@ -13,7 +13,8 @@ import numpy as np
 _STEPS = 100
 _SMALL = 1e-10  # a step below this, in standard deviations of the covariates, is the end
 _FAR = 1e4  # no step is longer, in standard deviations: columns that are almost alike need long ones
-_CERTAIN = 35.0  # logit of a probability that is 0 or 1 in double precision: no finite fit
+_CERTAIN = 35.0  # logit of a probability that is 0 or 1 in double precision
+_HELD = 1e-9  # information per patient, along the least known direction, of a fit that has a finite maximum
 _OVERSHOT = 0.5  # a step after which the likelihood falls by more than this share of its first slope is halved
 _CELLS = 1_000_000  # samples times patients fitted at once: bounds memory at any cohort size
 _FLAT = 1e-14  # information per patient below which the likelihood has no curvature left: probabilities are 0 and 1
@@ -38,7 +39,10 @@ def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, offset: np.ndarr
 
     near = turn @ logistic(x, y, w[:1], offset)[0] if len(w) > 1 else np.zeros(z.shape[1])
     beta = _newton(move, near, w.sum(axis=1))
-    beta[(np.abs(beta @ z.T + extra) * (w > 0)).max(axis=1) >= _CERTAIN] = np.nan
+    certain = (np.abs(beta @ z.T + extra) * (w > 0)).max(axis=1) >= _CERTAIN
+    if certain.any():  # a patient far out may be certain in a fit that the others hold
+        held = np.linalg.eigvalsh(move(np.nan_to_num(beta))[1])[certain]
+        beta[certain] = np.where((held[:, 0] < _HELD * w[certain].sum(axis=1))[:, None], np.nan, beta[certain])
     return np.linalg.solve(turn, beta.T).T
 
 

@@ -92,7 +92,8 @@ def facts(evidence: Evidence) -> Facts:
             modalities[name] = (word, len(inside.index.intersection(manifest.who(name))))
     judged = set(evidence.predictions["fold"].astype(str))
     external = evidence.splits is None and judged == {"-1"}
-    folds = int((evidence.trained.get("folds") or {}).get("n") or 0) if external else len(judged)
+    held = evidence.folder.glob("fold*/fitted.json") if evidence.folder is not None else ()
+    folds = len(list(held)) if external else len(judged)
     name = manifest.name if manifest is not None else "unnamed"
     return Facts(evidence, name, len(ids), sites, modalities, folds, external)
 

@@ -37,9 +37,9 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
         for model in result.models("oracle:"):
             made.add_row("", "", "", "", model_word(model), told(models[model].interval()), "", style="dim")
         made.add_section()
-    made.caption = "* primary floor"
-    if any(one.apart for one in tested.values()):
-        made.caption += "; bold: P below .05, adjusted by Holm over the tasks"
+    if any(primary in result.metrics[result.primary] for result in results.values()):
+        bold = "; bold: P below .05, adjusted by Holm over the tasks"
+        made.caption = "* primary floor" + (bold if any(one.apart for one in tested.values()) else "")
     return made
 
 

@@ -162,3 +162,26 @@ def test_the_reasons_of_the_flow(tmp_path: Path) -> None:
     assert told["task grade"] == [
         ("patients", 7), ("'g' is blank", 1), ("'g' is mapped to not known", 1), ("label known", 5),
     ]  # fmt: skip
+
+
+def test_the_flow_of_an_outcome_by_dates(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(
+        "patient_id,start,e,t\na,2020-01-01,dead,2021-01-01\nb,2020-01-01,,2021-01-01\nc,2020-01-01,alive,\n"
+        "d,2020-01-01,alive,2022-01-01\n"
+    )
+    (tmp_path / "x.csv").write_text("patient_id,v\na,1\nb,2\nc,3\nd,4\n")
+    declared = {
+        "name": "toy",
+        "root": str(tmp_path),
+        "patients": {"file": "p.csv", "id": "patient_id"},
+        "index_date": {"column": "start", "event": "surgery"},
+        "tasks": {
+            "os": {"kind": "survival", "time": {"date": "t"}, "unit": "days", "event": "e",
+                   "events": {"dead": 1, "alive": 0}},
+        },
+        "modalities": {"x": {"kind": "omics", "file": "x.csv"}},
+    }  # fmt: skip
+    steps = attrition.attrition(load(declared, tmp_path / "out"), None, declared, tmp_path)
+    assert [(s.what, s.n) for s in steps if s.branch == "task os" and s.n] == [
+        ("patients", 4), ("'e' is blank", 1), ("'t' is blank", 1), ("label known, 1 events", 2),
+    ]  # fmt: skip

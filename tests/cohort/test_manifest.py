@@ -90,7 +90,7 @@ def test_who_has_what(root: Path) -> None:
     assert {i["path"] for i in made.inputs} == {"patients.csv", "rna.csv", "slides.csv", "vectors.npz"}
     told = "; ".join(made.notes)
     for words in (
-        "1 of 5 slides have no features",
+        "wsi: listed with a feature file that is not there: 1 of 5 slides (s4)",
         "slides of 1 patients outside", "column 'smoking' holds 'sometimes' (1 rows)",
     ):  # fmt: skip
         assert words in told
@@ -217,7 +217,7 @@ def test_a_slide_without_a_tile_is_an_absent_slide(root: Path, name: str) -> Non
     )
     made = load(root)
     assert made.bags["wsi"] == {"1E5": [str(root / some)], "7": [str(root / some)]}
-    assert "wsi: 2 of 5 slides hold no tile: taken as absent" in made.notes
+    assert "wsi: 2 of 5 slides (a, c) hold no tile: taken as absent" in made.notes
 
 
 def test_a_large_feature_file_is_not_opened_to_count_its_tiles(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

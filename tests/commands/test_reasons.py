@@ -158,3 +158,26 @@ def test_thresholds_by_site_serve_their_own_patients_and_small_sites_as_all() ->
     whole.patients = whole.patients.assign(site="")
     with pytest.raises(UsageFault, match="declares no sites"):
         confidence.fit({"grade": p}, whole, 0.1, mondrian="site")
+
+
+def test_incidences_and_the_calibrated_curve_still_sum_to_one() -> None:
+    ids = ["a", "b"]
+    of = TaskSpec("dss", "survival", causes=("cancer", "other"))
+    whole = manifest(ids)
+    whole.tasks = {"dss": of}
+    first, second = np.array([[0.1, 0.3, 0.3], [0.0, 0.05, 0.1]]), np.array([[0.05, 0.1, 0.2], [0.0, 0.2, 0.3]])
+    days = (365, 730, 1095)
+    wide = pd.DataFrame(
+        {f"surv:{d}": 1 - first[:, k] - second[:, k] for k, d in enumerate(days)}
+        | {f"cif:cancer:{d}": first[:, k] for k, d in enumerate(days)}
+        | {f"cif:other:{d}": second[:, k] for k, d in enumerate(days)},
+        index=ids,
+    )
+    trust = {"dss": {"shift": 0.4, "slope": 1.3, "centre": -0.5, "horizon_days": 1000.0}}
+    told = confidence.scaled({"dss": wide}, whole, trust)["dss"]
+    assert (told["surv:1095"] - wide["surv:1095"]).abs().min() > 0.01
+    for d in days:
+        np.testing.assert_allclose(told[[f"surv:{d}", f"cif:cancer:{d}", f"cif:other:{d}"]].sum(axis=1), 1)
+    for cause in ("cancer", "other"):
+        assert (np.diff(told[[f"cif:{cause}:{d}" for d in days]], axis=1) >= -1e-12).all()
+    assert told.loc["a", "cif:cancer:730"] == pytest.approx(told.loc["a", "cif:cancer:1095"])  # none of that cause then

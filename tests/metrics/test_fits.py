@@ -43,9 +43,27 @@ def test_columns_that_are_almost_the_constant_reach_the_maximum(seed: int) -> No
 
     def likelihood(columns: np.ndarray, beta: np.ndarray) -> np.ndarray:
         eta = np.where(np.isnan(beta[:, :1]), 0, beta) @ columns.T + np.where(np.isnan(beta[:, :1]), np.nan, 0)
-        return (weights * (y * eta - np.log1p(np.exp(eta)))).sum(axis=1)
+        return (weights * (y * eta - np.logaddexp(0, eta))).sum(axis=1)
 
     ours, theirs = likelihood(raw, logistic(raw, y, weights)), likelihood(apart, logistic(apart, y, weights))
     np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
     assert np.isfinite(ours).sum() > 30
     np.testing.assert_allclose(ours, theirs, atol=1e-7)
+
+
+def test_a_patient_far_out_is_no_separation() -> None:
+    """One logit of a fit below -35: the maximum is finite, as another optimiser finds it."""
+    from scipy.optimize import minimize
+
+    x = np.r_[-40.0, np.linspace(-1, 1, 30)]
+    y = np.r_[0.0, np.tile([0.0, 0.0, 1.0], 10)]
+    y[-10:] = 1
+    y[-4] = 0
+    columns = np.c_[np.ones(31), x]
+    ours = logistic(columns, y, np.ones((1, 31)))[0]
+    assert (columns @ ours).min() < -35
+    theirs = minimize(lambda b: np.logaddexp(0, columns @ b).sum() - y @ (columns @ b), np.zeros(2), tol=1e-12).x
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    group = np.r_[np.ones(10), np.zeros(21)]  # nobody of the group has the event: no finite fit
+    y[:10] = 0
+    assert np.isnan(logistic(np.c_[columns, group], y, np.ones((1, 31)))).all()

@@ -183,15 +183,19 @@ def _reasons(spec: TaskSpec, given: Mapping[str, Any] | None, raw: pd.DataFrame 
             f"'{column}' is blank": cell.isin(read.MISSING),
             f"'{column}' is mapped to not known": cell.isin(nothing),
         }
-    if given.get("event") not in raw or given.get("time") not in raw:
+    when = given.get("time")
+    dated = isinstance(when, Mapping)
+    column = when.get("date") if isinstance(when, Mapping) else when
+    if given.get("event") not in raw or column not in raw:
         return {}
-    event, time = (raw[given[word]].astype(str).str.strip() for word in ("event", "time"))
+    event, time = (raw[name].astype(str).str.strip() for name in (given["event"], column))
     nothing = {str(word) for word, to in given["events"].items() if to is None}
     days = pd.to_numeric(time, errors="coerce")
-    return {
+    reasons = {
         f"'{given['event']}' is blank": event.isin(read.MISSING),
         f"'{given['event']}' is mapped to not known": event.isin(nothing),
-        f"'{given['time']}' is blank": time.isin(read.MISSING),
-        f"'{given['time']}' is negative: before the index date": days < 0,
-        f"'{given['time']}' is zero": days == 0,
+        f"'{column}' is blank": time.isin(read.MISSING),
     }
+    if not dated:
+        reasons |= {f"'{column}' is negative: before the index date": days < 0, f"'{column}' is zero": days == 0}
+    return reasons

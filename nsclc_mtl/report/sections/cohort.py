@@ -18,6 +18,7 @@ from nsclc_mtl.report.flow import flow_figure
 from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.tables.read import MISSING
 
 _MOST_FOLDS = 6  # columns of folds on the page
 _MOST_LEVELS = 10  # of a category; the rarest are put together
@@ -165,7 +166,7 @@ def _column(source: Manifest, modality: str, column: str, ids: pd.Index) -> pd.S
 
 def _variable(block: str, name: str, values: Sequence[pd.Series], order: Sequence[str] | None) -> Iterator[Row]:
     """Lines of one covariate."""
-    known = [v[v.notna() & (v.astype(str) != "")] for v in values]
+    known = [v[v.notna() & ~v.astype(str).str.strip().isin(MISSING)] for v in values]
     whole = pd.concat(known)
     # a code such as pT "2" is text where it is declared so
     texts = whole.map(lambda v: isinstance(v, str | bool)).any()
