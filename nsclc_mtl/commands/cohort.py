@@ -139,7 +139,7 @@ def phantom_root(cohort: Mapping[str, Any], paths: Mapping[str, Any]) -> Path:
     if not root.is_dir():
         raise DataFault(
             f"no folder '{root}'; set cohort.root (and cohort=NAME), or make the phantom with "
-            f"`mtl demo --data-only --out {root}`"
+            f"`mtl demo --data-only --out {root}`; slides alone, without a cohort: `mtl extract slides.dir=FOLDER`"
         )
     if not (root / "phantom.json").is_file():
         raise DataFault(f"no phantom cohort in '{root}'; make it with `mtl demo --data-only --out {root}`")
