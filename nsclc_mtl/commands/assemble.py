@@ -83,8 +83,10 @@ def one_cause(cfg: Mapping[str, Any], manifest: Manifest) -> list[str]:
 
 
 def sound(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> None:
-    """Raises UsageFault where the parts of the tasks, or the sampler, name a task or a class that is not there."""
+    """Raises UsageFault where the parts of the tasks, or the sampler, name a task or a class that is not there, and
+    where what was chosen could teach a task nothing, or something that is not so."""
     from nsclc_mtl.bags.balanced import balanced_kind
+    from nsclc_mtl.commands.ranks import processes
     from nsclc_mtl.tasks.cox import Cox
 
     dependencies(cfg, specs)
@@ -93,6 +95,11 @@ def sound(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> None:
     head = permitted(cfg["parts"]["tasks"]["survival"]["_target_"])
     if whole_passes(cfg) and survival and not issubclass(head, Cox):
         raise UsageFault("cox.mode=exact: no survival task is Cox's; set survival=cox, or cox.mode=batch")
+    if survival and issubclass(head, Cox) and not whole_passes(cfg) and cfg["optim"]["batch_size"] <= processes(cfg):
+        raise UsageFault(
+            f"survival=cox compares the patients of a batch, and optim.batch_size={cfg['optim']['batch_size']} leaves "
+            "a process one: take more, or cox.mode=exact"
+        )
     if (task := balanced_by(cfg)) is not None:
         balanced_kind(specs, task)
         _calibrated_after(cfg, specs)
@@ -107,6 +114,11 @@ def _calibrated_after(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> 
         raise UsageFault(
             "optim.sampler=balanced: cox.mode=exact looks at every training patient once; take one of the two"
         )
+    if numbers := [name for name, spec in specs.items() if spec.kind == "regression"]:
+        raise UsageFault(
+            f"optim.sampler=balanced: the numbers of '{numbers[0]}' would be those of the patients drawn, and are not "
+            "brought back to all patients of the training; leave the task out (tasks=[...]) or the sampler"
+        )
     head = permitted(cfg["parts"]["tasks"]["survival"]["_target_"])
     survival = any(spec.kind == "survival" for spec in specs.values())
     if survival and not issubclass(head, Cox) and head.recalibrate is Task.recalibrate:
@@ -114,6 +126,13 @@ def _calibrated_after(cfg: Mapping[str, Any], specs: Mapping[str, TaskSpec]) -> 
             f"optim.sampler=balanced: curves of {head.__name__} cannot be brought back to the events of all patients "
             "of the training; take survival=hazard or survival=cox"
         )
+
+
+def lines(cfg: Mapping[str, Any], manifest: Manifest) -> None:
+    """Raises UsageFault where a linear skip has nothing that it could be fitted on."""
+    if cfg.get("skip") and not manifest.tables and not (cfg["skip"]["bags"] and manifest.bags):
+        more = ", or take the mean tile with skip.bags=true" if manifest.bags else ""
+        raise UsageFault(f"skip=linear is fitted on tables, and this run reads none: leave it out{more}")
 
 
 def balanced_by(cfg: Mapping[str, Any]) -> str | None:
@@ -175,6 +194,12 @@ def learner(
             given["tokens"] = "tiles" in asked
         if "columns" in takes and table is not None:
             given["columns"] = table.sources
+        if (
+            "task" in takes
+            and (wanted := chosen["encoder"].get("task")) in cfg["cohort"]["tasks"]
+            and wanted not in specs
+        ):
+            given["task"] = None  # of the cohort, and not trained here: the same words for a run of a task alone
         if "classes" in takes:
             given["classes"] = {task: len(spec.classes) for task, spec in specs.items() if spec.classes}
         encoders[name] = build(chosen["encoder"], **given)

@@ -47,7 +47,7 @@ def body(cfg: DictConfig, run: Run) -> None:
 def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, list[int]]:
     """The cohort, its split and the folds to train; the split and `cohort.json` are written into the run folder."""
     from nsclc_mtl.commands import fold_workers, splitting
-    from nsclc_mtl.commands.assemble import one_cause, options, sound
+    from nsclc_mtl.commands.assemble import lines, one_cause, options, sound
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.sites import adapted_sites, unknown_sites
 
@@ -62,6 +62,7 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
     made = splitting.split(settings, manifest)
     splitting.sound(settings, manifest, made)
     sound(settings, manifest.tasks)
+    lines(settings, manifest)
     splits = made.table
     run.inputs += manifest.inputs + [of for of in made.source.manifest.inputs if of not in manifest.inputs]
     notes = manifest.notes + one_cause(settings, manifest) + adapted_sites(settings, manifest, splits)

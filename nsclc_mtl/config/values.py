@@ -55,6 +55,14 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "adaptation.speed": (0, math.inf, False),
     "adaptation.damping": (0, math.inf, False),
     "adaptation.means": (0, math.inf, False),
+    "skip.folds": (2, math.inf, True),
+    "fusion.modality_dropout": (0, 1, False),
+    "fusion.experts": (1, math.inf, True),
+    "fusion.levels": (1, math.inf, True),
+    "fusion.shared": (1, math.inf, True),
+    "fusion.own": (1, math.inf, True),
+    "fusion.rank": (1, math.inf, True),
+    "parts.tasks.survival.fit.bins": (1, math.inf, True),
     "bootstrap": (0, math.inf, True),
     "risk_horizon_days": (0, math.inf, False),
     "alarm": (0.5, 1, False),
@@ -107,6 +115,7 @@ ABOVE = (
 )  # fmt: skip
 BELOW = (
     "trust.miss", "alpha", "folds.validation", "folds.calibration", "callbacks.ema.decay", "callbacks.swa.begins",
+    "fusion.modality_dropout",
 )  # nor is the largest  # fmt: skip
 NULL = (
     "trust.mc_dropout", "trust.disagree", "folds.seed", "folds.threads", "slides.mpp", "slides.sample",
@@ -116,8 +125,9 @@ NULL = (
 WORDS: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
     # Lightning's, and bf16 for bf16-mixed; not 16-mixed, whose sums over 60,000 tiles pass the largest half, nor
-    # 16-true and bf16-true, which would round what is no weight, such as the days of the bins' edges
-    "precision": ("32-true", "bf16", "bf16-mixed", "64-true"),
+    # 16-true and bf16-true, which would round what is no weight, such as the days of the bins' edges, nor 64-true:
+    # weights are kept and predict in single precision
+    "precision": ("32-true", "bf16", "bf16-mixed"),
     "trust.mondrian": ("none", "class", "site"),
     "cox.mode": ("batch", "exact"),
     "trainer.strategy": ("auto", "ddp"),
@@ -155,6 +165,12 @@ def _faults(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[
         if settings.get(key) == []:
             yield f"{key}=[] leaves nothing: name at least one, or null for all"
     yield from _shares(values)
+    batches = values.get("trainer.accumulate_grad_batches")
+    if values.get("cox.mode") == "exact" and isinstance(batches, int) and batches > 1:
+        yield (
+            "cox.mode=exact: a step looks at all training patients, and there are no further batches to accumulate; "
+            "leave out trainer.accumulate_grad_batches"
+        )
     ends = values.get("thresholds")
     if ends is not None and not _range(ends):
         yield f"thresholds: a range within 0 and 1 such as [0.05,0.5] is needed, not {ends!r}, or null"

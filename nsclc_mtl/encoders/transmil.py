@@ -228,9 +228,11 @@ class PyramidPosition(nn.Module):
         identity[:, :, 3, 3] = 1.0
         kernel = identity + self.wide.weight
         kernel = kernel + functional.pad(self.middle.weight, [1] * 4) + functional.pad(self.narrow.weight, [2] * 4)
-        bias = torch.stack([own for own in (self.wide.bias, self.middle.bias, self.narrow.bias) if own is not None])
+        # each its own memory on the way back: gradients of a stack, or of a sum, that is expanded would share one
+        biases = [own * 1.0 for own in (self.wide.bias, self.middle.bias, self.narrow.bias) if own is not None]
+        bias = biases[0] + biases[1] + biases[2]
         parts = zip(alike.split(tile), alike.sides, strict=True)
-        return alike.join([self._seen(own, side, kernel, bias.sum(0)) for own, side in parts])
+        return alike.join([self._seen(own, side, kernel, bias) for own, side in parts])
 
     def _seen(self, tile: Tensor, side: int, kernel: Tensor, bias: Tensor) -> Tensor:
         """Of patients [patient, tile, width] whose squares have this side."""

@@ -49,7 +49,7 @@ class Balance(nn.Module, ABC):
 
 
 class Sum(Balance):
-    """Weighted sum, in training and outside of it; tasks that are not named weigh 1.
+    """Weighted sum, in training and outside of it; tasks that are not named weigh 1, and so does a task alone.
 
     Raises UsageFault where a weight is negative or not finite.
     """
@@ -59,7 +59,7 @@ class Sum(Balance):
         for task, weight in (weights or {}).items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise UsageFault(f"balance.weights.{task}={weight} is no weight: give a number of at least 0")
-        self.weights = {task: float((weights or {}).get(task, 1.0)) for task in tasks}
+        self.weights = {task: float((weights or {}).get(task, 1.0)) if len(tasks) > 1 else 1.0 for task in tasks}
 
     def plain(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum."""

@@ -85,7 +85,7 @@ def test_half_precision_on_the_way(kind: type[nn.Module]) -> None:
 
 @pytest.mark.parametrize("kind", [ABMIL, MeanPool])
 def test_double_precision_on_the_way(kind: type[nn.Module]) -> None:
-    """`precision=64-true` makes the weights wide and leaves the stored tiles as they are."""
+    """Weights may be wide, and the stored tiles as they are."""
     encode, packed = encoder(kind), bag([3, 2])
     plain = encode(packed).vector
     told = encode.double()(Bag(packed.features.half(), packed.offsets)).vector

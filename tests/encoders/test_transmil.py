@@ -121,3 +121,16 @@ def test_no_matrix_of_tiles_by_tiles_is_made() -> None:
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(UsageFault, match="hidden=8 must be a multiple of heads=3"):
         TransMIL(5, 4, 8, 3)
+
+
+def test_gradients_of_the_pyramid_share_no_memory() -> None:
+    """Patients of one size of square: a second bag doubles every gradient, also those of the biases."""
+    torch.manual_seed(0)
+    made, bag = TransMIL(5, 4, hidden=8, heads=2, dropout=0.0), Bag(torch.randn(30, 5), torch.tensor([0, 30]))
+    made(bag).vector.sum().backward()
+    once = {name: p.grad.clone() for name, p in made.position.named_parameters()}
+    made(bag).vector.sum().backward()
+    for name, p in made.position.named_parameters():
+        torch.testing.assert_close(p.grad, 2 * once[name])
+    places = [p.grad.data_ptr() for p in made.parameters() if p.grad is not None]
+    assert len(set(places)) == len(places)

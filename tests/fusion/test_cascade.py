@@ -107,3 +107,12 @@ def test_who_does_not_want_the_tiles_asked_says_so() -> None:
     assert assembled(("grade",), (*alone, "parts.modalities.bag.encoder.tokens=false")).fusion.read == ()
     assert assembled(("grade",), (*alone, "encoder=mean")).fusion.read == ()
     assert assembled(("grade",), ("model=moe_mil",)).encoders["wsi"].token_dim is None
+
+
+def test_the_encoders_task_may_be_one_that_a_run_of_a_task_alone_does_not_train() -> None:
+    words = ("model=clam", "encoder=clam_sb", "parts.modalities.bag.encoder.task=grade")
+    both, alone = assembled(("grade", "survival"), words), assembled(("survival",), words)
+    assert both.encoders["wsi"].task == "grade"
+    assert alone.encoders["wsi"].task is None
+    with pytest.raises(UsageFault, match="task=grad is no class task of this run"):
+        assembled(("grade",), (*words[:2], "parts.modalities.bag.encoder.task=grad"))

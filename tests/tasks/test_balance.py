@@ -54,7 +54,8 @@ def test_a_weight_that_is_none_is_refused(weight: float) -> None:
 
 
 def test_a_weight_of_a_task_that_is_not_trained_says_nothing() -> None:
-    assert Sum(["grade"], {"grade": 2.0, "os": 7.0})({"grade": LOSSES["grade"]}).item() == 4
+    assert Sum(["grade", "stage"], {"grade": 2.0, "os": 7.0})({"grade": LOSSES["grade"]}).item() == 4
+    assert Sum(["grade"], {"grade": 2.0, "os": 7.0})({"grade": LOSSES["grade"]}).item() == 2  # alone it weighs one
     assert Sum(["grade"])({}).item() == 0
 
 
