@@ -156,7 +156,7 @@ class Dann(Adaptation):
         said = self.tell(Reversal.apply(joined, self.strength * ramp(done)))
         each = functional.cross_entropy(said, site.clamp(min=0), reduction="none")
         large = sum((layer.size() for layer in self.tell if isinstance(layer, Quick)), start=joined.new_zeros(()))
-        return (each * weight).sum() + 0.5 * self.damping * large
+        return (each * weight).sum() + 0.5 * self.damping * large * (weight.sum() > 0)
 
 
 class DeepCoral(Adaptation):

@@ -136,9 +136,10 @@ def test_any_batch_has_a_finite_loss_with_a_gradient(sites: list[int], seed: int
 
 def test_without_sites_in_the_batch_there_is_no_loss() -> None:
     seen, present, batch = drawn()
-    batch.site = None
-    assert DeepCoral(NAMES, DIM, SITES)(seen, present, batch, 1.0).item() == 0.0
-    assert Dann(NAMES, DIM, SITES, damping=0.0)(seen, present, batch, 1.0).item() == 0.0
+    for site in (None, torch.ones(len(batch), dtype=torch.long)):
+        batch.site = site
+        assert DeepCoral(NAMES, DIM, SITES)(seen, present, batch, 1.0).item() == 0.0
+        assert Dann(NAMES, DIM, SITES)(seen, present, batch, 1.0).item() == 0.0
 
 
 @given(st.lists(st.integers(-1, SITES - 1), min_size=2, max_size=20))
