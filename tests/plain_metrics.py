@@ -309,8 +309,10 @@ def logistic(x: np.ndarray, y: np.ndarray, offset: np.ndarray | float = 0.0) -> 
             return np.full(x.shape[1], NAN)
         step = np.linalg.solve(information, z.T @ (y - p))
         if np.abs(step).max() < 1e-10 * max(1, np.abs(beta).max()):
-            # probabilities beyond 1e-15 of 0 and 1: no finite fit
-            return np.asarray(beta / scale) if np.abs(eta).max() < 35 else np.full(x.shape[1], NAN)
+            # probabilities beyond 1e-15 of 0 and 1, and nobody who holds the fit in some direction: no finite one
+            apart = np.linalg.qr(z)[0]
+            held = np.linalg.eigvalsh((apart.T * (p * (1 - p))) @ apart)[0]
+            return np.asarray(beta / scale) if np.abs(eta).max() < 35 or held > 1e-9 else np.full(x.shape[1], NAN)
         last, step = value, step * min(1, 1e4 / np.abs(step).max())
         beta = beta + step
     return np.full(x.shape[1], NAN)
