@@ -31,8 +31,13 @@ class Keyed(TorchDispatchMode):
 
     The place of a draw is the encoder that makes it (one of `encoders`, or what comes after them), its number there,
     the row among those of the patient, and the columns. The first axis of what is drawn says whose it is: the tiles or
-    visits of the packed record of the encoder, one row a patient, or as many rows for each patient. Random numbers
-    whose rows belong to nobody raise UsageFault, and so do other draws than dropout, uniform and normal ones.
+    visits of the packed record of the encoder, one row a patient or a patient who has some of them, or as many rows for
+    each of these. Random numbers whose rows belong to nobody raise UsageFault, and so do other draws than dropout,
+    uniform and normal ones.
+
+    Rows are told apart by their number. In a batch of as many tiles (or visits) as patients, some of whom have none,
+    one row a patient is taken for one a tile: the masks of that batch then depend on its company, though they are the
+    same whenever it is run.
     """
 
     def __init__(self, batch: Batch, seed: int, epoch: int, encoders: Mapping[str, nn.Module] | None = None) -> None:
@@ -152,9 +157,14 @@ class Keyed(TorchDispatchMode):
                 owner = torch.repeat_interleave(torch.arange(n, device=x.device), offsets.to(x.device).diff())
                 position = torch.arange(rows, device=x.device) - offsets.to(x.device)[owner]
                 return owner, position * _signed(GOLDEN)
-        if n and x.ndim and rows % n == 0:
-            index, each = torch.arange(rows, device=x.device), max(1, rows // n)
-            return index // each, index % each * _signed(GOLDEN)
+        # An encoder may work on those alone who have tiles or visits.
+        some = [torch.nonzero(offsets.to(x.device).diff())[:, 0] for offsets in own]
+        who = [people for people in (torch.arange(n, device=x.device), *some) if len(people)] if x.ndim else []
+        fitting = [p for p in who if rows == len(p)] or [p for p in who if rows % len(p) == 0]
+        if fitting:
+            people = fitting[0]
+            index, each = torch.arange(rows, device=x.device), max(1, rows // len(people))
+            return people[index // each], index % each * _signed(GOLDEN)
         raise UsageFault(
             f"cox.mode=exact: {self._where()} draws random numbers of the shape {list(x.shape)}, whose rows are "
             f"neither the {n} patients of the batch nor their tiles: set its dropout to 0, or cox.mode=batch"

@@ -224,6 +224,17 @@ class Learner(pl.LightningModule):
         """The balanced loss of the batch."""
         return self._losses(batch, "train", index)
 
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Makes the last step of an epoch a mean over its own batches where gradients are accumulated.
+
+        Lightning divides each loss by the batches of a whole step, of which the end of an epoch may leave fewer.
+        """
+        whole = self.trainer.accumulate_grad_batches
+        if rest := (self.trainer.fit_loop.batch_idx + 1) % whole:
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(whole / rest)
+
     def validation_step(self, batch: Batch, index: int) -> None:
         """Logs the balanced loss of the validation part."""
         self._losses(batch, "validation")

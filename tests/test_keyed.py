@@ -11,8 +11,9 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nsclc_mtl.encoders.recurrent import VisitTransformer
 from nsclc_mtl.keyed import Keyed
-from nsclc_mtl.records import Bag, Batch, UsageFault
+from nsclc_mtl.records import Bag, Batch, Series, UsageFault
 
 SIZES = {"a": 3, "b": 0, "c": 5, "d": 1, "e": 2, "f": 4}
 
@@ -123,6 +124,32 @@ def test_attention_drops_by_the_keys_too() -> None:
         torch.testing.assert_close(some, whole[2:4])
         assert not torch.equal(whole, attend.eval()(x, x, x, **words)[0])
         attend.train()
+
+
+def test_visits_of_those_who_have_some_are_drawn_by_the_keys_too() -> None:
+    """The transformer over visits has a row a patient who was seen, however many there are in the batch."""
+    torch.manual_seed(0)
+    encoder = VisitTransformer(3, 4, dropout=0.5)
+    values, time = torch.randn(15, 3), torch.arange(15.0)
+
+    def given(names: str) -> tuple[Batch, Series]:
+        start = dict(zip(SIZES, torch.tensor([0, *SIZES.values()]).cumsum(0).tolist(), strict=False))
+        rows = [start[name] + k for name in names for k in range(SIZES[name])]
+        offsets = torch.tensor([0, *(SIZES[name] for name in names)]).cumsum(0)
+        visits = Series(values[rows], torch.ones(len(rows), 3), time[rows], offsets)
+        return Batch(list(names), {"blood": visits}, {}, {}), visits
+
+    def said(names: str) -> dict[str, Tensor]:
+        made, visits = given(names)
+        with Keyed(made, 0, 0, {"blood": encoder}):
+            return dict(zip(names, encoder(visits).vector, strict=True))
+
+    whole = said("abcdef")
+    for names in ("bca", "bf", "db", "f"):
+        for name, mine in said(names).items():
+            torch.testing.assert_close(mine, whole[name])
+    plain = encoder.eval()(given("abcdef")[1]).vector
+    assert not torch.allclose(torch.stack(list(whole.values())), plain)
 
 
 FAULTS: dict[str, Callable[[], Tensor]] = {

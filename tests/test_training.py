@@ -118,6 +118,13 @@ def test_two_halves_of_a_batch_are_the_batch(way: Way, stepped: dict[str, torch.
     assert apart(stepped, weights(way, "half")) > 1e-4
 
 
+def test_what_is_left_of_an_epoch_is_a_mean_of_its_own(way: Way) -> None:
+    """Sixteen patients train: four batches of four, of which a step would take nine."""
+    assert way.train("everybody", *ONE_STEP, "optim.batch_size=16") == 0
+    assert way.train("left", *ONE_STEP, "optim.batch_size=4", "+trainer.accumulate_grad_batches=9") == 0
+    assert apart(weights(way, "everybody"), weights(way, "left")) < 1e-6
+
+
 @pytest.mark.slow
 def test_accumulated_steps_are_counted_as_steps(way: Way) -> None:
     words = [*TWO, "optim.batch_size=4", "+trainer.accumulate_grad_batches=2", "optim.min_steps=7"]

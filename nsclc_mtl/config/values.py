@@ -107,6 +107,13 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "cohort.n": (1, math.inf, True),
     "cohort.seed": (0, math.inf, True),
 }
+# the same by the last word of a key of `parts` or `fusion`, whichever encoder or fusion it belongs to
+PARTS: dict[str, tuple[float, float, bool]] = {
+    "dropout": (0, 1, False),
+    "input_dropout": (0, 1, False),
+    "tile_dropout": (0, 1, False),
+    "depth": (0, math.inf, True),
+}
 # the least value itself is none
 ABOVE = (
     "trust.miss", "trust.horizon_days", "alpha", "optim.optimizer.lr", "slides.tile_um", "adaptation.speed",
@@ -115,7 +122,7 @@ ABOVE = (
 )  # fmt: skip
 BELOW = (
     "trust.miss", "alpha", "folds.validation", "folds.calibration", "callbacks.ema.decay", "callbacks.swa.begins",
-    "fusion.modality_dropout",
+    "fusion.modality_dropout", "dropout", "input_dropout", "tile_dropout",
 )  # nor is the largest  # fmt: skip
 NULL = (
     "trust.mc_dropout", "trust.disagree", "folds.seed", "folds.threads", "slides.mpp", "slides.sample",
@@ -159,6 +166,10 @@ def _faults(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[
             yield f"{key}: {_wanted(key, low, high, whole)} is needed, not {values[key]!r}" + ", or null" * (
                 key in NULL
             )
+    for key, value in values.items():
+        head, last = key.split(".", 1)[0], key.rsplit(".", 1)[-1]
+        if head in ("parts", "fusion") and last in PARTS and not _holds(last, value, *PARTS[last]):
+            yield f"{key}: {_wanted(last, *PARTS[last])} is needed, not {value!r}"
     if values.get("trust.crossfit") == 1:
         yield "trust.crossfit=1 leaves nobody to train on: take 2 parts or more, or 0 for none"
     for key in ("tasks", "modalities"):

@@ -28,20 +28,19 @@ def labelled_by(task: str | None, classes: Mapping[str, int]) -> str | None:
 def extremes(score: Tensor, offsets: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k most and the k least attended tiles of each patient, two masks bool [tile], from scores [tile].
 
-    Of n tiles no more than half stand on either side, so that no tile is both: min(k, n // 2). A single tile is its
-    patient's most attended one, and there is no least.
+    Of n tiles min(k, n) stand on either side, so that of fewer than 2 k some stand on both.
 
-    >>> top, low = extremes(torch.tensor([1.0, 3.0, 2.0, 9.0]), torch.tensor([0, 3, 4]), k=8)
+    >>> top, low = extremes(torch.tensor([1.0, 3.0, 2.0, 9.0]), torch.tensor([0, 3, 4]), k=1)
     >>> top.tolist(), low.tolist()
-    ([False, True, False, True], [True, False, False, False])
+    ([False, True, False, True], [True, False, False, True])
     """
     sizes, owner = offsets.diff(), owners(offsets)
     order = score.argsort(descending=True, stable=True)
     order = order[owner[order].argsort(stable=True)]  # patient by patient, the most attended first
     place = order.new_ones(len(order)).cumsum(0) - 1
     rank = torch.empty_like(order).scatter(0, order, place) - offsets[owner]
-    half = (sizes // 2).clamp(max=k)
-    return rank < half.clamp(min=1)[owner], rank >= (sizes - half)[owner]
+    count = sizes.clamp(max=k)
+    return rank < count[owner], rank >= (sizes - count)[owner]
 
 
 class GatedScores(nn.Module):
@@ -65,9 +64,10 @@ class CLAM(SupervisedEncoder):
     the k least attended against it; with `exclusive`, the most attended are examples against every other class.
 
     What differs from the paper: the loss of a tile is the logistic loss, not the smooth top-1 SVM. With n tiles k is
-    min(k, n // 2), never both sides of one tile. The vectors of the branches are joined and mapped to one embedding
-    that every task reads, instead of one bag score a branch. The weight is against the sum of the tasks' losses. A run
-    without a class task (survival alone) has one branch and no instance loss.
+    min(k, n); a tile on both sides counts as an example for its class and as one against it. The vectors of the
+    branches are joined and mapped to one embedding that every task reads, instead of one bag score a branch. The weight
+    is against the sum of the tasks' losses. A run without a class task (survival alone) has one branch and no instance
+    loss.
 
     Args:
         in_dim: features of a tile. dim: size of the embedding. hidden: width of the tile layer. gate: width of the
@@ -138,13 +138,13 @@ class CLAM(SupervisedEncoder):
         top, low = (torch.stack(masks, dim=1) for masks in zip(*chosen, strict=True))  # [tile, branch]
         label = torch.where(known, target.value, 0).long()
         own = functional.one_hot(label, self.classes).bool()[owner]
-        part = own & (top | low) | (~own & top if self.exclusive else torch.zeros_like(own))
-        part &= known[owner, None]
-        loss = functional.binary_cross_entropy_with_logits(
-            self.instance(said.tokens).float(), (own & top).float(), reduction="none"
-        )
-        many = segment_sum(part.float(), owner, n)  # [patient, class]
-        mean = segment_sum(loss * part, owner, n) / many.clamp(min=1)
+        told = known[owner, None]
+        speaks = (own & top & told).float()
+        against = ((own & low | (~own & top if self.exclusive else torch.zeros_like(own))) & told).float()
+        logit = self.instance(said.tokens).float()
+        loss = functional.softplus(-logit) * speaks + functional.softplus(logit) * against
+        many = segment_sum(speaks + against, owner, n)  # [patient, class]
+        mean = segment_sum(loss, owner, n) / many.clamp(min=1)
         some = (many > 0).sum(1)
         each = mean.sum(1) / some.clamp(min=1)
         return {"instance": self.weight * each.sum() / (some > 0).sum().clamp(min=1)}

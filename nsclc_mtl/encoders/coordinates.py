@@ -83,6 +83,8 @@ class TileLayer(nn.Module):
         in_dim: features of a tile. hidden: width of the layer. dropout: of features, in training.
         scale: `{mean, sd}` of the tile features on the training patients; None leaves them as they are.
         coordinates: whether the place of the tile is added, or the numbers of its code (see `Coordinates`).
+
+    Raises UsageFault where the width is no whole number from 1 up.
     """
 
     def __init__(
@@ -94,6 +96,10 @@ class TileLayer(nn.Module):
         coordinates: bool | int = False,
     ) -> None:
         super().__init__()
+        if not isinstance(hidden, int) or hidden < 1:
+            raise UsageFault(
+                f"hidden={hidden} must be the width of the tile layer, 1 or more (abmil alone takes a list)"
+            )
         self.scale = tile_scale(scale)
         self.drop, self.linear = nn.Dropout(dropout), nn.Linear(in_dim, hidden)
         self.place = Coordinates(hidden, DIM if coordinates is True else coordinates) if coordinates else None

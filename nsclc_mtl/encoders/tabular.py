@@ -64,14 +64,17 @@ class Projected(nn.Module):
 
 
 class SNN(nn.Module):
-    """A self-normalising network for wide omics tables (Klambauer et al., NeurIPS 2017): SELU and alpha dropout."""
+    """A self-normalising network for wide omics tables (Klambauer et al., NeurIPS 2017): SELU and alpha dropout.
+
+    Without hidden layers (`depth` 0) it is a linear map.
+    """
 
     def __init__(self, in_dim: int, dim: int, hidden: int = 64, depth: int = 2, dropout: float = 0.25) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(depth):
             layers += [nn.Linear(in_dim if i == 0 else hidden, hidden), nn.SELU(), nn.AlphaDropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(hidden, dim))
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden if layers else in_dim, dim))
         for layer in self.layers:
             if isinstance(layer, nn.Linear):  # variance 1 / fan-in keeps SELU activations at mean 0 and variance 1
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")

@@ -28,9 +28,9 @@ def test_the_most_and_the_least_attended_are_those_of_each_patient(sizes: list[i
     for i, n in enumerate(sizes):
         rows = slice(int(offsets[i]), int(offsets[i + 1]))
         order = score[rows].argsort(descending=True).tolist()
-        half = min(k, n // 2)
-        assert set(torch.nonzero(top[rows]).flatten().tolist()) == set(order[: half or min(n, 1)])
-        assert set(torch.nonzero(low[rows]).flatten().tolist()) == set(order[n - half :])
+        count = min(k, n)
+        assert set(torch.nonzero(top[rows]).flatten().tolist()) == set(order[:count])
+        assert set(torch.nonzero(low[rows]).flatten().tolist()) == set(order[n - count :])
 
 
 @pytest.mark.parametrize("branches", ["single", "class"])
@@ -51,8 +51,8 @@ def test_the_instance_loss_is_that_of_the_paper_with_a_logistic_penalty(branches
         of_classes = []
         for c in range(3):
             ranked = score[:, c if branches == "class" else 0].argsort(descending=True)
-            k = min(2, n // 2)
-            most, least = ranked[: max(1, k)], ranked[n - k :]
+            k = min(2, n)
+            most, least = ranked[:k], ranked[n - k :]
             logit = tile @ made.instance.weight[c] + made.instance.bias[c]  # type: ignore[union-attr]
             if c == value[i]:
                 of_classes.append(
@@ -146,3 +146,9 @@ def test_two_classes_need_one_score_and_the_first_class_task_is_learned() -> Non
     assert DSMIL(IN, DIM, classes={"response": 2}).streams == 1
     assert DSMIL(IN, DIM, classes={"grade": 3, "response": 2}).task == "grade"
     assert CLAM(IN, DIM, branches="class", classes={"grade": 3, "response": 2}).branches == 3
+
+
+@pytest.mark.parametrize("hidden", [[8, 4], 0])
+def test_a_width_that_is_none_is_refused(hidden: int) -> None:
+    with pytest.raises(UsageFault, match=r"hidden=.* must be the width of the tile layer"):
+        CLAM(IN, DIM, hidden, 4)

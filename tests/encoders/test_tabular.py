@@ -55,3 +55,9 @@ def test_activations_of_a_self_normalising_network_keep_their_scale() -> None:
     inside = deep.layers[:-1](torch.randn(500, 200))
     assert abs(float(inside.mean())) < 0.1
     assert 0.7 < float(inside.var()) < 1.4
+
+
+def test_without_hidden_layers_it_is_a_linear_map() -> None:
+    encode = SNN(6, 4, depth=0)
+    x, y = torch.randn(5, 6), torch.randn(5, 6)
+    torch.testing.assert_close(encode(x + y).vector, encode(x).vector + encode(y).vector)
