@@ -23,7 +23,7 @@ setup: $(VENV)/.installed  ## create .venv and install everything, pinned by con
 $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make setup PYTHON=python3.12" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[dev,hub,onnx,timm,viewer,federated,cluster]' 'setuptools>=77' wheel
+	$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[dev,hub,onnx,timm,viewer,federated,cluster,torchjd,tracking]' 'setuptools>=77' wheel
 	PYTHONPATH=tools/old_configparser $(PIP) install $(PIP_FLAGS) -c constraints.txt --no-build-isolation 'pyradiomics==3.0.1'
 	@touch $@
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory viewer; else echo "npm is not here: mtl serve will have no slide and scan viewer; install Node.js and run make viewer"; fi

@@ -29,7 +29,7 @@ from nsclc_mtl.commands.resume import Progress
 from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.config import build
 from nsclc_mtl.records import Fault, IntegrityFault, TryAgain
-from nsclc_mtl.training.logs import MLflow, TensorBoard
+from nsclc_mtl.training.logs import MLflow, TensorBoard, WeightsAndBiases
 from nsclc_mtl.training.ranks import gathered
 
 OURS = "mtl"  # what is added to Lightning's checkpoint lies under this key
@@ -214,6 +214,8 @@ def _position(logger: Any) -> dict[str, Any]:
         at["size"] = logger.size()
     if isinstance(logger, MLflow):
         at["version"] = logger.run_id
+    if isinstance(logger, WeightsAndBiases):
+        at["version"] = logger.version
     return at
 
 

@@ -161,8 +161,19 @@ class WeightsAndBiases(WandbLogger):
             super().__init__(
                 name=f"{folder.name}/{member}", save_dir=save_dir, version=version, project=project, offline=offline
             )
+            from wandb import Settings
         except ModuleNotFoundError as missing:
             raise _not_installed("wandb") from missing
+        # its words would stand among ours, and what is printed is kept in log.txt
+        self._wandb_init["settings"] = Settings(silent=True, console="off")
+        del self._wandb_init["anonymous"]  # of a version of W&B that was; the word alone makes it warn
+
+    def finalize(self, status: str) -> None:
+        """Ends the W&B run: the next member of this process would write into it."""
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment = None
 
 
 def _run_folder(save_dir: str) -> tuple[Path, str]:

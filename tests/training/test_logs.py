@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import struct
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,52 @@ def test_mlflow_keeps_a_run_a_member_in_the_run_folder(tmp_path: Path) -> None:
         assert base.execute("select name from experiments where name != 'Default'").fetchall() == [("mine",)]
     assert sorted((step, value) for _, step, value in told) == [(3, 1.5), (3, 1.5), (4, 1.25)]
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"mlflow.db", "fold0", "fold1"}
+
+
+@pytest.mark.slow
+def test_wandb_keeps_a_run_a_member_offline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Members follow each other in one process, and one goes on after it was interrupted."""
+    pytest.importorskip("wandb")
+    versions = []
+    for k, loss in enumerate((1.5, 2.5)):
+        made = logs.WeightsAndBiases(str(tmp_path / "mine" / f"fold{k}" / "log0"))
+        made.log_metrics({"train/loss": loss}, 3)
+        versions.append(checkpoint._position(made)["version"])
+        made.finalize("success")
+    again = logs.WeightsAndBiases(str(tmp_path / "mine" / "fold1" / "log0"), version=versions[1])
+    again.log_metrics({"train/loss": 1.25}, 4)
+    again.finalize("success")
+    assert len(set(versions)) == 2
+    told = [wandb_scalars(file) for k in range(2) for file in wandb_files(tmp_path / "mine" / f"fold{k}" / "log0")]
+    assert told == [
+        (versions[0], "mine/fold0/log0", [(3, 1.5)]),
+        (versions[1], "mine/fold1/log0", [(3, 2.5)]),
+        (versions[1], "mine/fold1/log0", [(4, 1.25)]),
+    ]
+    assert "".join(capfd.readouterr()) == ""
+
+
+def wandb_files(folder: Path) -> list[Path]:
+    """Offline runs of a member, the oldest first."""
+    return sorted(folder.rglob("*.wandb"), key=lambda file: file.stat().st_mtime_ns)
+
+
+def wandb_scalars(file: Path) -> tuple[str, str, list[tuple[int, float]]]:
+    """Id, name, and step and loss of a short offline run: W&B's messages, framed as LevelDB frames its logs."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, who, told, at = file.read_bytes(), ("", ""), [], 7
+    assert data[:4] == b":W&B"
+    while at < len(data):
+        _, length, whole = struct.unpack_from("<IHB", data, at)
+        assert whole == 1
+        record = Record.FromString(data[at + 7 : (at := at + 7 + length)])
+        if record.HasField("run"):
+            who = (record.run.run_id, record.run.display_name)
+        if record.HasField("history"):
+            row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+            told.append((row["trainer/global_step"], row["train/loss"]))
+    return (*who, told)
 
 
 def test_a_tracker_that_is_not_installed_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
