@@ -76,7 +76,7 @@ def test_the_exponential_average_forgets_its_start(tmp_path: Path) -> None:
         if (k + 1) % STEPS == 0:
             seen.append(mean)
     assert module.validated == pytest.approx(seen, abs=1e-6)
-    assert float(module.weight) == pytest.approx(mean, abs=1e-6)
+    assert module.weight.item() == pytest.approx(mean, abs=1e-6)
     assert float(module.edge) == float(torch.tensor(1 / 3))  # to the last bit
 
 
@@ -84,7 +84,7 @@ def test_the_stochastic_average_is_the_mean_of_the_last_epochs(tmp_path: Path) -
     module = Line()
     fit(module, StochasticAverage(begins=0.75), folder=tmp_path)
     ends = module.after_steps[STEPS - 1 :: STEPS]
-    assert float(module.weight) == pytest.approx(sum(ends[6:]) / 2, abs=1e-6)
+    assert module.weight.item() == pytest.approx(sum(ends[6:]) / 2, abs=1e-6)
     assert module.validated[:6] == pytest.approx(ends[:6])  # before it begins, the weights themselves
     held = module.rates[6 * STEPS - 1 :]
     assert held == pytest.approx([held[0]] * len(held))
@@ -96,7 +96,7 @@ def test_a_fit_that_ends_before_the_average_begins_keeps_its_weights(tmp_path: P
     module = Line([0.5] * EPOCHS)
     fit(module, StochasticAverage(), EarlyStopping(patience=2, restore=False), folder=tmp_path)
     assert len(module.after_steps) == 3 * STEPS
-    assert float(module.weight) == pytest.approx(module.after_steps[-1])
+    assert module.weight.item() == pytest.approx(module.after_steps[-1])
 
 
 @pytest.mark.parametrize("watch", ["score", "loss"])
@@ -107,7 +107,7 @@ def test_the_best_epoch_stays_as_it_was_judged(tmp_path: Path, watch: str, avera
     extra = [ExponentialAverage(0.9)] if average else []
     trainer = fit(module, stopping, *extra, folder=tmp_path)
     assert (stopping.best_epoch, trainer.current_epoch) == (2, 6)  # three validations after epoch 2
-    assert float(module.weight) == pytest.approx(module.validated[2])
+    assert module.weight.item() == pytest.approx(module.validated[2])
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert torch.equal(saved["state_dict"]["weight"], module.weight)
@@ -122,7 +122,7 @@ def test_gains_too_small_to_count_and_numbers_that_are_none(tmp_path: Path) -> N
     lost = EarlyStopping()
     trainer = fit(module := Line([0.5, float("nan"), *[0.9] * 6]), lost, folder=tmp_path)
     assert (lost.best_epoch, trainer.current_epoch) == (0, 2)
-    assert float(module.weight) == pytest.approx(module.validated[0])
+    assert module.weight.item() == pytest.approx(module.validated[0])
 
 
 def test_nothing_to_watch_is_said(tmp_path: Path) -> None:
