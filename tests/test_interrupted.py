@@ -154,9 +154,9 @@ def stop_at(step: int, patch: pytest.MonkeyPatch, kind: type[BaseException] = Te
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def killed(way: Way, name: str, pattern: str, after: float, workers: int) -> None:
+def killed(way: Way, name: str, pattern: str, after: float, workers: int, slow: float = 0.05) -> None:
     folder = way.folder(name=name)
-    with command(way, name, f"folds.workers={workers}", slow=0.05) as process:
+    with command(way, name, f"folds.workers={workers}", slow=slow) as process:
         until(folder, pattern, process)
         time.sleep(after)
         process.kill()
@@ -181,7 +181,7 @@ def test_killed_in_the_middle_of_a_fold_it_goes_on_there(
 @pytest.mark.parametrize("seed", range(10))
 def test_killed_at_random_moments_and_again_while_it_goes_on(way: Way, name: str, seed: int) -> None:
     moment, folder = random.Random(seed), way.folder(name=name)
-    killed(way, name, "fold*", moment.uniform(0, 4), workers=seed % 3)
+    killed(way, name, "fold*", moment.uniform(0, 4), workers=seed % 3, slow=0.2)  # long enough on any machine
     line = [
         sys.executable,
         "-m",

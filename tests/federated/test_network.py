@@ -74,6 +74,7 @@ def test_three_rounds(federation):
         audit.verify(own)
         here = {(line["direction"], line["sha256"]) for line in lines_of(own)}
         there = {(line["direction"], line["sha256"]) for line in lines_of(server) if line["site"] == site}
+        there = {one for one in there if one[0] != "lost"}  # an errand that did not arrive was sent again
         assert here == {({"in": "out", "out": "in"}[direction], sha256) for direction, sha256 in there}
     assert of_this_folder(federation.folder) == []
 
