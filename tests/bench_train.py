@@ -72,8 +72,8 @@ def made(encoder: Encoder, features: int = FEATURES, **options: Any) -> nn.Modul
     return module.train()
 
 
-def step(module: nn.Module, bag: Bag, bf16: bool = False, own: bool = True) -> Work:
-    """One training step: forward and backward, with an encoder's `own` losses of tiles where it has some."""
+def step(module: nn.Module, bag: Bag, bf16: bool = False) -> Work:
+    """One training step: forward and backward, with an encoder's own losses of tiles where it has some."""
     present = torch.ones(len(bag.offsets) - 1, dtype=torch.bool)
     targets = {"grade": Target(present, torch.arange(len(present)).remainder(CLASSES["grade"]).float(), None)}
 
@@ -82,7 +82,7 @@ def step(module: nn.Module, bag: Bag, bf16: bool = False, own: bool = True) -> W
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             said = module(bag)
             loss = said.vector.float().square().sum()
-            if own and isinstance(module, SupervisedEncoder):
+            if isinstance(module, SupervisedEncoder):
                 loss = loss + sum(module.supervise(bag, said, targets, present).values())
         loss.backward()
         return loss.detach()
@@ -185,36 +185,55 @@ def has_bf16() -> bool:
 
 
 def packed(rounds: int, console: Console, patients: int = 16, tiles: int = 500, features: int = FEATURES) -> None:
-    """A packed batch against the same bags one after the other: the same loss, checked first."""
-    table = Table(
-        "encoder",
-        "features",
-        "one by one ms",
-        "packed ms",
-        "packed faster",
-        title=f"{patients} bags of {tiles} tiles, training step",
-    )
+    """A packed batch against the same bags one after the other, in gradients alone and in whole training steps.
+
+    Gradients: the same sum over the bags either way, checked first. Training steps: what `optim.batch_size` 1 and
+    `patients` do, AdamW after every batch; the loop takes a step a bag, the packed batch one.
+    """
+    table = Table("encoder", "features", "precision", title=f"{patients} bags of {tiles} tiles, packed and one by one")
+    for word in ("gradients: one by one ms", "packed ms", "faster", "training: one by one ms", "packed ms", "faster"):
+        table.add_column(word)
     for name, encoder in ENCODERS.items():
         for width in (features, 128):
             whole = bag_of([tiles] * patients, width)
-            module = made(encoder, width, dropout=0.0)
-            parts = [Bag(rows, torch.tensor([0, tiles])) for rows in whole.features.split(tiles)]
-
-            def alone(module: nn.Module = module, parts: list[Bag] = parts) -> Tensor:
-                module.zero_grad()
-                losses = []
-                for part in parts:
-                    loss = module(part).vector.square().sum()
-                    loss.backward()
-                    losses.append(loss.detach())
-                return torch.stack(losses).sum()
-
-            together = step(module, whole, own=False)  # which is a mean over patients, not a sum
-            torch.testing.assert_close(alone(), together(), rtol=1e-4, atol=1e-5)
-            times = alternated({"alone": alone, "packed": together}, rounds)
-            ms = {way: f"{1e3 * np.median(seconds):.1f}" for way, seconds in times.items()}
-            table.add_row(name, str(width), ms["alone"], ms["packed"], f"{ratio(times, 'alone', 'packed'):.2f}")
+            bags = [Bag(rows, torch.tensor([0, tiles])) for rows in whole.features.split(tiles)]
+            for bf16 in (False, True) if has_bf16() else (False,):
+                ways = {
+                    f"{way}, {what}": descent(made(encoder, width, dropout=0.0), batches, bf16, training)
+                    for what, training in (("gradients", False), ("training", True))
+                    for way, batches in (("alone", bags), ("packed", [whole]))
+                }
+                loose = 2e-2 if bf16 else 1e-4
+                torch.testing.assert_close(
+                    ways["alone, gradients"](), ways["packed, gradients"](), rtol=loose, atol=1e-5
+                )
+                times, row = alternated(ways, rounds), [name, str(width), "bf16" if bf16 else "fp32"]
+                for what in ("gradients", "training"):
+                    pair = (f"alone, {what}", f"packed, {what}")
+                    row += [f"{1e3 * np.median(times[way]):.1f}" for way in pair] + [f"{ratio(times, *pair):.2f}"]
+                table.add_row(*row)
     console.print(table)
+
+
+def descent(module: nn.Module, batches: Sequence[Bag], bf16: bool, training: bool) -> Work:
+    """Forward and backward of one batch after the other, with a step of AdamW after each in `training`; the losses'
+    sum."""
+    optimiser = torch.optim.AdamW(module.parameters(), lr=1e-4)
+
+    def work() -> Tensor:
+        losses = []
+        for number, bag in enumerate(batches):
+            if training or not number:
+                optimiser.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                loss = module(bag).vector.float().square().sum()
+            loss.backward()
+            if training:
+                optimiser.step()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    return work
 
 
 def growth(rounds: int, console: Console) -> None:
