@@ -266,22 +266,49 @@ def test_one_fold_never_predicts_those_it_was_trained_on(way: Way, capsys: pytes
     assert "which ckpt does not have" in capsys.readouterr().err
 
 
-def test_a_combination_that_was_never_trained_is_refused(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
-    assert way.train("fixed", "fold=0", "fusion.modality_dropout=0", "modalities=[rna,clinical]", "audit=0") == 0
-    other = make(way.root / "strange", level="features", n=12, seed=6)
-    fold = way.folder(name="fixed") / "fold0"
+@pytest.mark.parametrize("dropout", [0, 0.3])
+def test_a_combination_that_was_never_trained_is_refused(
+    way: Way, capsys: pytest.CaptureFixture[str], dropout: float
+) -> None:
+    """Whatever was hidden in training: a patient counts as known who has what a training patient had."""
+    name = f"fixed{dropout}"
+    words = ("fold=0", f"fusion.modality_dropout={dropout}", "modalities=[rna,clinical]", "audit=0")
+    assert way.train(name, *words) == 0
+    other = make(way.root / f"strange{dropout}", level="features", n=12, seed=6)
+    fold = way.folder(name=name) / "fold0"
     state = json.loads((fold / "fitted.json").read_text())
     assert sorted(map(sorted, state["fitted"]["patterns"])) == [["clinical"], ["clinical", "rna"]]
     state["fitted"]["patterns"] = [["clinical", "rna"]]
     (fold / "fitted.json").write_text(json.dumps(state))
     import_module("nsclc_mtl.commands.sealed").seal(fold)
-    words = [f"cohort.root={other}"]
-    assert way.predict("strict", *words, ckpt=way.folder(name="fixed")) == 3
-    assert "set allow_unseen_modalities=true" in capsys.readouterr().err
-    assert way.predict("lax", *words, "allow_unseen_modalities=true", ckpt=way.folder(name="fixed")) == 0
-    cautions = pd.read_csv(way.folder("predict", "lax") / "patients.csv", keep_default_na=False)
-    assert cautions["caution"].str.contains("never trained").any()
+    other_root = f"cohort.root={other}"
+    assert way.predict(f"strict{dropout}", other_root, ckpt=way.folder(name=name)) == 3
+    told = " ".join(capsys.readouterr().err.split())
+    assert "has clinical and nothing else, which no training patient had" in told
+    assert "set allow_unseen_modalities=true" in told
+    lax = f"lax{dropout}"
+    assert way.predict(lax, other_root, "allow_unseen_modalities=true", ckpt=way.folder(name=name)) == 0
+    cautions = pd.read_csv(way.folder("predict", lax) / "patients.csv", keep_default_na=False)
+    assert 0 < cautions["caution"].str.contains("never trained").sum() < len(cautions)
+    assert (cautions["missing"].str.contains("rna") == cautions["caution"].str.contains("never trained")).all()
     assert (cautions["missing"].str.contains("rna") == cautions["caution"].str.contains("no rna")).all()
+
+
+def test_a_combination_that_some_folds_know_is_told_of(way: Way) -> None:
+    """Of two folds one is made to have trained nobody who has everything."""
+    copy = way.root / "some_folds"
+    shutil.copytree(way.folder(), copy)
+    state = json.loads((copy / "fold0" / "fitted.json").read_text())
+    everything = max(state["fitted"]["patterns"], key=len)
+    state["fitted"]["patterns"].remove(everything)
+    (copy / "fold0" / "fitted.json").write_text(json.dumps(state))
+    import_module("nsclc_mtl.commands.sealed").seal(copy / "fold0")
+    other = make(way.root / "some_strange", level="features", n=12, seed=6)
+    assert way.predict("some", f"cohort.root={other}", "allow_unseen_modalities=true", ckpt=copy) == 0
+    cautions = pd.read_csv(way.folder("predict", "some") / "patients.csv", keep_default_na=False)
+    whole = cautions["modalities"] == " ".join(sorted(everything))
+    assert whole.any()
+    assert cautions.loc[whole, "caution"].str.contains("combination of modalities never trained by 1 of 2 folds").all()
 
 
 def test_evaluate_reads_the_run(way: Way) -> None:

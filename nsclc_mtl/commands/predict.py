@@ -137,7 +137,7 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     by = {p: [tested[p]] if p in tested else [f for f in models if f not in seen.get(p, ())] for p in ids}
     trained_on = [p for p in ids if not by[p]]
     by.update({p: list(models) for p in trained_on})
-    cautions = looked_at(manifest, ids, models, bool(settings["allow_unseen_modalities"]))
+    cautions = looked_at(manifest, by, models, bool(settings["allow_unseen_modalities"]))
     if trained_on:
         run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
         words = cautions.loc[trained_on, "caution"]
@@ -233,22 +233,31 @@ def held_out(
     return left
 
 
-def looked_at(manifest: Manifest, ids: Sequence[str], models: Mapping[int, Any], allow: bool) -> pd.DataFrame:
-    """Per patient: modalities there and missing, reasons for caution. Raises DataFault on untrained combinations."""
+def looked_at(
+    manifest: Manifest, by: Mapping[str, Sequence[int]], models: Mapping[int, Any], allow: bool
+) -> pd.DataFrame:
+    """Per patient: modalities there and missing, reasons for caution.
+
+    by: patient -> the folds that predict. Raises DataFault on a combination of modalities that no training patient of
+    any fold had, unless they are allowed. Modality dropout does not count: it shows some parts of what a patient has
+    every epoch and others hardly ever.
+    """
     import pandas as pd
 
     names = list(next(iter(models.values()))[1].fitted.dims())
-    rows, holders = [], {name: set(manifest.who(name)) for name in names}
-    for patient in ids:
+    trained = {fold: {frozenset(p) for p in data.fitted.patterns} for fold, (_, data) in models.items()}
+    holders = {name: set(manifest.who(name)) for name in names}
+    rows, strange = [], []
+    for patient, folds in by.items():
         have = frozenset(n for n in names if patient in holders[n])
-        known = any(members[0].fusion.knows(have, data.fitted.patterns) for members, data in models.values())
-        if not known and not allow:
-            raise DataFault(
-                f"patient {patient} has {', '.join(sorted(have))}: a combination that was never trained; "
-                "set allow_unseen_modalities=true to predict all the same"
-            )
+        if not any(have in seen for seen in trained.values()):
+            strange.append((patient, have))
         missing = [n for n in names if n not in have]
-        reasons = [f"no {n}" for n in missing] + ([] if known else ["combination of modalities never trained"])
+        reasons = [f"no {n}" for n in missing]
+        without = sum(have not in trained[fold] for fold in folds)
+        if without:
+            by_some = "" if without == len(folds) else f" by {without} of {len(folds)} folds"
+            reasons.append(f"combination of modalities never trained{by_some}")
         rows.append(
             {
                 "patient_id": patient,
@@ -256,6 +265,13 @@ def looked_at(manifest: Manifest, ids: Sequence[str], models: Mapping[int, Any],
                 "missing": " ".join(missing),
                 "caution": "; ".join(reasons),
             }
+        )
+    if strange and not allow:
+        patient, have = strange[0]
+        alike = f"; {len(strange)} patients in all have such a combination" if len(strange) > 1 else ""
+        raise DataFault(
+            f"patient {patient} has {', '.join(sorted(have))} and nothing else, which no training patient had{alike}; "
+            "set allow_unseen_modalities=true to predict all the same"
         )
     return pd.DataFrame(rows).set_index("patient_id")
 

@@ -15,7 +15,7 @@ class Fusion(nn.Module, ABC):
     """Embeddings of the modalities become one view a task.
 
     In training each present modality is hidden with probability `modality_dropout` (never all of a patient's), so that
-    the model knows every combination that it may meet. `notes` holds what the last training step is to log, by name,
+    the model meets parts of what its patients have, the smaller the more rarely. `notes` holds what the last training step is to log, by name,
     each one number.
     """
 
@@ -37,9 +37,10 @@ class Fusion(nn.Module, ABC):
         return {**present, **{name: kept[:, i] for i, name in enumerate(self.modalities)}}
 
     def knows(self, have: Collection[str], patterns: Iterable[Collection[str]]) -> bool:
-        """Whether a patient who has these modalities is like one of the training, whose `patterns` are given.
+        """Whether the audit may ask about a patient of whom these modalities are shown; `patterns`: of the training.
 
-        With modality dropout every part of a pattern was trained, without it the patterns alone; nothing at all never.
+        With modality dropout every part of a pattern has a chance to be met in training, without it the patterns alone;
+        nothing at all never. What a new patient may have is asked more strictly: `predict.looked_at`.
         """
         if not have:
             return False
