@@ -15,8 +15,8 @@ class Fusion(nn.Module, ABC):
     """Embeddings of the modalities become one view a task.
 
     In training each present modality is hidden with probability `modality_dropout` (never all of a patient's), so that
-    the model meets parts of what its patients have, the smaller the more rarely. `notes` holds what the last training step is to log, by name,
-    each one number.
+    the model meets parts of what its patients have, the smaller the more rarely. `notes` holds what the last training
+    step is to log, by name, each one number.
     """
 
     def __init__(
