@@ -23,13 +23,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger
 
 from nsclc_mtl.commands.resume import Progress
 from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.config import build
 from nsclc_mtl.records import Fault, IntegrityFault, TryAgain
-from nsclc_mtl.training.logs import MLflow, TensorBoard, WeightsAndBiases
+from nsclc_mtl.training.logs import TensorBoard
 from nsclc_mtl.training.ranks import gathered
 
 OURS = "mtl"  # what is added to Lightning's checkpoint lies under this key
@@ -203,19 +203,13 @@ def _position(logger: Any) -> dict[str, Any]:
 
     Others only ever append.
     """
-    at: dict[str, Any] = {"version": None, "lines": "", "size": 0}
-    if isinstance(logger, (CSVLogger, TensorBoardLogger)) and isinstance(logger.version, int):
-        at["version"] = logger.version
+    at: dict[str, Any] = {"version": logger.version, "lines": "", "size": 0}
     if isinstance(logger, CSVLogger):
         logger.save()
         file = Path(logger.experiment.metrics_file_path)
         at["lines"] = file.read_text() if file.is_file() else ""
     if isinstance(logger, TensorBoard):
         at["size"] = logger.size()
-    if isinstance(logger, MLflow):
-        at["version"] = logger.run_id
-    if isinstance(logger, WeightsAndBiases):
-        at["version"] = logger.version
     return at
 
 
