@@ -100,8 +100,8 @@ def write(
     Gives the tasks that were judged: those of which no outcome is known are left out, which page and terminal say.
     Raises DataFault where none is left.
 
-    outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort). told: further notes for the
-    page. The evaluation is counted with the model (`evaluations.jsonl`).
+    outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort, the lock); None of the
+    own one. told: further notes for the page. The evaluation is counted with the model (`evaluations.jsonl`).
     """
     from nsclc_mtl import __version__
     from nsclc_mtl.commands import evaluations, floors, reasons
@@ -115,12 +115,12 @@ def write(
     results = judged
     for sentence in unjudged:
         run.say(f"note: {sentence}")
-    said = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
+    said = (folder if outside is None else run.path) / reasons.FILE  # of these patients, not of those of the training
     settings = {**settings, "primary_floor": floors.primary(settings, results, manifest)}
     primary = f"floor:{settings['primary_floor']}"
     evidence = section.Evidence(
         results, predictions, manifest, splits, settings, trained, folder,
-        trust=None if said is None else reasons.read(said), **(outside or {}),
+        trust=reasons.read(said) if said.is_file() else None, **(outside or {}),
     )  # fmt: skip
     patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
     counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)

@@ -59,6 +59,9 @@ class Facts:
     @property
     def design(self) -> str:
         """How the model was judged, as a sentence says it."""
+        if self.evidence.locked:
+            model = f"; all is fitted as training on {self.folds} folds left it" if self.external else ""
+            return f"evaluation of predictions that were locked on {self.evidence.locked}, before the outcomes{model}"
         if self.external:
             return f"evaluation on patients of another cohort; all is fitted as training on {self.folds} folds left it"
         folds = self.trained.get("folds") or {}
@@ -132,7 +135,8 @@ def limits(of: Facts) -> list[str]:
         )
     if of.sites < 2:
         out.append("One site, or none named: whether the model holds from site to site cannot be seen.")
-    out.append("Nothing was predicted before its outcome was known: this is no prospective study.")
+    if not of.evidence.locked:
+        out.append("Nothing was predicted before its outcome was known: this is no prospective study.")
     floor = f"floor:{of.evidence.settings.get('primary_floor', '')}"
     tested = against_floor(of.results, floor)
     for name, result in of.results.items():

@@ -84,7 +84,10 @@ def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Pa
     """The page. makers: kinds of sections, in the order in which they stand on it."""
     sections = [section for make in makers for section in make(evidence)]
     tested = against_floor(evidence.results, story.primary_floor)
-    tasks = [_task(r, story.primary_floor, tested.get(name)) for name, r in evidence.results.items()]
+    tasks = [
+        _task(r, story.primary_floor, tested.get(name)) | {"late": evidence.late.get(name, "")}
+        for name, r in evidence.results.items()
+    ]
     chapters = _chapters(sections, tasks, story)
     sections.append(tripod.checklist(evidence, chapters | _within(sections)))
     text = template("page.html.j2", FILTERS).render(
