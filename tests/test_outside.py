@@ -157,6 +157,11 @@ def test_a_bundle_without_follow_up_says_what_is_missing(
         assert state == json.loads((way.folder() / fold.name / "fitted.json").read_text())["fitted"] | {"follow_up": {}}
     assert judge(way, "bare", out, *other(way)) == 0
     assert "the bundle holds no follow-up of its training patients" in capsys.readouterr().out
+    page = (way.folder("evaluate", "bare") / "report.html").read_text()
+    account = json.loads((way.folder() / "run.json").read_text())
+    assert f"<dt>Version</dt><dd>{account['versions']['nsclc-mtl']}</dd>" in page
+    commit = account["git_commit"][:10] if account["git_commit"] else "not recorded"
+    assert f"<dt>Commit</dt><dd>{commit}</dd>" in page
     rows = json.loads((way.folder("evaluate", "bare") / "metrics.json").read_text())
     of = {r["metric"]: r for r in rows if (r["task"], r["fold"], r["model"]) == ("survival", "all", "learner")}
     for metric in ("uno_c", "ibs", "bound_coverage"):

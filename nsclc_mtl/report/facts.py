@@ -9,6 +9,7 @@ from typing import Any
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
 from nsclc_mtl.report.evaluation import TaskResult
+from nsclc_mtl.report.fold import MEAN
 from nsclc_mtl.report.section import Evidence
 
 KINDS = {
@@ -94,7 +95,7 @@ def facts(evidence: Evidence) -> Facts:
             word = MODALITY_KINDS.get(spec.kind, spec.kind)
             modalities[name] = (word, len(inside.index.intersection(manifest.who(name))))
     judged = set(evidence.predictions["fold"].astype(str))
-    external = evidence.splits is None and judged == {"-1"}
+    external = evidence.splits is None and judged == {MEAN}
     held = evidence.folder.glob("fold*/fitted.json") if evidence.folder is not None else ()
     folds = len(list(held)) if external else len(judged)
     name = manifest.name if manifest is not None else "unnamed"
