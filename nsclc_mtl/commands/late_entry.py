@@ -2,8 +2,9 @@
 
 Who had the event when the predictions were locked is left out, so whoever stays was free of it until then: counted from
 day 0 these days would be lived by selection (immortal time). So survival counts from the follow-up that was known when
-locked, and the predictions are those given that the patient came so far (left truncation; Keiding, Statistics in
-Medicine, 1992). Where nobody had been followed, as of patients predicted at diagnosis, nothing changes.
+locked, and the predictions are those given that the patient came so far (left truncation; Andersen, Borgan, Gill and
+Keiding, Statistical Models Based on Counting Processes, 1993, III.3). Where nobody had been followed, as of patients
+predicted at diagnosis, nothing changes.
 """
 
 from __future__ import annotations
