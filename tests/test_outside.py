@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from plain_metrics import threshold
@@ -156,6 +157,11 @@ def test_a_bundle_without_follow_up_says_what_is_missing(
         assert state == json.loads((way.folder() / fold.name / "fitted.json").read_text())["fitted"] | {"follow_up": {}}
     assert judge(way, "bare", out, *other(way)) == 0
     assert "the bundle holds no follow-up of its training patients" in capsys.readouterr().out
+    page = (way.folder("evaluate", "bare") / "report.html").read_text()
+    account = json.loads((way.folder() / "run.json").read_text())
+    assert f"<dt>Version</dt><dd>{account['versions']['nsclc-mtl']}</dd>" in page
+    commit = account["git_commit"][:10] if account["git_commit"] else "not recorded"
+    assert f"<dt>Commit</dt><dd>{commit}</dd>" in page
     rows = json.loads((way.folder("evaluate", "bare") / "metrics.json").read_text())
     of = {r["metric"]: r for r in rows if (r["task"], r["fold"], r["model"]) == ("survival", "all", "learner")}
     for metric in ("uno_c", "ibs", "bound_coverage"):
@@ -362,6 +368,9 @@ def without_outcomes(folder: Path, keep: int) -> None:
 def prospect(way: Way) -> SimpleNamespace:
     """Patients of whom two had outcomes when their predictions were locked."""
     root = Path(shutil.copytree(way.root / "alike", way.root / "prospect"))
+    first = pd.read_csv(root / "patients.csv", dtype=str, keep_default_na=False)
+    first.loc[:1, "os_status"] = "deceased"  # who was followed and is alive would have to be counted from then on
+    first.to_csv(root / "patients.csv", index=False)
     whole = (root / "patients.csv").read_bytes()
     without_outcomes(root, keep=2)
     assert way.predict("locked", *other(way, "prospect"), "lock=true") == 0
@@ -379,7 +388,10 @@ def test_locked_predictions_meet_their_outcomes(
     assert (prospect.run / "predictions.csv").stat().st_mode & 0o222 == 0
     words = (f"predictions={prospect.run}", "floors=[]")
     assert judge(way, "early", way.folder(), *words) == 3
-    assert "no outcome has come since" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "no outcome has come since" in told.err
+    assert "Predictions locked on" in told.out
+    assert "judged" not in told.out
     (prospect.root / "patients.csv").write_bytes(prospect.whole)
     without_outcomes(prospect.root, keep=50)
     assert judge(way, "later", way.folder(), *words) == 0
@@ -411,6 +423,109 @@ def test_locked_predictions_meet_their_outcomes(
         of = {r["metric"]: r["value"] for r in found if (r["task"], r["fold"]) == ("survival", "all")}
         assert of["ibs"] is not None
         assert of["own_censoring:ibs"] is not None
+
+
+@pytest.fixture(scope="module")
+def followed(way: Way) -> SimpleNamespace:
+    """Patients most of whom were under observation already when their predictions were locked, judged later."""
+    root = Path(shutil.copytree(way.root / "alike", way.root / "followed"))
+    whole = pd.read_csv(root / "patients.csv", dtype=str, keep_default_na=False)
+    days = pd.to_numeric(whole["os_days"].replace("", None))
+    seen = pd.Series([30 * (k % 20) for k in range(len(whole))], dtype=float)
+    then = whole.assign(stage="", response="")
+    alive = days > seen
+    then.loc[alive, "os_status"], then.loc[alive, "os_days"] = "alive", seen[alive].map("{:.0f}".format)
+    never = alive & (seen == 0)
+    then.loc[never, ["os_status", "os_days"]] = ""
+    then.to_csv(root / "patients.csv", index=False)
+    assert way.predict("followed", *other(way, "followed"), "lock=true") == 0
+    lost = list(whole["patient_id"][alive & ~never][:3])  # never seen again
+    now = whole.where(~whole["patient_id"].isin(lost), then)
+    now.to_csv(root / "patients.csv", index=False)
+    run = way.folder("predict", "followed")
+    assert judge(way, "followed", way.folder(), f"predictions={run}", "floors=[clinical]") == 0
+    entry = pd.concat([seen.where(~never, 0), days], axis=1).min(axis=1).where(days.notna(), 0)
+    dead = ~alive & (whole["os_status"] == "deceased")
+    table = pd.DataFrame({"entry": entry, "alive": alive, "dead": dead, "days": days})
+    return SimpleNamespace(run=run, lost=lost, table=table.set_index(whole["patient_id"]))
+
+
+def test_survival_counts_from_the_follow_up_that_was_known_when_locked(way: Way, followed: SimpleNamespace) -> None:
+    out = way.folder("evaluate", "followed")
+    told = pd.read_csv(out / "outcomes.csv", dtype={"patient_id": str}).query("task == 'survival'")
+    told = told.set_index("patient_id")
+    here = followed.table.loc[told.index]
+    expected = pd.Series("no later follow-up", told.index)  # had left before the lock
+    expected[here["dead"]] = "known when locked"
+    expected[here["alive"]] = "joined"
+    expected[here["days"].isna()] = "none yet"
+    expected[followed.lost] = "no later follow-up"
+    assert told["outcome"].to_dict() == expected.to_dict()
+    still = told.index[told["outcome"] == "no later follow-up"]
+    assert len(still) > 3
+    np.testing.assert_allclose(told["entry_days"].fillna(0), here["entry"].where(~here["dead"], 0).fillna(0))
+    table = read_table(out / "predictions.csv").query("task == 'survival'")
+    risk = table.query("output == 'risk'").set_index("patient_id")
+    joined = told.index[told["outcome"] == "joined"]
+    np.testing.assert_allclose(risk.loc[joined, "time_days"], (here["days"] - here["entry"])[joined])
+    assert (risk.loc[still, ["time_days", "event"]] == 0).all(axis=None)
+    curves = table[table["output"].str.startswith("surv:")]
+    assert set(curves["patient_id"]) == {*joined, *still}
+    before = read_table(followed.run / "predictions.csv").query("task == 'survival'")
+    wide, now = (t.pivot(index="patient_id", columns="output", values="value") for t in (before, curves))
+    some = joined[here.loc[joined, "entry"] == 0][0]
+    assert now.loc[some, "surv:365"] == pytest.approx(wide.loc[some, "surv:365"], rel=1e-5)
+    late = joined[here.loc[joined, "entry"] == 180][0]
+    assert now.loc[late, "surv:365"] > wide.loc[late, "surv:730"]
+    floors = read_table(out / "floors.csv").query("task == 'survival' and part == 'test'")
+    assert set(floors["output"]) == {"risk", *curves["output"]}
+    rows = rows_of(way, "followed")
+    of = {r["metric"]: r for r in rows if (r["task"], r["fold"], r["model"]) == ("survival", "all", "learner")}
+    assert of["c_index"]["n"] == len(joined) + len(still)
+    assert "G of the training from day 0" in of["uno_c"]["reason"]
+    assert of["own_censoring:uno_c"]["value"] is not None
+    assert not [m for m in of if m.endswith("bound_coverage")]
+    page = (out / "report.html").read_text()
+    sentence = "time counts from the end of that follow-up"
+    assert sentence in page
+    assert sentence in (out / "log.txt").read_text()
+
+
+def test_a_report_of_locked_predictions_tells_of_these_patients(
+    way: Way, followed: SimpleNamespace, tmp_path: Path
+) -> None:
+    out = way.folder("evaluate", "followed")
+    assert set(json.loads((followed.run / "lock.json").read_text())["files"]) == {
+        "predictions.csv", "patients.csv", "cohort.json", "trust.csv", "drift.csv", "outside.csv",
+    }  # fmt: skip
+    page = (out / "report.html").read_text()
+    assert "no prospective study" not in page + (out / "card.md").read_text()
+    assert "Are these patients’ inputs like those in training?" in page
+    assert "When the least certain are left out" in page
+    flags = pd.read_csv(out / "tables/trust-flags.csv")
+    assert flags.set_index("site").loc["all", "patients"] == 60  # not the 80 of the training
+    for name in ("trust.csv", "drift.csv", "outside.csv"):
+        assert (out / name).read_bytes() == (followed.run / name).read_bytes()
+    changed = Path(shutil.copytree(followed.run, tmp_path / "changed"))
+    (changed / "trust.csv").chmod(0o644)
+    (changed / "trust.csv").write_text((changed / "trust.csv").read_text().replace(",1\n", ",0\n", 1))
+    assert judge(way, "trust", way.folder(), f"predictions={changed}", "floors=[]") == 5
+
+
+def test_a_lock_of_before_tells_nothing_of_how_far_to_rely_on_it(
+    way: Way, followed: SimpleNamespace, tmp_path: Path
+) -> None:
+    old = Path(shutil.copytree(followed.run, tmp_path / "old"))
+    (old / "lock.json").chmod(0o644)
+    lock = json.loads((old / "lock.json").read_text())
+    for name in ("trust.csv", "drift.csv", "outside.csv"):
+        del lock["files"][name]
+    (old / "lock.json").write_text(json.dumps(lock))
+    assert judge(way, "old", way.folder(), f"predictions={old}", "floors=[]") == 0
+    page = (way.folder("evaluate", "old") / "report.html").read_text()
+    assert "The lock holds no trust.csv" in page
+    assert "How often a prediction comes with a reason for caution" not in page
+    assert "Are these patients’ inputs like those in training?" not in page
 
 
 def test_a_lock_that_was_broken_is_refused(

@@ -98,6 +98,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
     content = {
         "schema": bundled.SCHEMA,
         "version": __version__,
+        "git_commit": json.loads((source / "run.json").read_text("utf-8")).get("git_commit"),
         "run": source.resolve().name,
         "tasks": {name: {"kind": spec.kind, "classes": list(spec.classes)} for name, spec in specs.items()},
         "folds": described,

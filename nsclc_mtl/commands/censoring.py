@@ -8,7 +8,7 @@ table gives what a published Kaplan-Meier curve gives that shows all its steps.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,11 @@ class FollowUp:
 
     tables: Tables = field(default_factory=dict)
     reason: str = ""
+
+    def without(self, tasks: Collection[str], reason: str) -> FollowUp:
+        """The follow-up without that of these tasks, for this reason beside the one there was."""
+        kept = {task: each for task, each in self.tables.items() if task not in tasks}
+        return FollowUp(kept, "; ".join(filter(None, (self.reason, reason)))) if tasks else self
 
     def outcomes(self) -> dict[str, dict[str, pd.DataFrame]]:
         """Task -> fold -> event and time_days of those whom the censoring is estimated on, for `evaluation.judge`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.records import Manifest
@@ -198,3 +199,15 @@ def told(
     if len(away):
         away.to_csv(run.path / OUTSIDE, index=False, lineterminator="\n", float_format="%.5g")
     return table, away
+
+
+def read(path: Path) -> pd.DataFrame | None:
+    """A `drift.csv` or `outside.csv` as it was written; None where there is none."""
+    import pandas as pd
+
+    if not path.is_file():
+        return None
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for column in frame.columns.difference(["modality", "feature", "fold", "part"]):
+        frame[column] = pd.to_numeric(frame[column].replace("", None))
+    return frame

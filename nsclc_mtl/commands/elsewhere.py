@@ -17,25 +17,27 @@ if TYPE_CHECKING:
 def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path, run: Run) -> None:
     """Evaluates the run or bundle on another cohort: the mean of its folds, with everything fitted as training left it.
 
-    Of predictions that were locked (`predictions=`) only the outcomes are new. The floors are fitted on the training
-    cohort, where it can still be opened; a bundle (no `trained` settings) does not hold it. Censoring is weighed as it
-    was among the training patients: see `censoring.FollowUp`.
+    Of predictions that were locked (`predictions=`) only the outcomes are new, and survival counts from the follow-up
+    that was known then (`late_entry`). The floors are fitted on the training cohort, where it can still be opened; a
+    bundle (no `trained` settings) does not hold it. Censoring is weighed as it was among the training patients: see
+    `censoring.FollowUp`.
     """
     from threadpoolctl import threadpool_limits
 
-    from nsclc_mtl.commands import censoring, cutoffs, drift, locked
+    from nsclc_mtl.commands import censoring, cutoffs, drift, late_entry, locked
     from nsclc_mtl.commands.floors import carry, fit_floors
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
     from nsclc_mtl.commands.predict import predict_cohort, save
     from nsclc_mtl.commands.trained import as_written, read_table, tasks_of, trained_run
     from nsclc_mtl.report.subgroup import asked_for
 
-    moved, away, told, tested = None, None, list[str](), dict[str, int]()
+    moved, away, told, tested, later = None, None, list[str](), dict[str, int](), None
     if settings["predictions"]:
         config, _, folds = trained_run(settings)
         later = locked.joined(settings, config, folder, run)
         manifest, read, told = later.manifest, later.read, later.told
         predictions, tasks = later.predictions, later.tasks
+        moved, away = (drift.read(run.path / name) for name in (drift.FILE, drift.OUTSIDE))
     else:
         made = predict_cohort({**settings, "patients": None}, run)
         if made.trained_on:
@@ -65,9 +67,14 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
                 floors = fit_floors(settings, read, manifest, splits, predictions, tasks)
             elif settings["floors"] != []:
                 floors = carry(settings, trained, (read, manifest), splits, predictions, tasks, run)
+    if later is not None:  # the floors wrote the curves of the learner's days
+        predictions = as_written(later.since(predictions), run.path / "predictions.csv")
+        floors = None if floors is None else later.since(floors)
     if floors is not None:
         floors = as_written(floors, run.path / "floors.csv")
     follow_up = censoring.of_training(folder, folds, tasks, ours, splits)
+    if later is not None:
+        follow_up = follow_up.without(later.late, late_entry.UNWEIGHED)
     if follow_up.reason:
         run.say(f"note: no Uno's C, AUC at a time and Brier score of survival: {follow_up.reason}")
     numbers = [int(name.removeprefix("fold")) for name in folds]
@@ -82,6 +89,8 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         thresholds=cutoffs.thresholds_of_model(folder, numbers, tasks),
     )
     outside: dict[str, Any] = {"drift": moved, "outside": away}
+    if later is not None:
+        outside |= {"locked": later.time, "late": {n: late_entry.sentence(found) for n, found in later.late.items()}}
     if not trained or Path(settings["ckpt"]).resolve() != folder.resolve():  # else the run's own predictions have them
         outside["cutoffs"] = cutoffs.of_model(folder, numbers)
     if not tested:

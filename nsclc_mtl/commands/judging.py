@@ -100,8 +100,9 @@ def write(
     Gives the tasks that were judged: those of which no outcome is known are left out, which page and terminal say.
     Raises DataFault where none is left.
 
-    outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort). told: further notes for the
-    page. The evaluation is counted with the model (`evaluations.jsonl`).
+    outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort, the lock); None of the
+    own one. told: of the
+    outcomes of locked predictions. The evaluation is counted with the model (`evaluations.jsonl`).
     """
     from nsclc_mtl import __version__
     from nsclc_mtl.commands import evaluations, floors, reasons
@@ -115,20 +116,24 @@ def write(
     results = judged
     for sentence in unjudged:
         run.say(f"note: {sentence}")
-    said = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
+    said = (folder if outside is None else run.path) / reasons.FILE  # of these patients, not of those of the training
     settings = {**settings, "primary_floor": floors.primary(settings, results, manifest)}
     primary = f"floor:{settings['primary_floor']}"
     evidence = section.Evidence(
         results, predictions, manifest, splits, settings, trained, folder,
-        trust=None if said is None else reasons.read(said), **(outside or {}),
+        trust=reasons.read(said) if said.is_file() else None, told=told, **(outside or {}),
     )  # fmt: skip
     patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
     counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)
     story = page.Story(
         title=f"{manifest.name}: one model for {', '.join(results)}",
-        meta=[*_meta(manifest, splits, trained, folder), ("Test set", str(counted))],
+        meta=[
+            *_meta(manifest, splits, trained, folder),
+            *([("Locked", evidence.locked)] if evidence.locked else []),
+            ("Test set", str(counted)),
+        ],
         primary_floor=primary,
-        notes=[*told, *unjudged, *manifest.notes],
+        notes=[*unjudged, *manifest.notes],
         images=[(Path(image), Path(image).stem) for image in settings["images"] or ()],
     )
     made = page.render(evidence, story, SECTIONS)
@@ -149,14 +154,28 @@ def _meta(
     """What the head of the page says of the run."""
     from datetime import UTC, datetime
 
-    account = json.loads((folder / "run.json").read_text("utf-8")) if (folder / "run.json").is_file() else {}
+    version, commit = _made_by(folder)
     return [
         ("Cohort", manifest.name),
         ("Run", folder.resolve().name),
         ("Folds", str(splits["fold"].nunique()) if splits is not None else "external patients"),
         ("Modalities", ", ".join(manifest.modalities)),
         ("Seed", str(trained.get("seed", ""))),
-        ("Version", str((account.get("versions") or {}).get("nsclc-mtl", ""))),
-        ("Commit", str(account.get("git_commit") or "")[:10]),
+        ("Version", version),
+        ("Commit", commit),
         ("Evaluated", f"{datetime.now(UTC):%d %B %Y}"),
     ]
+
+
+def _made_by(folder: Path) -> tuple[str, str]:
+    """Version and commit of the program that trained the run, or that made the bundle of it."""
+    from nsclc_mtl.commands import bundled
+
+    if bundled.at(folder):
+        content = bundled.opened(folder)
+        version, commit = content.get("version"), content.get("git_commit")
+    else:
+        file = folder / "run.json"
+        account = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        version, commit = (account.get("versions") or {}).get("nsclc-mtl"), account.get("git_commit")
+    return str(version or "not recorded"), str(commit)[:10] if commit else "not recorded"

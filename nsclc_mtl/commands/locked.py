@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands import late_entry
 from nsclc_mtl.records import DataFault, IntegrityFault, Manifest, TaskSpec, UsageFault
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 LOCK = "lock.json"
 FILES = ("predictions.csv", "patients.csv", "cohort.json")
+TOLD = ("trust.csv", "drift.csv", "outside.csv")  # what predictions rest on: locked where they are (earlier locks: not)
 OUTCOMES = "outcomes.csv"
 
 
@@ -45,18 +48,19 @@ def lock(path: Path, models: Mapping[int, Any], run: Run) -> str:
         for number, member in enumerate(members)
     }
     table = read_table(path / "predictions.csv")
+    names = [*FILES, *(name for name in TOLD if (path / name).is_file())]
     content: dict[str, Any] = {
         "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "files": {name: sha256(path / name) for name in FILES},
+        "files": {name: sha256(path / name) for name in names},
         "weights": weights,
         "patients": int(table["patient_id"].nunique()),
-        "outcomes_known": {str(task): int(known(own).sum()) for task, own in table.groupby("task", sort=False)},
+        "outcomes_known": {str(t): int(late_entry.known(own).sum()) for t, own in table.groupby("task", sort=False)},
         "versions": versions(),
         "git_commit": git_commit(),
     }
     with written(path / LOCK) as aside:
         aside.write_text(json.dumps(content, indent=1) + "\n")
-    for name in (*FILES, LOCK):
+    for name in (*names, LOCK):
         (path / name).chmod(0o444)
     told = ", ".join(f"{task} {n}" for task, n in content["outcomes_known"].items() if n)
     if told:
@@ -64,32 +68,35 @@ def lock(path: Path, models: Mapping[int, Any], run: Run) -> str:
     return sha256(path / LOCK)
 
 
-def known(rows: pd.DataFrame) -> pd.Series:
-    """Whether the outcome of each patient is settled in these rows of predictions.csv of one task, by patient_id.
-
-    A class or number is there; of survival the event has happened. Who was alive when last seen may still have it.
-    """
-    first = rows.drop_duplicates("patient_id").set_index("patient_id")
-    return (first["target"].astype(str) != "") | (first["event"].fillna(0) > 0)
-
-
 @dataclass
 class Joined:
     """Locked predictions with the outcomes of today."""
 
-    predictions: pd.DataFrame
+    predictions: pd.DataFrame  # as they were locked, outcomes counted from day 0
     manifest: Manifest
     tasks: dict[str, TaskSpec]
     read: dict[str, Any]  # settings that the cohort was read with
     time: str  # of the lock, UTC
     told: list[str]  # what the page says of it
+    late: dict[str, late_entry.Met]  # survival task -> its patients, where some were followed when locked
+
+    def since(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Test rows of predictions.csv or floors.csv, where it has to be counted as `late_entry.since` does."""
+        import pandas as pd
+
+        if table.empty or not self.late:
+            return table
+        tasks = table.groupby("task", sort=False)
+        parts = [late_entry.since(own, self.late[str(t)]) if t in self.late else own for t, own in tasks]
+        return pd.concat(parts, ignore_index=True)
 
 
 def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path, run: Run) -> Joined:
     """The predictions of `predictions=RUN`, with outcomes from the cohort's tables as they are now.
 
     trained, folder: the model that `ckpt` names, which must be the one that predicted. Outcomes that were settled when
-    the predictions were locked are left out; `outcomes.csv` says who has which. Raises IntegrityFault where a file is
+    the predictions were locked are left out; `outcomes.csv` says who has which. What was locked of how far to rely on
+    the predictions, and of their inputs, is copied beside it. Raises IntegrityFault where a file is
     not the one that was locked, DataFault where no outcome has come since.
     """
     import pandas as pd
@@ -112,60 +119,54 @@ def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path
     specs = tasks_of(folder / "cohort.json", manifest)
     manifest = narrowed(manifest, specs, cohort["modalities"])
     table = read_table(place / "predictions.csv")
-    ids = list(table["patient_id"].unique())
-    gone = [p for p in ids if p not in manifest.patients.index]
-    frames, states, told = (
-        [],
-        [],
-        [f"Predictions locked on {content['time']}, before the outcomes that they are judged by."],
-    )
+    frames, states, each = [], [], dict[str, late_entry.Met]()
+    told = [f"Predictions locked on {content['time']}."]
     for name, spec in specs.items():
         rows = table[table["task"] == name]
         if rows.empty:
             continue
-        before = known(rows)
-        truth = truth_of(manifest, spec, before.index)
-        there = _news(rows, truth)
-        fresh = there & ~before
-        state = pd.Series("joined", before.index)
-        state[~there] = "none yet"
-        state[before] = "known when locked"
-        state[before.index.isin(gone)] = "not in the tables"
-        states.append(pd.DataFrame({"task": name, "outcome": state}).reset_index())
-        counts = state.value_counts()
-        told.append(f"{name}: " + ", ".join(f"{counts[word]} {word}" for word in STATES if counts.get(word)) + ".")
-        truth = truth.where(fresh, "")
-        rows = rows.drop(columns=["target", "event", "time_days"]).join(truth, on="patient_id")
-        frames.append(rows)
+        truth = truth_of(manifest, spec, pd.Index(rows["patient_id"].unique(), name="patient_id"))
+        each[name] = found = late_entry.met(rows, truth, manifest.patients.index)
+        states.append(pd.DataFrame({"task": name, "outcome": found.state, "entry_days": found.entry}).reset_index())
+        told.append(_counted(spec, found))
+        frames.append(rows.drop(columns=["target", "event", "time_days"]).join(found.truth, on="patient_id"))
     whole = pd.concat(states)
-    whole.to_csv(run.path / OUTCOMES, index=False, lineterminator="\n")
-    predictions = pd.concat(frames)[list(table.columns)]
-    for column in ("event", "time_days"):
-        predictions[column] = pd.to_numeric(predictions[column].replace("", None))
-    predictions.to_csv(run.path / "predictions.csv", index=False, lineterminator="\n", float_format="%.7g")
+    whole["entry_days"] = whole["entry_days"].where(whole["entry_days"] > 0)
+    whole.to_csv(run.path / OUTCOMES, index=False, lineterminator="\n", float_format="%.7g")
+    news = bool((whole["outcome"] == late_entry.JOINED).any())
+    if news:
+        told[0] = f"Predictions locked on {content['time']}, before the outcomes that they are judged by."
     for sentence in told:
         run.say(sentence)
-    waiting = whole.loc[whole["outcome"].isin(["none yet", "not in the tables"]), "patient_id"].unique()
-    if len(waiting):
+    to_come = whole["outcome"].isin([late_entry.NONE, late_entry.STILL, late_entry.GONE])
+    if len(waiting := whole.loc[to_come, "patient_id"].unique()):
         named = ", ".join(map(str, waiting[:10])) + (f" and {len(waiting) - 10} more" if len(waiting) > 10 else "")
         run.say(f"patients with an outcome still to come: {named} (see {OUTCOMES})")
-    if not (whole["outcome"] == "joined").any():
+    if not news:
         raise DataFault("no outcome has come since the predictions were locked: there is nothing to evaluate yet")
-    return Joined(predictions, manifest, specs, read, content["time"], told)
+    predictions = pd.concat(frames, ignore_index=True)[list(table.columns)]
+    for column in ("event", "time_days"):
+        predictions[column] = pd.to_numeric(predictions[column].replace("", None))
+    late = {name: found for name, found in each.items() if found.late}
+    for name, found in late.items():
+        run.say(f"note: {name}: {late_entry.sentence(found)}")
+    for name in TOLD:
+        if name in content["files"]:
+            shutil.copyfile(place / name, run.path / name)
+    if "trust.csv" not in content["files"]:
+        told.append("The lock holds no trust.csv, so nothing is told of how far to rely on these predictions.")
+        run.say(f"note: {told[-1]}")
+    return Joined(predictions, manifest, specs, read, content["time"], told, late)
 
 
-def _news(rows: pd.DataFrame, truth: pd.DataFrame) -> pd.Series:
-    """Whether more is known of each patient than the locked rows of a task say: a follow-up no longer is no news."""
-    import pandas as pd
-
-    first = rows.drop_duplicates("patient_id").set_index("patient_id").reindex(truth.index)
-    days, event = (pd.to_numeric(truth[c].replace("", None)) for c in ("time_days", "event"))
-    alike = (event == first["event"]) & (days <= first["time_days"])
-    return (truth["target"] != "") | ((truth["event"] != "") & ~alike)
-
-
-STATES = ("joined", "none yet", "known when locked", "not in the tables")
-"""What `outcomes.csv` says of a patient's outcome."""
+def _counted(spec: TaskSpec, found: late_entry.Met) -> str:
+    """How many patients of the task are in which state, and what that means."""
+    counts = found.state.value_counts()
+    told = f"{spec.name}: " + ", ".join(f"{counts[w]} {w}" for w in late_entry.STATES if counts.get(w)) + "."
+    unheard = counts.get(late_entry.STILL, 0) + counts.get(late_entry.NONE, 0)
+    if spec.kind == "survival" and counts.get(late_entry.JOINED) and unheard:
+        told += f" {unheard} have no news: if events are reported sooner than visits without one, too many are counted."
+    return told
 
 
 def unlocked(settings: Mapping[str, Any], run: Run) -> tuple[Path, dict[str, Any]]:
@@ -193,7 +194,7 @@ def unlocked(settings: Mapping[str, Any], run: Run) -> tuple[Path, dict[str, Any
         _ = content["time"] + ""
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise IntegrityFault(f"'{place.name}/{LOCK}' is not the file that `mtl predict --lock` wrote") from error
-    for name in FILES:
+    for name in (*FILES, *(name for name in TOLD if name in files)):
         if not (place / name).is_file() or sha256(place / name) != files.get(name):
             raise IntegrityFault(
                 f"'{place.name}/{name}' is not the file that was locked (sha256 differs): these are not the "

@@ -19,6 +19,7 @@ from nsclc_mtl.metrics.classification import youden_threshold
 from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, paired_difference, repeated, resamples_of
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import DataFault, TaskSpec
+from nsclc_mtl.report.fold import MEAN
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY, Fold, metrics_of, tried
 
 _FITTED = ("train", "validation")  # whose outputs fix a cut-off: the first that is there (older runs keep no train)
@@ -32,6 +33,11 @@ class TaskResult:
     task: TaskSpec
     folds: list[Fold]
     metrics: dict[str, dict[str, Bootstrapped]] = field(default_factory=dict)  # metric -> model -> values
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the mean of the folds predicted the patients, whom none of them knows."""
+        return [fold.fold for fold in self.folds] == [MEAN]
 
     @property
     def primary(self) -> str:

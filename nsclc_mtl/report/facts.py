@@ -9,6 +9,7 @@ from typing import Any
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
 from nsclc_mtl.report.evaluation import TaskResult
+from nsclc_mtl.report.fold import MEAN
 from nsclc_mtl.report.section import Evidence
 
 KINDS = {
@@ -59,6 +60,9 @@ class Facts:
     @property
     def design(self) -> str:
         """How the model was judged, as a sentence says it."""
+        if self.evidence.locked:
+            model = f"; all is fitted as training on {self.folds} folds left it" if self.external else ""
+            return f"evaluation of predictions that were locked on {self.evidence.locked}, before the outcomes{model}"
         if self.external:
             return f"evaluation on patients of another cohort; all is fitted as training on {self.folds} folds left it"
         folds = self.trained.get("folds") or {}
@@ -91,7 +95,7 @@ def facts(evidence: Evidence) -> Facts:
             word = MODALITY_KINDS.get(spec.kind, spec.kind)
             modalities[name] = (word, len(inside.index.intersection(manifest.who(name))))
     judged = set(evidence.predictions["fold"].astype(str))
-    external = evidence.splits is None and judged == {"-1"}
+    external = evidence.splits is None and judged == {MEAN}
     held = evidence.folder.glob("fold*/fitted.json") if evidence.folder is not None else ()
     folds = len(list(held)) if external else len(judged)
     name = manifest.name if manifest is not None else "unnamed"
@@ -132,7 +136,8 @@ def limits(of: Facts) -> list[str]:
         )
     if of.sites < 2:
         out.append("One site, or none named: whether the model holds from site to site cannot be seen.")
-    out.append("Nothing was predicted before its outcome was known: this is no prospective study.")
+    if not of.evidence.locked:
+        out.append("Nothing was predicted before its outcome was known: this is no prospective study.")
     floor = f"floor:{of.evidence.settings.get('primary_floor', '')}"
     tested = against_floor(of.results, floor)
     for name, result in of.results.items():

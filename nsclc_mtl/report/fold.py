@@ -15,6 +15,7 @@ from nsclc_mtl.metrics.survival import Curve, censoring_curve
 from nsclc_mtl.records import TaskSpec
 
 LEARNER = "learner"
+MEAN = "-1"  # the fold of patients whom none of the folds knows, predicted by the mean of all
 OWN = "own_censoring:"  # before the name of a metric that is weighed by the evaluated patients' own censoring
 HORIZONS_DAYS = {"1y": 365.25, "3y": 1095.75, "5y": 1826.25}
 

@@ -21,6 +21,7 @@ from nsclc_mtl.report import curves, tripod
 from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
 from nsclc_mtl.report.contrast import p_word
 from nsclc_mtl.report.evaluation import TaskResult, shares
+from nsclc_mtl.report.facts import facts
 from nsclc_mtl.report.fold import OWN
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
@@ -84,7 +85,10 @@ def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Pa
     """The page. makers: kinds of sections, in the order in which they stand on it."""
     sections = [section for make in makers for section in make(evidence)]
     tested = against_floor(evidence.results, story.primary_floor)
-    tasks = [_task(r, story.primary_floor, tested.get(name)) for name, r in evidence.results.items()]
+    tasks = [
+        _task(r, story.primary_floor, tested.get(name)) | {"late": evidence.late.get(name, "")}
+        for name, r in evidence.results.items()
+    ]
     chapters = _chapters(sections, tasks, story)
     sections.append(tripod.checklist(evidence, chapters | _within(sections)))
     text = template("page.html.j2", FILTERS).render(
@@ -93,6 +97,8 @@ def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Pa
         sections=sections,
         chapters=chapters | {tripod.NAME: sections[-1].title},
         images=_images(story.images),
+        folds=facts(evidence).folds if all(r.averaged for r in evidence.results.values()) else 0,
+        has_floor=any(r.models("floor:") for r in evidence.results.values()),
         has_ceiling=any(r.models("oracle:") for r in evidence.results.values()),
     )
     return Page(text, [figure for task in tasks for figure in task["figures"]], sections)
@@ -171,14 +177,16 @@ def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -
         said = [(f.label, score_of(result.task, f.said[LEARNER])) for f in result.folds]
         title = f"{result.task.name}: predicted and known"
         caption = (
-            "Test patients: what is known against what was predicted without them, a sign and colour a fold; "
-            "on the line they agree."
+            f"Test patients: what is known against what was predicted without them"
+            f"{', a sign and colour a fold' if len(said) > 1 else ''}; on the line they agree."
         )
         figures.append(curves.scatter_figure(f"{name}-scatter", said, title, result.task.unit, caption))
     elif result.task.kind != "survival":
         drawn = _rocs(result, against["model"] if against else None)
         if drawn:
+            several = len(drawn[0].folds) > 1
             caption = "Bold: mean of the within-fold curves, weighted by patients. Thin: the folds of the first curve."
+            caption = caption if several else "Test patients; the diagonal is chance."
             figures.append(curves.roc_figure(f"{name}-roc", drawn, f"{result.task.name}: ROC", caption))
         else:
             why = "no fold holds both classes among its test patients, so there is no ROC curve"
@@ -212,6 +220,7 @@ def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -
         "why": why,
         "others": others,
         "shares": [{"name": metric_word(k), "at": v} for k, v in shares(result).items()],
+        "averaged": result.averaged,
         "folds": [
             {"fold": f.fold, "n": len(f.patients), "events": int(f.event.sum()), "at": models[LEARNER].fold_interval(k)}
             for k, f in enumerate(result.folds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,10 @@ class Evidence:
     trust: pd.DataFrame | None = None  # rows of trust.csv: how far to rely on each prediction
     drift: pd.DataFrame | None = None  # rows of drift.csv; external patients only
     outside: pd.DataFrame | None = None  # rows of outside.csv; external patients only
+    told: Sequence[str] = ()  # of the outcomes of locked predictions: who has which
+    locked: str = ""  # UTC time when the predictions were locked, before the outcomes
+    late: Mapping[str, str] = field(default_factory=dict)  # survival task whose time counts from the follow-up known
+    # when locked -> the sentence that says so
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ def _model(of: Facts) -> str:
 
 def _measures(of: Facts) -> str:
     floors = any(r.models("floor:") for r in of.results.values())
-    return "Within-fold metrics weighted by patients, with 95 % intervals from resampled patients" + (
+    what = "Metrics over all patients" if of.external else "Within-fold metrics weighted by patients"
+    return f"{what}, with 95 % intervals from resampled patients" + (
         "; paired differences to linear models on the same patients." if floors else "."
     )
 

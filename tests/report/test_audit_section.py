@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,16 @@ def test_a_section_for_the_task_and_one_for_the_reader(toy: dict[str, Any], run:
     assert NASTY not in own.html + whole.html
     assert NASTY not in "".join(figure.svg for figure in own.figures)
     assert len(whole.tables["audit"]) == 12
+
+
+def test_on_a_page_about_other_patients_it_says_whose_it_is(toy: dict[str, Any], run: Path) -> None:
+    here = evidence(toy, run)
+    own, whole = audit(replace(here, splits=None))
+    assert own.title.endswith("in the training cohort")
+    assert whole.title.endswith("in the training cohort")
+    assert "measured on the test patients of the training cohort" in own.html
+    assert all(figure.caption.endswith("Test patients of the training cohort.") for figure in own.figures)
+    assert not any("training cohort" in section.title + section.html for section in audit(here))
 
 
 def test_figures_bring_their_numbers(toy: dict[str, Any], run: Path) -> None:

@@ -18,6 +18,7 @@ from nsclc_mtl.metrics.survival import kaplan_meier, log_rank
 from nsclc_mtl.report import card, page, tripod
 from nsclc_mtl.report.facts import facts, limits
 from nsclc_mtl.report.section import Evidence
+from nsclc_mtl.report.sections import SECTIONS
 from nsclc_mtl.report.sections.cohort import cohort
 from nsclc_mtl.report.sections.intended import intended
 from nsclc_mtl.report.sections.risk import grouped, p_word, risk
@@ -178,6 +179,28 @@ def test_external_patients_stand_beside_the_training_cohort(outside: Evidence) -
     [alone] = cohort(dataclasses.replace(outside, training=None))
     assert list(alone.tables["cohort"].columns[3:]) == ["evaluated"]
     assert "not at hand" in alone.html
+
+
+def test_a_page_about_other_patients_speaks_of_no_fold_of_theirs(evidence: Evidence, outside: Evidence) -> None:
+    """They are predicted by the mean of all folds; the one fold that they have in the tables is nobody's."""
+    there, here = (page.render(of, page.Story("told"), SECTIONS).html for of in (outside, evidence))
+    assert not re.search(r">\s*-1\s*<|1 fold\b|all folds|of each fold go|with the fold|Within the folds", there)
+    assert "Judged by the C-index of the mean of the folds’ predictions." in there
+    assert "Fold by fold" not in there
+    assert re.search(r"within each of \d folds", here)
+    assert "Fold by fold" in here
+
+
+def test_a_page_of_locked_predictions_says_so(evidence: Evidence) -> None:
+    told = ("Predictions locked.", "survival: 3 joined.")
+    late = {"survival": "Time counts from <then>."}
+    locked = dataclasses.replace(evidence, locked="2026-01-02T03:04:05Z", told=told, late=late)
+    html = page.render(locked, page.Story("told"), SECTIONS).html
+    assert all(sentence in html for sentence in told)
+    assert html.count("Time counts from &lt;then&gt;.") == 1
+    assert not any("prospective" in limit for limit in limits(facts(locked)))
+    assert any("prospective" in limit for limit in limits(facts(evidence)))
+    assert facts(locked).design.startswith("evaluation of predictions that were locked on 2026-01-02T03:04:05Z")
 
 
 def test_what_was_not_shown_is_said(evidence: Evidence, outside: Evidence) -> None:

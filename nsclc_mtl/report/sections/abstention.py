@@ -51,7 +51,7 @@ def _abstention(result: TaskResult, rows: pd.DataFrame) -> Section | None:
             continue
         table = curve(each, sure)
         if table["value"].notna().any():
-            figures.append(_figure(f"{name}-abstention-{slug(metric)}", task, metric, table))
+            figures.append(_figure(f"{name}-abstention-{slug(metric)}", task, metric, table, len(result.folds)))
             found.append((metric, table))
     if not figures:
         return None
@@ -115,7 +115,7 @@ def curve(measures: Sequence[Measure | Score], sure: Sequence[np.ndarray]) -> pd
     return pd.DataFrame(out)
 
 
-def _figure(name: str, task: TaskSpec, metric: str, table: pd.DataFrame) -> Figure:
+def _figure(name: str, task: TaskSpec, metric: str, table: pd.DataFrame, folds: int) -> Figure:
     known = table[table["value"].notna()]
     with matplotlib.rc_context(curves.RC):
         drawn = Canvas(figsize=(curves.WIDTH, 3.2))
@@ -128,8 +128,9 @@ def _figure(name: str, task: TaskSpec, metric: str, table: pd.DataFrame) -> Figu
         axes.margins(x=0.02)
         said = "; ".join(f"{100 * k:.0f} % kept {v:.3f}" for k, v in zip(known["kept"], known["value"], strict=True))
         shown = curves.svg(drawn, f"{task.name}: abstention, {metric_word(metric)}", f"{metric_word(metric)}: {said}.")
+    word = metric_word(metric).capitalize() if metric == "accuracy" else metric_word(metric)
     caption = (
-        f"{metric_word(metric).capitalize() if metric == 'accuracy' else metric_word(metric)} of the patients who "
+        f"{word} of the patients who are left when the least certain{' of each fold' if folds > 1 else ''} go. Grey: "
+        "95 % of random orders; dashed: everybody."
     )
-    caption += "are left when the least certain of each fold go. Grey: 95 % of random orders; dashed: everybody."
     return Figure(name, shown, table.assign(metric=metric), caption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -37,7 +38,8 @@ def audit(evidence: Evidence) -> list[Section]:
     for task, rows in by_task.items():
         if rows:
             metric = metric_word(PRIMARY[evidence.results[task].task.kind])
-            sections.append(_of_task(task, metric, rows, _own(weights, task), _own(shapley, task)))
+            made = _of_task(task, metric, rows, _own(weights, task), _own(shapley, task))
+            sections.append(_elsewhere(made) if evidence.splits is None else made)
     modalities = list(dict.fromkeys(row["modality"] for row in every))
     cells = {(row["task"], row["modality"]): row for row in every if row["mode"] == "permute"}
     whole = template("sections/audit.html.j2", FILTERS).render(
@@ -49,7 +51,7 @@ def audit(evidence: Evidence) -> list[Section]:
         has_shapley=any(row["mode"] == "shapley" and row["loss"] is not None for row in every),
     )
     tables = {"audit": pd.DataFrame(every)}
-    title = "Which modality each task rests on"
+    title = f"Which modality each task rests on{', in the training cohort' if evidence.splits is None else ''}"
     return [*sections, Section("audit", title, Markup(whole), tables=tables)]
 
 
@@ -93,6 +95,19 @@ def _of_task(task: str, metric: str, rows: Rows, weights: pd.DataFrame, shapley:
         reasons=_reasons(rows, asked, len(modalities)),
     )
     return Section(f"audit-{slug(task)}", "What each modality is worth", Markup(html), task, figures)
+
+
+def _elsewhere(made: Section) -> Section:
+    """The section of a task on a page about other patients than those who were audited: it says whose audit it is."""
+    whose = (
+        "This was measured on the test patients of the training cohort, when the model was trained, and not on these."
+    )
+    return replace(
+        made,
+        title=f"{made.title}, in the training cohort",
+        html=Markup("<p><strong>{}</strong></p>\n{}").format(whose, made.html),
+        figures=[replace(f, caption=f"{f.caption} Test patients of the training cohort.") for f in made.figures],
+    )
 
 
 def _line(modality: str, cells: Sequence[Mapping[str, Any] | None], weighing: Weighing | None) -> dict[str, Any]:

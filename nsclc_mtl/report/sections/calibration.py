@@ -203,8 +203,9 @@ def _figure(name: str, result: TaskResult, told: _Told) -> Figure:
     events = int(target.happened.sum())
     rarer = events if target.when is not None else min(events, len(ours) - events)
     happened = f"{events} {'of them so' if target.when is None else 'with the event by then'}"
+    of_all = " of all folds" if len(result.folds) > 1 else ""
     caption = (
-        f"{target.name[:1].upper()}{target.name[1:]}: {len(ours)} test patients of all folds, {happened}. Line: smooth "
+        f"{target.name[:1].upper()}{target.name[1:]}: {len(ours)} test patients{of_all}, {happened}. Line: smooth "
         "curve with its 95 % band, from the 1st to the 99th percentile of the predictions; points: patients in groups "
         "of equal size with 95 % intervals; bars: how many patients have which prediction."
     ) + ("" if rarer >= _FEW else f" With {rarer} of the rarer outcome the curve says little.")

@@ -32,7 +32,7 @@ def censoring(evidence: Evidence) -> list[Section]:
     if evidence.splits is not None:
         return []
     results = [r for r in evidence.results.values() if r.task.kind == "survival"]
-    return [_section(evidence, r) for r in results if [f.fold for f in r.folds] == ["-1"] and len(r.folds[0].label)]
+    return [_section(evidence, r) for r in results if r.averaged and len(r.folds[0].label)]
 
 
 def _section(evidence: Evidence, result: TaskResult) -> Section:
@@ -137,9 +137,12 @@ def _figure(name: str, fold: Fold, mine: Fold, tau: float) -> Figure:
         axes.set_xlim(left=0)
         axes.legend(loc="best", frameon=False, handlelength=3)
         shown = curves.svg(drawn, f"{name}: censoring", f"Probability not to be censored: {'; '.join(told)}.")
+    whose = (
+        "of those who are judged" if fold.censoring is None else "of the training patients and of those who are judged"
+    )
     caption = (
-        "Probability not to be censored by a time (reverse Kaplan-Meier), of the training patients and of those who "
-        f"are judged. Dashed: end of Uno’s C, {tau:.0f} days."
+        f"Probability not to be censored by a time (reverse Kaplan-Meier), {whose}. Dashed: end of Uno’s C, "
+        f"{tau:.0f} days."
     )
     return Figure(f"{name}-censoring", shown, pd.concat(data), caption)
 

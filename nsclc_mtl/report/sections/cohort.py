@@ -59,6 +59,7 @@ def cohort(evidence: Evidence) -> list[Section]:
             external=evidence.splits is None,
             training=evidence.training is not None,
             parts=_parts(evidence.splits),
+            told=evidence.told,
         )
     )
     section.figures = [_flow(evidence, manifest), *_followed(studied, evidence)]
@@ -78,7 +79,7 @@ def only(manifest: Manifest, ids: pd.Index) -> Manifest:
 
 
 def _page(**told: Any) -> str:
-    blank: dict[str, Any] = {"columns": [], "hidden": 0, "blocks": [], "external": False, "training": False}
+    blank: dict[str, Any] = {"columns": [], "hidden": 0, "blocks": [], "external": False, "training": False, "told": ()}
     return template("sections/cohort.html.j2", FILTERS).render({**blank, "parts": [], **told})
 
 

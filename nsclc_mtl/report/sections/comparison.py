@@ -113,6 +113,7 @@ def _of_task(result: TaskResult, lines: list[_Line], primary: str, tasks: int) -
         ratio=ratio,
         stage=any(STAGE in f.said and f.said[STAGE].shape[1] for f in result.folds),
         ratio_p=p_word(ratio.p),
+        folds=len(result.folds),
         repeats=any(line.splits for line in lines),
         named=next((cell for cell in told if cell["named"]), None),
         smallest=any(line.at.smallest.known for line in lines),

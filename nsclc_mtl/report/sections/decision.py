@@ -192,7 +192,7 @@ def _figure(name: str, result: TaskResult, target: Target, at: np.ndarray, benef
         )
     caption = (
         f"{target.name[:1].upper()}{target.name[1:]}: net benefit of treating those whose probability reaches the "
-        f"threshold, {len(target.patients)} test patients of all folds. Band: 95 % of the learner. Below 0 it would be "
-        "better to treat nobody."
+        f"threshold, {len(target.patients)} test patients{' of all folds' if len(result.folds) > 1 else ''}. Band: "
+        "95 % of the learner. Below 0 it would be better to treat nobody."
     )
     return Figure(name, picture, pd.concat(parts, ignore_index=True), caption)

@@ -170,6 +170,7 @@ def _figure(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
         axes.set(ylim=(-0.6, len(names) - 0.4), xlabel="difference to training, SD")
         widest = max(1.0, float(table["difference"].abs().max()) * 1.08)
         axes.set_xlim(-widest, widest)
+        axes.locator_params(axis="x", nbins=5)
         shown = svg(drawn, "Inputs against training", "Standardised differences. " + "; ".join(told) + ".")
     data = table.loc[(table["feature"] != "") & table["difference"].notna(), ["modality", "feature", "difference"]]
     caption = (

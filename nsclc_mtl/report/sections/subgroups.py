@@ -139,6 +139,7 @@ def _section(result: TaskResult, factors: list[Factor]) -> Section:
         metric=metric,
         whole=whole,
         tests=tests,
+        folds=len(result.folds),
         kind=result.task.kind,
         counted=result.task.kind in ("survival", "binary"),
         least=(LEAST_PATIENTS, LEAST_EVENTS),

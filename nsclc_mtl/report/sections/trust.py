@@ -40,7 +40,8 @@ def _overall(evidence: Evidence, rows: pd.DataFrame) -> Section:
     site = _sites(evidence)
     sets = pd.DataFrame([row for result in evidence.results.values() for row in set_coverage(result, rows, site)])
     draws, seed = int(evidence.settings.get("bootstrap") or 0), int(evidence.settings.get("seed") or 0)
-    bounds = [b for r in evidence.results.values() if (b := bound_coverage(r, rows, draws, seed)) is not None]
+    promised = [r for r in evidence.results.values() if r.task.name not in evidence.late]  # from day 0 on
+    bounds = [b for r in promised if (b := bound_coverage(r, rows, draws, seed)) is not None]
     flags = flags_by_site(evidence, rows)
     figures = []
     folds = sets[(sets["group"] == "") & (sets["fold"] != "all") & sets["low"].notna()] if len(sets) else sets
