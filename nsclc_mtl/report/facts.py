@@ -57,19 +57,26 @@ class Facts:
         return self.evidence.trained
 
     @property
+    def repeats(self) -> int:
+        """How often all patients were dealt into folds."""
+        times = int((self.trained.get("folds") or {}).get("repeats") or 1)
+        return times if self.folds % times == 0 else 1
+
+    @property
     def design(self) -> str:
         """How the model was judged, as a sentence says it."""
         if self.external:
             return f"evaluation on patients of another cohort; all is fitted as training on {self.folds} folds left it"
-        folds = self.trained.get("folds") or {}
+        folds, each = self.trained.get("folds") or {}, self.folds // self.repeats
+        again = f", in {self.repeats} repeats" if self.repeats > 1 else ""
         if folds.get("sites") == "leave_one_out":
-            return f"development, and internal-external validation that leaves out each of {self.folds} sites in turn"
+            return f"development, and internal-external validation that leaves out each of {each} sites in turn{again}"
         if folds.get("external"):
-            return "development, and validation on the patients of sites that training did not see"
+            return "development, and validation on the patients of sites that training did not see" + again
         if self.folds == 1:
             return "development, and validation on a held-out part of the same cohort"
         whole = ", each site whole in one part" if folds.get("sites") == "preserve" else ""
-        return f"development, and internal validation by cross-validation over {self.folds} folds{whole}"
+        return f"development, and internal validation by cross-validation over {each} folds{whole}{again}"
 
     @property
     def independent(self) -> bool:

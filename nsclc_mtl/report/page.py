@@ -21,7 +21,7 @@ from nsclc_mtl.report import curves, tripod
 from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
 from nsclc_mtl.report.contrast import p_word
 from nsclc_mtl.report.evaluation import TaskResult, shares
-from nsclc_mtl.report.fold import OWN
+from nsclc_mtl.report.fold import OWN, often, once, once_said
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
 from nsclc_mtl.report.survival_measures import ends
@@ -168,11 +168,11 @@ def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -
     )
     why = ""
     if result.task.kind == "regression":
-        said = [(f.label, score_of(result.task, f.said[LEARNER])) for f in result.folds]
+        said = [(f.label, score_of(result.task, f.said[LEARNER])) for f in once(result.folds)]
         title = f"{result.task.name}: predicted and known"
         caption = (
             "Test patients: what is known against what was predicted without them, a sign and colour a fold; "
-            "on the line they agree."
+            f"on the line they agree.{once_said(result.folds)}"
         )
         figures.append(curves.scatter_figure(f"{name}-scatter", said, title, result.task.unit, caption))
     elif result.task.kind != "survival":
@@ -201,6 +201,7 @@ def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -
         "unit": result.task.unit,
         "metric": metric_word(primary),
         "n": result.n,
+        "often": often(result.folds),
         "events": result.events,
         "ours": ours,
         "floors": floors,

@@ -17,7 +17,7 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult
-from nsclc_mtl.report.fold import OWN, own_censoring
+from nsclc_mtl.report.fold import OWN, once_rows, once_said, own_censoring
 from nsclc_mtl.report.measures import LEARNER, Fold
 from nsclc_mtl.report.page import FILTERS
 from nsclc_mtl.report.section import Evidence, Figure, Section
@@ -56,6 +56,7 @@ def _overall(evidence: Evidence, rows: pd.DataFrame) -> Section:
         groups=groups,
         bounds=bounds,
         flags=flags.to_dict("records"),
+        again=any(once_said(r.folds) for r in evidence.results.values()),
         columns=[c for c in flags.columns if c not in ("site", "patients")],
         outside=outside,
         members=members,
@@ -112,7 +113,7 @@ def _row(
     # several folds that vote on patients whom none of them knows (fold -1) have no band
     low, high = coverage_band(n_cal, len(hit), miss) if fold != "-1" else (math.nan, math.nan)
     row = {
-        "task": task, "fold": fold, "group": group, "n": len(hit), "covered": float(hit["hit"].mean()),
+        "task": task, "fold": fold, "group": group, "n": hit.index.nunique(), "covered": float(hit["hit"].mean()),
         "promised": 1 - miss, "miss": miss, "low": low, "high": high, "n_calibration": n_cal,
         "size": float(hit["size"].mean()), "single": float((hit["size"] == 1).mean()),
     }  # fmt: skip
@@ -138,7 +139,7 @@ def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int
     if task.kind != "survival":
         return None
     measures: dict[str, list[Measure | Score]] = {"": [], "own_": []}
-    bounds, n_cal, promised = [], [], math.nan
+    bounds, n_cal, promised, who = [], [], math.nan, set[str]()
     for fold in result.folds:
         bound = numbers(rows, task.name, "lower_bound_days", fold.fold, fold.patients)
         if np.isnan(bound).all():
@@ -146,6 +147,7 @@ def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int
                 each.append(Score.missing("no bounds"))
             continue
         bounds.append(bound)
+        who |= set(fold.patients)
         n_cal.append(int(fact(rows, task.name, "n_calibration", fold.fold) or 0))
         promised = 1 - float(fact(rows, task.name, "miss", fold.fold) or "nan")
         for word, each in measures.items():
@@ -162,7 +164,7 @@ def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int
     at, own = (bootstrap(each, weights, repeated(people)).interval() for each in measures.values())
     every = np.concatenate(bounds)
     return {
-        "task": task.name, "n": len(every), "covered": at.value, "lo": at.lo, "hi": at.hi, "reason": at.reason,
+        "task": task.name, "n": len(who), "covered": at.value, "lo": at.lo, "hi": at.hi, "reason": at.reason,
         "promised": promised, "n_calibration": min(n_cal), "n_calibration_most": max(n_cal),
         "median_days": float(np.nanmedian(every)), "interval": at,
         "own_covered": own.value, "own_lo": own.lo, "own_hi": own.hi, "own_interval": own,
@@ -184,8 +186,11 @@ def _sites(evidence: Evidence) -> pd.Series | None:
 
 
 def flags_by_site(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of the patients with each flag: a row over all and one a site, the flags that never fire left out."""
-    own = rows[(rows["patient_id"] != "") & rows["what"].str.startswith("flag:")]
+    """Share of the patients with each flag: a row over all and one a site, the flags that never fire left out.
+
+    Who is tested in several repeats counts with the first: flagged in one of many says little.
+    """
+    own = once_rows(rows[(rows["patient_id"] != "") & rows["what"].str.startswith("flag:")])
     raised = own[own["value"] == "1"]
     people = pd.Index(rows.loc[rows["patient_id"] != "", "patient_id"].unique())
     known = _sites(evidence)
