@@ -164,7 +164,12 @@ def limits(of: Facts) -> list[str]:
 
 
 def _not_above(result: TaskResult, floor: str, tested: AgainstFloor | None) -> str:
-    """One sentence where the learner is not shown to be above the primary floor, after Holm."""
-    if floor not in result.metrics[result.primary] or (tested is not None and tested.above):
+    """One sentence where the learner is not shown to be above the primary floor, after Holm, or that says little."""
+    if floor not in result.metrics[result.primary]:
         return ""
-    return f"{result.task.name}: the model is not shown to be better than the linear floor ({floor[6:]})."
+    name, linear = result.task.name, f"the linear floor ({floor[6:]})"
+    if tested is None or not tested.better:
+        return f"{name}: the model is not shown to be better than {linear}."
+    if tested.remark:
+        return f"{name}: the model is {tested.word} {linear}, but {tested.remark[:1].lower()}{tested.remark[1:]}"
+    return ""

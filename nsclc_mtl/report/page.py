@@ -208,6 +208,7 @@ def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -
         "ceilings": ceilings,
         "against": against,
         "verdict": f"{tested.word if tested else 'not compared with'} the floor",
+        "remark": tested.remark if tested else "",
         "adjusted": p_word(tested.adjusted) if tested and math.isfinite(tested.adjusted) else "",
         "figures": figures,
         "why": why,
