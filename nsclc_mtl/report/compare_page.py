@@ -67,7 +67,7 @@ def _task(one: Beside) -> dict[str, Any]:
             "name": metric_word(metric),
             "low": metric in LOWER_IS_BETTER,
             "at": [
-                r.metrics[metric][LEARNER].interval() if metric in r.metrics else _nothing()
+                r.metrics[metric][LEARNER].interval() if metric in r.metrics else _nothing("this run gives none")
                 for r in one.results.values()
             ],
         }
@@ -249,5 +249,5 @@ def table(made: Mapping[str, Beside], boxed: bool) -> Table:
     return out
 
 
-def _nothing() -> Interval:
-    return Interval(math.nan, math.nan, math.nan)
+def _nothing(reason: str = "") -> Interval:
+    return Interval(math.nan, math.nan, math.nan, reason)

@@ -19,6 +19,7 @@ from nsclc_mtl.metrics.classification import youden_threshold
 from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, paired_difference, repeated, resamples_of
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import DataFault, TaskSpec
+from nsclc_mtl.report.fold import shown
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY, Fold, metrics_of, tried
 
 _FITTED = ("train", "validation")  # whose outputs fix a cut-off: the first that is there (older runs keep no train)
@@ -95,7 +96,7 @@ def judge(
             per_model = {}
             for model in models:
                 measures = [tried(measure_of, f, f.said[model]) for f in folds]
-                told = any(not isinstance(m, Score) or m.reason == unweighed for m in measures)
+                told = shown(measures) or any(isinstance(m, Score) and m.reason == unweighed for m in measures)
                 if metric == PRIMARY[task.kind] or told:
                     per_model[model] = bootstrap(measures, weights, repeated(people))
             if LEARNER in per_model:

@@ -19,6 +19,7 @@ from nsclc_mtl.records import TaskSpec
 LEARNER = "learner"
 OWN = "own_censoring:"  # before the name of a metric that is weighed by the evaluated patients' own censoring
 HORIZONS_DAYS = {"1y": 365.25, "3y": 1095.75, "5y": 1826.25}
+FOLLOWED = 10  # patients who must still be followed at a horizon, so that anything is said of it
 
 
 @dataclass
@@ -36,6 +37,19 @@ class Fold:
     survival: Curve | None = None  # Kaplan-Meier of the training patients
     unweighed: str = "no training outcomes for the censoring weights"  # why, where `censoring` is None
     until: float | None = None  # day before which curves are judged, where not `censoring` says it: see `curves_until`
+
+
+class Refused(Score):
+    """A metric that could be computed and would say nothing; it keeps its row, with the reason."""
+
+
+def too_few_followed(followed: int) -> str:
+    """Why nothing is said of a horizon that so many test patients are followed to; "" where they are enough."""
+    if followed >= FOLLOWED:
+        return ""
+    return (
+        f"{followed} test patient{'s are' if followed != 1 else ' is'} followed so far, at least {FOLLOWED} are needed"
+    )
 
 
 def among(fold: Fold, rows: np.ndarray) -> Fold:
@@ -117,6 +131,11 @@ def tried(measure_of: MeasureOf, fold: Fold, said: pd.DataFrame) -> Measure | Sc
     if said.shape[1] == 0 or said.isna().all(axis=None):
         return Score.missing("the model gives no output here")
     return measure_of(fold, said)
+
+
+def shown(measures: Sequence[Measure | Score]) -> bool:
+    """Whether a metric has a row: some fold has it, or it is refused in all and the row says why."""
+    return any(not isinstance(m, Score) or isinstance(m, Refused) for m in measures)
 
 
 def proba_of(task: TaskSpec, said: pd.DataFrame) -> np.ndarray | None:

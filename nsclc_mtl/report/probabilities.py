@@ -20,7 +20,7 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.survival_calibration import interpolated
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.evaluation import TaskResult
-from nsclc_mtl.report.fold import once
+from nsclc_mtl.report.fold import once, too_few_followed
 from nsclc_mtl.report.measures import HORIZONS_DAYS, LEARNER, Fold, curve_days, proba_of
 from nsclc_mtl.report.section import Evidence
 
@@ -28,7 +28,6 @@ DRAWS = 200  # resamples behind the intervals: each costs some regressions
 REACH_DAYS = (
     7.0  # a saved curve runs on so many days with its last hazard: 5 years are 1826 days, the last saved is 1825
 )
-FOLLOWED = 10  # patients who must still be followed at a horizon
 YEARS = {"1y": "1 year", "3y": "3 years", "5y": "5 years"}
 
 
@@ -101,9 +100,8 @@ def _horizons(task: TaskSpec, folds: Sequence[Fold], models: Sequence[str]) -> t
     time, event = _all([f.label for f in folds]), _all([f.event for f in folds])
     out, why = [], []
     for word, days in HORIZONS_DAYS.items():
-        left = int((time >= days).sum())
-        if left < FOLLOWED:
-            why.append(f"at {YEARS[word]}: {left} test patients are followed so far, at least {FOLLOWED} are needed")
+        if few := too_few_followed(int((time >= days).sum())):
+            why.append(f"at {YEARS[word]}: {few}")
             continue
         target = _empty(f"event within {YEARS[word]}", f"_{word}", folds, ((time <= days) & (event == 1)) * 1.0)
         target.time, target.event, target.when = time, event, days
