@@ -24,7 +24,7 @@ class AgainstFloor:
     at: Contrast
     adjusted: float
     ours: Interval  # the learner's own value
-    floor: float  # that of the primary floor
+    floor: Interval  # that of the primary floor
     higher: tuple[str, float] | None = None  # the highest of the other floors, where it is higher than the learner
 
     @property
@@ -62,8 +62,9 @@ class AgainstFloor:
         if not self.better:
             return ""
         said = []
-        if self.floor < CHANCE:
-            said.append(f"the floor lies below chance ({self.floor:.3f})")
+        if self.floor.value < CHANCE:
+            what = "lies below chance" if self.floor.hi < CHANCE else "is no better than chance"
+            said.append(f"the floor {what} ({self.floor.value:.3f})")
         if not self.above:
             said.append("the learner is not told apart from chance")
         if self.higher:
@@ -84,7 +85,7 @@ def _beside(result: TaskResult, floor: str, at: Contrast, adjusted: float) -> Ag
     others = {m: each[m].value for m in result.models("floor:") if m != floor and each[m].value > each[LEARNER].value}
     best = max(others, key=lambda model: others[model], default=None)
     higher = None if best is None else (best.removeprefix("floor:"), others[best])
-    return AgainstFloor(at, adjusted, each[LEARNER], each[floor].value, higher)
+    return AgainstFloor(at, adjusted, each[LEARNER], each[floor], higher)
 
 
 def compared(result: TaskResult, floor: str) -> bool:

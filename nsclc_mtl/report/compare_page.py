@@ -16,6 +16,7 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.report import curves, terminal
 from nsclc_mtl.report.contrast import p_word, point, striking
 from nsclc_mtl.report.evaluation import row
+from nsclc_mtl.report.fold import often
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY
 from nsclc_mtl.report.page import FILTERS, Page, metric_word, slug
 from nsclc_mtl.report.section import Figure, Section
@@ -92,6 +93,7 @@ def _task(one: Beside) -> dict[str, Any]:
         "reference": one.reference,
         "same": one.same,
         "folds": {label: len(r.folds) for label, r in one.results.items()},
+        "often": often(first.folds),
         "others": others,
         "labels": list(one.results),
     }

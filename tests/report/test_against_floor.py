@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.text import Text
 from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report import card, page, terminal
+from nsclc_mtl.report.against_floor import against_floor
 from nsclc_mtl.report.contrast import striking
 from nsclc_mtl.report.section import Evidence
 from nsclc_mtl.report.sections import SECTIONS
@@ -141,6 +143,10 @@ def test_a_learner_above_chance_and_a_floor_below_it_is_above_and_the_floor_is_t
     assert "not told apart from chance" not in said
     assert styles(evidence) == {"survival": "bold"}
     assert "<strong>+" in comparison(evidence)[0].html
+    one = against_floor(evidence.results, "floor:clinical")["survival"]
+    near = replace(one, floor=Interval(0.48, 0.41, 0.55))  # below 0.5, and not told apart from it
+    assert near.remark == "The floor is no better than chance (0.480)."
+    assert replace(one, floor=Interval(0.6, 0.55, 0.65)).remark == ""
 
 
 def test_a_floor_that_was_not_named_and_is_higher_is_told(toy: dict[str, Any]) -> None:
