@@ -161,7 +161,7 @@ def _set(spec: TaskSpec, facts: Mapping[str, str]) -> str:
     if sets == 1:
         return f"{said}; {what} {does} {single} {like}."
     return (
-        f"{said}, by a vote of {sets} models. Of each model alone {what} {does} {single} {like}; of the vote at least "
+        f"{said}, by a vote of {sets} folds. Of each fold alone {what} {does} {single} {like}; of the vote at least "
         f"{whole} is all that is proven (Cherubin 2019; Gasparin and Ramdas 2024). How often it does is measured where "
         "outcomes are known: mtl evaluate, “How far a prediction may be relied on”."
     )

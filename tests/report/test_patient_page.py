@@ -56,12 +56,12 @@ def test_a_vote_promises_less_than_each_of_its_sets() -> None:
     one.trust = pd.concat([one.trust, pd.DataFrame([*votes, *more], columns=one.trust.columns)])
     words = patient_page.render(one).replace("&lt;img src=x&gt;", "X")
     told = (
-        "Prediction set: G1 or X (the set does not decide), by a vote of 5 models. Of each model alone such sets "
+        "Prediction set: G1 or X (the set does not decide), by a vote of 5 folds. Of each fold alone such sets "
         "hold the truth for 90 of 100 patients like the 20 of the calibration; of the vote at least 80 of 100 is all "
         "that is proven (Cherubin 2019; Gasparin and Ramdas 2024)."
     )
     assert told in words
-    assert "Lower bound: 30 days or more without the event, by a vote of 5 models." in words
+    assert "Lower bound: 30 days or more without the event, by a vote of 5 folds." in words
     assert "such bounds are outlived by 90 of 100 patients" in words
 
 

@@ -128,10 +128,10 @@ def test_the_promise_of_a_vote_is_that_of_a_vote(evidence: Evidence) -> None:
     assert set(sets["promised"]) == {0.8}
     assert sets["low"].isna().all()
     text = " ".join(section.html.split())
-    assert "the sets of 3 models vote; a vote is sure to hold the truth for 0.80 only" in text
-    assert "each model’s own set does for 0.90" in text
+    assert "the sets of 3 folds vote; a vote is sure to hold the truth for 0.80 only" in text
+    assert "each fold’s own set does for 0.90" in text
     assert "80 % of the patients were to outlive their bound" in text
-    assert "by a vote of the bounds of 3 models, each of which promises 90 %" in text
+    assert "by a vote of the bounds of 3 folds, each of which promises 90 %" in text
     assert "vote" not in trust(evidence)[0].html
 
 
