@@ -89,6 +89,20 @@ def repeated(parts: Sequence[Part]) -> bool:
     return len(set(everyone)) < len(everyone)
 
 
+def once(parts: Sequence[Part]) -> list[Part]:
+    """Each patient in the first part that has him."""
+    seen: set[str] = set()
+    out = []
+    for f in parts:
+        new = np.array([p not in seen for p in f.patients], dtype=bool)
+        seen |= set(f.patients)
+        said = {model: {o: v[new] for o, v in each.items()} for model, each in f.said.items()}
+        own = [p for p, n in zip(f.patients, new, strict=True) if n]
+        if own:
+            out.append(replace(f, patients=own, label=f.label[new], event=f.event[new], said=said))
+    return out
+
+
 def draws_of(parts: Sequence[Part], count: int, rng: np.random.Generator) -> list[np.ndarray]:
     """How often each patient of each part is drawn, [draw, n]. Who stands in several is drawn in all of them."""
     if not repeated(parts):

@@ -138,16 +138,17 @@ class Groups(Metrics):
         return own.set_index("patient_id")["value"].reindex(f.patients)
 
     def _sets(self, task: str) -> None:
-        hits, sizes = [], []
+        hits, sizes, who = [], [], set[str]()
         for f in self.parts[task]:
             told = self.told(task, "set", f)
             if told.notna().any():
                 names = [self.tasks[task]["classes"][int(k)] for k in f.label]
                 hits += [name in words.split("|") for name, words in zip(names, told, strict=True)]
                 sizes += [len(words.split("|")) for words in told]
+                who |= set(f.patients)
         if hits:
-            self.put(task, "set_coverage", [float(np.mean(hits))], (len(hits), None))
-            self.put(task, "set_size", [float(np.mean(sizes))], (len(hits), None))
+            self.put(task, "set_coverage", [float(np.mean(hits))], (len(who), None))
+            self.put(task, "set_size", [float(np.mean(sizes))], (len(who), None))
 
     def _bounds(self, task: str) -> None:
         parts = self.parts[task]
@@ -160,7 +161,7 @@ class Groups(Metrics):
             early = (f.event == 1) & (f.label < bound[f.fold])
             return float(np.mean((1 - np.where(early, plain.inverse(f.g), 0))[who]))
 
-        n = (sum(map(len, bound.values())), None)
+        n = (len({p for f in parts for p in f.patients}), None)
         own = [weighed_by_themselves(f) for f in parts] if self.away else []
         for words, each in (("bound_coverage", parts), (f"{OWN}bound_coverage", own)):
             if each:

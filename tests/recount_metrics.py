@@ -144,13 +144,20 @@ class Metrics(Files):
             "ibs": lambda f, m, w: mean("ibs", f, m, grid(f), w),
             "ipa": ipa,
         }
+        for word in self.too_few(parts):
+            out |= dict.fromkeys((f"auc_{word}", f"brier_{word}"), lambda *_: NAN)
         for word, days in HORIZONS.items():
-            if days < max(f.label.max() for f in parts):
+            if days < max(f.label.max() for f in parts) and word not in self.too_few(parts):
                 out[f"auc_{word}"] = lambda f, m, w, d=days: plain.dynamic_auc(
                     risk(f, m)[w], f.label[w], f.event[w], g[f.fold][w], d
                 )
                 out[f"brier_{word}"] = lambda f, m, w, d=days, k=word: mean(k, f, m, nearest(f, d), w)
         return out
+
+    def too_few(self, parts: Sequence[Part]) -> list[str]:
+        """Horizons that somebody is followed beyond, but fewer than ten."""
+        time = {p: t for f in parts for p, t in zip(f.patients, f.label, strict=True)}.values()
+        return [w for w, day in HORIZONS.items() if day < max(time) and sum(t >= day for t in time) < 10]
 
     def judge(self, task: str) -> dict[str, dict[str, Judged]]:
         """Metric -> model -> values."""
@@ -158,10 +165,12 @@ class Metrics(Files):
         rows = self.predictions
         models = list(dict.fromkeys(rows.loc[(rows["task"] == task) & (rows["part"] == "test"), "model"]))
         out: dict[str, dict[str, Judged]] = {}
+        survival = self.tasks[task]["kind"] == "survival"
         for k, (metric, measure) in enumerate(self.measures(task).items()):
             for model in models:
                 made = self.bootstrap(parts, weights, lambda f, who, b=measure, m=model: b(f, m, who), repeated(parts))
-                if k == 0 or any(not math.isnan(v) for v in made.folds):
+                refused = survival and metric.rpartition("_")[2] in self.too_few(parts)
+                if k == 0 or refused or any(not math.isnan(v) for v in made.folds):
                     out.setdefault(metric, {})[model] = made
         return out
 

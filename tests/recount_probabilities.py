@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import plain_metrics as plain
-from recount_files import HORIZONS, NAN, Part, interval
+from recount_files import HORIZONS, NAN, Part, draws_of, interval, once
 from recount_metrics import Metrics
 from scipy.stats import chi2
 
@@ -16,7 +16,7 @@ class Probabilities(Metrics):
 
     def targets(self, task: str) -> Iterator[tuple[str, np.ndarray, float | None, dict[str, np.ndarray]]]:
         """(suffix, happened, day, model -> probability) of the test patients of all folds."""
-        parts, about = self.parts[task], self.tasks[task]
+        parts, about = once(self.parts[task]), self.tasks[task]
         models = [
             "learner",
             *([self.primary_floor] if self.primary_floor in self.judged[task][self.primary(task)] else []),
@@ -49,24 +49,25 @@ class Probabilities(Metrics):
         return np.concatenate(out)
 
     def each_once(self, task: str, happened: np.ndarray) -> tuple[int, int]:
-        everyone = [p for f in self.parts[task] for p in f.patients]
+        everyone = [p for f in once(self.parts[task]) for p in f.patients]
         return len(set(everyone)), len({p for p, y in zip(everyone, happened, strict=True) if y})
 
     def pooled(self, task: str) -> list[np.ndarray]:
         """Resamples of the patients of all folds: for each draw who is in it."""
-        weights = np.hstack(self.resamples(task, min(200, self.draws)))
+        rng = np.random.default_rng([self.seed, *task.encode()])
+        weights = np.hstack(draws_of(once(self.parts[task]), min(200, self.draws), rng))
         return [np.repeat(np.arange(weights.shape[1]), w) for w in weights]
 
     def _calibration(self, task: str) -> None:
         survival = self.tasks[task]["kind"] == "survival"
-        label, event = (np.concatenate([getattr(f, w) for f in self.parts[task]]) for w in ("label", "event"))
+        label, event = (np.concatenate([getattr(f, w) for f in once(self.parts[task])]) for w in ("label", "event"))
         everybody = np.arange(len(label))
         for suffix, happened, day, said in self.targets(task):
             for model, p in said.items():
                 if day is None:
                     make = of_classes(p, happened * 1.0)
                 else:
-                    own = self.curves_at(self.parts[task], model, np.minimum(label, day), 7.0)
+                    own = self.curves_at(once(self.parts[task]), model, np.minimum(label, day), 7.0)
                     make = of_risks(p, label, event, day, own)
                 value = make(everybody)
                 drawn = [make(who) if len(value) else {} for who in self.pooled(task)]
@@ -80,8 +81,9 @@ class Probabilities(Metrics):
 
     def _uniform(self, task: str, model: str, label: np.ndarray, event: np.ndarray) -> None:
         """D-calibration: S(T) in ten bins, the censored spread over the bins below."""
-        last = min(max(f.days(model)) for f in self.parts[task])
-        s = self.curves_at(self.parts[task], model, np.minimum(label, last), 0.0)
+        parts = once(self.parts[task])
+        last = min(max(f.days(model)) for f in parts)
+        s = self.curves_at(parts, model, np.minimum(label, last), 0.0)
         count = np.zeros(10)
         for one, dead in zip(s, np.where(label > last, 0, event), strict=True):
             if dead:
@@ -94,7 +96,7 @@ class Probabilities(Metrics):
         self.put(task, "d_calibration_p", [float(chi2.sf(chi, 9))], n, model)
 
     def _decision(self, task: str) -> None:
-        label, event = (np.concatenate([getattr(f, w) for f in self.parts[task]]) for w in ("label", "event"))
+        label, event = (np.concatenate([getattr(f, w) for f in once(self.parts[task])]) for w in ("label", "event"))
         everybody = np.arange(len(label))
         for suffix, happened, day, said in self.targets(task):
             n = self.each_once(task, happened)

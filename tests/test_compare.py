@@ -77,6 +77,22 @@ def test_runs_on_the_same_folds(runs: Path) -> None:
     assert len(account["inputs"]) == 6
 
 
+def test_what_has_no_interval_says_why(runs: Path) -> None:
+    """Of the further metrics, too: their reasons stand in metrics.json."""
+    assert compare(runs, "whole", "alone", name="why")[0] == 0
+    page = (runs / "out" / "compare" / "why" / "compare.html").read_text()
+    further = re.findall(r"<summary>Further metrics</summary>(.*?)</table>", page, flags=re.S)
+    cells = [cell for part in further for cell in re.findall(r"<td class=\"v\">(.*?)</td>", part, flags=re.S)]
+    bare = [cell for cell in cells if 'class="band"' not in cell]
+    assert bare
+    assert all('<span class="soft">' in cell for cell in bare)
+    found = rows_of(runs, "why")
+    few = found["survival", "brier_5y", "whole"]
+    assert few["value"] is None
+    assert few["reason"].endswith("followed so far, at least 10 are needed")
+    assert f">{few['reason']}<" in page
+
+
 def test_a_run_against_itself_and_an_evaluation_for_its_run(runs: Path) -> None:
     code, told = compare(runs, "weak", "judged", "labels=[a,b]", "reference=b", name="self")
     assert code == 0, told

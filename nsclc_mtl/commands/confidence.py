@@ -255,7 +255,7 @@ def sets(each: Sequence[tuple[Outputs, Trust]], manifest: Manifest) -> pd.DataFr
     Of a regression the interval, `12.5 to 18.2`; of survival the lower bound, `412 days or more`.
 
     Of several folds a class belongs to the set when at least half of their sets hold it; whatever the folds share, such
-    a vote misses at most twice as often as one set (Gasparin and Ramdas, 2024). So for intervals and bounds.
+    a vote misses at most twice as often as one set (`conformal.promised`). So for intervals and bounds.
     """
     import numpy as np
     import pandas as pd

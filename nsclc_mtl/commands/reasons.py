@@ -103,6 +103,8 @@ def rows(seen: Sequence[Seen], manifest: Manifest, fold: int, disagree: float = 
                     made.reason(ids, task, apart, [f"{task}: the {words} {more}" for more in agree])
         if f"set:{task}" in several:
             _of_set(made, spec, several[f"set:{task}"])
+            if len(seen) > 1:  # the promise of a vote is weaker than that of one (`conformal.promised`)
+                made.add(ids, task, "sets", [len(seen)] * len(ids))
     _patients(made, seen, manifest, ids)
     return pd.concat(made.tables, ignore_index=True)[list(COLUMNS)] if made.tables else pd.DataFrame(columns=COLUMNS)
 

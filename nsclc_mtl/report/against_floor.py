@@ -1,6 +1,7 @@
 """The learner against the floor that was named beforehand: one question a task, P adjusted over the tasks by Holm.
 
-Whatever is bold, above or below on the terminal, the page and the card rests on this.
+Whatever is bold, above or below on the terminal, the page and the card rests on this. A floor can be worse than chance,
+and a floor that nobody named can be higher than the learner; then *above the floor* alone would mislead.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.multiplicity import holm
-from nsclc_mtl.report.contrast import Contrast, Judged, contrast
+from nsclc_mtl.report.contrast import LEVEL, Contrast, Judged, contrast, striking
 from nsclc_mtl.report.evaluation import TaskResult
-from nsclc_mtl.report.measures import LEARNER
-
-LEVEL = 0.05
+from nsclc_mtl.report.measures import CHANCE, LEARNER
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class AgainstFloor:
 
     at: Contrast
     adjusted: float
+    ours: Interval  # the learner's own value
+    floor: Interval  # that of the primary floor
+    higher: tuple[str, float] | None = None  # the highest of the other floors, where it is higher than the learner
 
     @property
     def apart(self) -> bool:
@@ -30,23 +33,59 @@ class AgainstFloor:
         return self.adjusted < LEVEL
 
     @property
-    def above(self) -> bool:
-        """Whether the learner is shown to be better."""
+    def better(self) -> bool:
+        """Whether the learner is told apart from the floor and is the higher one, be both no better than chance."""
         return self.apart and self.at.difference.value > 0
+
+    @property
+    def bold(self) -> bool:
+        """Whether the difference is printed bold."""
+        return striking(self.adjusted, self.at.difference, self.ours)
+
+    @property
+    def above(self) -> bool:
+        """Whether the learner is shown to be better, than the floor and than chance."""
+        return self.better and self.bold
 
     @property
     def word(self) -> str:
         """What is said of the learner, before `the floor`."""
         if math.isnan(self.adjusted):
             return "not compared with"
-        return "not told apart from" if not self.apart else "above" if self.above else "below"
+        if not self.apart:
+            return "not told apart from"
+        return "above" if self.above else "higher than" if self.better else "below"
+
+    @property
+    def remark(self) -> str:
+        """What has to be said beside *above* and *higher*, as a sentence; "" where there is nothing."""
+        if not self.better:
+            return ""
+        said = []
+        if self.floor.value < CHANCE:
+            what = "lies below chance" if self.floor.hi < CHANCE else "is no better than chance"
+            said.append(f"the floor {what} ({self.floor.value:.3f})")
+        if not self.above:
+            said.append("the learner is not told apart from chance")
+        if self.higher:
+            said.append(f"another floor is higher than the learner: {self.higher[0]} ({self.higher[1]:.3f})")
+        text = "; ".join(said)
+        return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def against_floor(results: Mapping[str, TaskResult], floor: str) -> dict[str, AgainstFloor]:
     """{task: the learner against the floor}, of the tasks in which both have a value. floor: as a model."""
     asked = {name: of_floor(result, floor) for name, result in results.items() if compared(result, floor)}
     adjusted = holm([float(at.p) for at in asked.values()])
-    return {name: AgainstFloor(at, p) for (name, at), p in zip(asked.items(), adjusted, strict=True)}
+    return {name: _beside(results[name], floor, at, p) for (name, at), p in zip(asked.items(), adjusted, strict=True)}
+
+
+def _beside(result: TaskResult, floor: str, at: Contrast, adjusted: float) -> AgainstFloor:
+    each = {model: values.interval() for model, values in result.metrics[result.primary].items()}
+    others = {m: each[m].value for m in result.models("floor:") if m != floor and each[m].value > each[LEARNER].value}
+    best = max(others, key=lambda model: others[model], default=None)
+    higher = None if best is None else (best.removeprefix("floor:"), others[best])
+    return AgainstFloor(at, adjusted, each[LEARNER], each[floor], higher)
 
 
 def compared(result: TaskResult, floor: str) -> bool:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Canvas
 
 from nsclc_mtl.explain.audit import NULL_BOUND
 from nsclc_mtl.report.curves import BLUE, GREEN, GREY, INK, ORANGE, RC, WIDTH, svg
+from nsclc_mtl.report.fold import once_rows
 from nsclc_mtl.report.section import Figure
 
 MARKS = {"permute": ("o", BLUE, "permuted"), "mean": ("D", ORANGE, "training mean"), "drop": ("s", GREEN, "left out")}
@@ -101,8 +102,9 @@ def shares(name: str, values: pd.DataFrame, modalities: Sequence[str], title: st
     """Of how much of a patient's prediction each modality is the source: quantiles over the patients who have it.
 
     values: rows of `shapley.csv` of one task. A share is |value| over the sum of the patient's, outputs added up: it
-    has no unit, so that folds may be shown together.
+    has no unit, so that folds may be shown together; of several repeats the first.
     """
+    values = once_rows(values)
     size = values.assign(size=values["value"].abs()).groupby(["fold", "patient_id", "modality"])["size"].sum()
     whole = size.groupby(level=[0, 1]).transform("sum")
     part = (size / whole.where(whole > 0)).dropna()

@@ -14,15 +14,14 @@ from rich.table import Table
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.report import curves, terminal
-from nsclc_mtl.report.contrast import p_word, point
+from nsclc_mtl.report.contrast import p_word, point, striking
 from nsclc_mtl.report.evaluation import row
+from nsclc_mtl.report.fold import often
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY
 from nsclc_mtl.report.page import FILTERS, Page, metric_word, slug
 from nsclc_mtl.report.section import Figure, Section
 from nsclc_mtl.report.side_by_side import Beside, Entry, Versus
 from nsclc_mtl.report.templates import template
-
-LEVEL = 0.05
 
 
 def render(
@@ -69,7 +68,7 @@ def _task(one: Beside) -> dict[str, Any]:
             "name": metric_word(metric),
             "low": metric in LOWER_IS_BETTER,
             "at": [
-                r.metrics[metric][LEARNER].interval() if metric in r.metrics else _nothing()
+                r.metrics[metric][LEARNER].interval() if metric in r.metrics else _nothing("this run gives none")
                 for r in one.results.values()
             ],
         }
@@ -94,6 +93,7 @@ def _task(one: Beside) -> dict[str, Any]:
         "reference": one.reference,
         "same": one.same,
         "folds": {label: len(r.folds) for label, r in one.results.items()},
+        "often": often(first.folds),
         "others": others,
         "labels": list(one.results),
     }
@@ -113,7 +113,7 @@ def _lines(one: Beside, metric: str, found: Mapping[str, Versus]) -> list[dict[s
                     "other": other.at if other else None,
                     "p": p_word(other.at.p) if other else "",
                     "adjusted": p_word(p) if other else "",
-                    "bold": p < LEVEL,
+                    "bold": _bold(one, metric, label),
                     "splits": other.splits if other else None,
                     "splits_p": p_word(other.splits.p) if other and other.splits else "",
                     "left_out": one.left_out[label],
@@ -125,6 +125,12 @@ def _lines(one: Beside, metric: str, found: Mapping[str, Versus]) -> list[dict[s
 def _adjusted(one: Beside, metric: str, label: str) -> float:
     """P by Holm; NaN of the reference, and of metrics beside the primary one, which are not adjusted."""
     return one.adjusted.get(label, math.nan) if metric == one.results[label].primary else math.nan
+
+
+def _bold(one: Beside, metric: str, label: str) -> bool:
+    """Of the primary metric alone: the others are not adjusted."""
+    other, ours = one.every[metric].get(label), one.results[label].metrics[metric][LEARNER].interval()
+    return other is not None and striking(_adjusted(one, metric, label), other.at.difference, ours)
 
 
 def _splits(found: Mapping[str, Versus]) -> bool:
@@ -218,7 +224,7 @@ def _rows(one: Beside) -> list[tuple[str, str]]:
 
 
 def table(made: Mapping[str, Beside], boxed: bool) -> Table:
-    """The same for the terminal; bold is what stays below .05 after Holm."""
+    """The same for the terminal; bold is what stays below .05 after Holm (`striking`)."""
     out = Table(
         title="The same test patients, 95 % intervals conditional on the trained models",
         title_justify="left",
@@ -240,10 +246,10 @@ def table(made: Mapping[str, Beside], boxed: bool) -> Table:
                 told = (terminal.told(other.at.difference, "+"), p_word(other.at.p), holm)
                 told += (p_word(other.splits.p),) if other.splits else ()
             at = terminal.told(result.metrics[metric][LEARNER].interval())
-            out.add_row(*head, label, at, *told, style="bold" if p < LEVEL else "")
+            out.add_row(*head, label, at, *told, style="bold" if _bold(one, metric, label) else "")
         out.add_section()
     return out
 
 
-def _nothing() -> Interval:
-    return Interval(math.nan, math.nan, math.nan)
+def _nothing(reason: str = "") -> Interval:
+    return Interval(math.nan, math.nan, math.nan, reason)

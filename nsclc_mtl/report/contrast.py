@@ -12,7 +12,9 @@ from nsclc_mtl.metrics import delong, paired
 from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, difference_draws, interval_of, repeated
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.report.measures import Fold, proba_of, score_of
+from nsclc_mtl.report.measures import CHANCE, Fold, proba_of, score_of
+
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class Contrast:
     p: Score  # two-sided
     test: str  # `DeLong` or `bootstrap`
     smallest: Score  # difference found with power 80 % at the two-sided level 5 %
+
+
+def striking(p: float, difference: Interval, ours: Interval) -> bool:
+    """Whether a difference in a primary metric is printed bold: its adjusted P is below .05 and, where ours is the
+    higher one, the interval of ours lies above chance. Whatever is above a model that is worse than chance is not yet
+    good."""
+    return p < LEVEL and (difference.value < 0 or ours.lo > CHANCE)
 
 
 def contrast(task: TaskSpec, ours: Judged, theirs: Judged) -> Contrast:

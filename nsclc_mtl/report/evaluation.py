@@ -19,8 +19,8 @@ from nsclc_mtl.metrics.classification import youden_threshold
 from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, paired_difference, repeated, resamples_of
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import DataFault, TaskSpec
-from nsclc_mtl.report.fold import MEAN
-from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY, Fold, metrics_of, tried
+from nsclc_mtl.report.fold import MEAN, shown
+from nsclc_mtl.report.measures import CHANCE, LEARNER, LOWER_IS_BETTER, PRIMARY, Fold, metrics_of, tried
 
 _FITTED = ("train", "validation")  # whose outputs fix a cut-off: the first that is there (older runs keep no train)
 _GAP = 0.02  # a ceiling closer to its reference than this carries no share
@@ -101,7 +101,7 @@ def judge(
             per_model = {}
             for model in models:
                 measures = [tried(measure_of, f, f.said[model]) for f in folds]
-                told = any(not isinstance(m, Score) or m.reason == unweighed for m in measures)
+                told = shown(measures) or any(isinstance(m, Score) and m.reason == unweighed for m in measures)
                 if metric == PRIMARY[task.kind] or told:
                     per_model[model] = bootstrap(measures, weights, repeated(people))
             if LEARNER in per_model:
@@ -203,23 +203,30 @@ def shares(result: TaskResult) -> dict[str, Interval]:
     ours, top, additive = (models.get(m) for m in (LEARNER, "oracle:attainable", "oracle:additive"))
     if ours is None or top is None:
         return out
-    half = np.full(len(ours.draws), 0.5)
-    out["share"] = _share(ours, top, float("nan") if not top.value.known else 0.5, half)
+    chance = Bootstrapped([], [], Score(CHANCE), np.full(len(ours.draws), CHANCE), [])
+    out["share"] = _share(ours, top, chance, "was there to be known", "chance")
     if additive is not None:
-        out["fusion_share"] = _share(ours, top, float(additive.value), additive.draws)
+        beyond = "beyond the sum of the modalities was there to be learnt"
+        out["fusion_share"] = _share(ours, top, additive, beyond, "additive")
     return out
 
 
-def _share(ours: Bootstrapped, top: Bootstrapped, base: float, base_draws: np.ndarray) -> Interval:
-    gap = float(top.value) - base
+def _share(ours: Bootstrapped, top: Bootstrapped, base: Bootstrapped, what: str, word: str) -> Interval:
+    """How much of the margin from base to top the learner has; where there is none `what` there was not, in words."""
+    nan = float("nan")
+    for missing in (top, base):
+        if not missing.value.known:
+            return Interval(nan, nan, nan, missing.value.reason or "the ceiling has no value")
+    gap = float(top.value) - float(base.value)
     if not gap > _GAP:
-        nan = float("nan")
-        return Interval(nan, nan, nan, f"the ceiling is only {gap:.3f} above its reference")
+        shown = round(gap, 3) + 0.0  # no minus before 0
+        much = "next to nothing" if shown else "nothing"
+        return Interval(nan, nan, nan, f"{much} {what} (attainable minus {word} {shown:.3f})")
     with np.errstate(divide="ignore", invalid="ignore"):
-        draws = (ours.draws - base_draws) / (top.draws - base_draws)
+        draws = (ours.draws - base.draws) / (top.draws - base.draws)
     good = draws[np.isfinite(draws)]
     lo, hi = np.quantile(good, [0.025, 0.975]) if len(good) >= 20 else (float("nan"), float("nan"))
-    return Interval((float(ours.value) - base) / gap, float(lo), float(hi), ours.value.reason)
+    return Interval((float(ours.value) - float(base.value)) / gap, float(lo), float(hi), ours.value.reason)
 
 
 def _n(folds: Iterable[Fold]) -> int:

@@ -58,6 +58,12 @@ class Facts:
         return self.evidence.trained
 
     @property
+    def repeats(self) -> int:
+        """How often all patients were dealt into folds."""
+        times = int((self.trained.get("folds") or {}).get("repeats") or 1)
+        return times if self.folds % times == 0 else 1
+
+    @property
     def design(self) -> str:
         """How the model was judged, as a sentence says it."""
         if self.evidence.locked:
@@ -65,15 +71,16 @@ class Facts:
             return f"evaluation of predictions that were locked on {self.evidence.locked}, before the outcomes{model}"
         if self.external:
             return f"evaluation on patients of another cohort; all is fitted as training on {self.folds} folds left it"
-        folds = self.trained.get("folds") or {}
+        folds, each = self.trained.get("folds") or {}, self.folds // self.repeats
+        again = f", in {self.repeats} repeats" if self.repeats > 1 else ""
         if folds.get("sites") == "leave_one_out":
-            return f"development, and internal-external validation that leaves out each of {self.folds} sites in turn"
+            return f"development, and internal-external validation that leaves out each of {each} sites in turn{again}"
         if folds.get("external"):
-            return "development, and validation on the patients of sites that training did not see"
+            return "development, and validation on the patients of sites that training did not see" + again
         if self.folds == 1:
             return "development, and validation on a held-out part of the same cohort"
         whole = ", each site whole in one part" if folds.get("sites") == "preserve" else ""
-        return f"development, and internal validation by cross-validation over {self.folds} folds{whole}"
+        return f"development, and internal validation by cross-validation over {each} folds{whole}{again}"
 
     @property
     def independent(self) -> bool:
@@ -162,7 +169,12 @@ def limits(of: Facts) -> list[str]:
 
 
 def _not_above(result: TaskResult, floor: str, tested: AgainstFloor | None) -> str:
-    """One sentence where the learner is not shown to be above the primary floor, after Holm."""
-    if floor not in result.metrics[result.primary] or (tested is not None and tested.above):
+    """One sentence where the learner is not shown to be above the primary floor, after Holm, or that says little."""
+    if floor not in result.metrics[result.primary]:
         return ""
-    return f"{result.task.name}: the model is not shown to be better than the linear floor ({floor[6:]})."
+    name, linear = result.task.name, f"the linear floor ({floor[6:]})"
+    if tested is None or not tested.better:
+        return f"{name}: the model is not shown to be better than {linear}."
+    if tested.remark:
+        return f"{name}: the model is {tested.word} {linear}, but {tested.remark[:1].lower()}{tested.remark[1:]}"
+    return ""

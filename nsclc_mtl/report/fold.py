@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from nsclc_mtl.metrics.classification import expected_class
+from nsclc_mtl.metrics.comparison import repeated
 from nsclc_mtl.metrics.measure import Measure
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.survival import Curve, censoring_curve
@@ -18,6 +20,7 @@ LEARNER = "learner"
 MEAN = "-1"  # the fold of patients whom none of the folds knows, predicted by the mean of all
 OWN = "own_censoring:"  # before the name of a metric that is weighed by the evaluated patients' own censoring
 HORIZONS_DAYS = {"1y": 365.25, "3y": 1095.75, "5y": 1826.25}
+FOLLOWED = 10  # patients who must still be followed at a horizon, so that anything is said of it
 
 
 @dataclass
@@ -35,6 +38,65 @@ class Fold:
     survival: Curve | None = None  # Kaplan-Meier of the training patients
     unweighed: str = "no training outcomes for the censoring weights"  # why, where `censoring` is None
     until: float | None = None  # day before which curves are judged, where not `censoring` says it: see `curves_until`
+
+
+class Refused(Score):
+    """A metric that could be computed and would say nothing; it keeps its row, with the reason."""
+
+
+def too_few_followed(followed: int) -> str:
+    """Why nothing is said of a horizon that so many test patients are followed to; "" where they are enough."""
+    if followed >= FOLLOWED:
+        return ""
+    return (
+        f"{followed} test patient{'s are' if followed != 1 else ' is'} followed so far, at least {FOLLOWED} are needed"
+    )
+
+
+def among(fold: Fold, rows: np.ndarray) -> Fold:
+    """The fold with some of its patients alone: `rows` are their places, int [k], or a mask, bool [patient]."""
+    at = np.flatnonzero(rows) if rows.dtype == bool else rows
+    said = {model: outputs.iloc[at] for model, outputs in fold.said.items()}
+    patients = [fold.patients[i] for i in at]
+    return replace(fold, patients=patients, label=fold.label[at], event=fold.event[at], said=said)
+
+
+def once(folds: Sequence[Fold]) -> list[Fold]:
+    """The folds with each patient in the first that tests him, without those in which nobody is left.
+
+    Of repeated cross-validation a patient has a row in every repeat. Whatever takes the patients of all folds together
+    (a table of counts, a chi-square, curves of groups) would count each several times, so it is made from these.
+    """
+    seen: set[str] = set()
+    out = []
+    for fold in folds:
+        new = np.array([p not in seen for p in fold.patients], dtype=bool)
+        seen |= set(fold.patients)
+        if new.any():
+            out.append(fold if new.all() else among(fold, new))
+    return out
+
+
+def once_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows (patient_id, fold, ...) of the first fold of each patient."""
+    fold = rows["fold"].astype(str)
+    place = {name: k for k, name in enumerate(sorted(fold.unique(), key=lambda name: (len(name), name)))}
+    at = fold.map(place)
+    return rows[at == at.groupby(rows["patient_id"]).transform("min")]
+
+
+def once_said(folds: Sequence[Fold]) -> str:
+    """A sentence, after a space, where `once` leaves rows of these folds out; else ""."""
+    again = repeated([f.patients for f in folds])
+    return " Who was tested in several repeats stands here once, with the first." if again else ""
+
+
+def often(folds: Sequence[Fold]) -> str:
+    """In how many of the folds a patient is tested, in words; "" where in one."""
+    times = Counter(p for f in folds for p in f.patients).values()
+    if max(times, default=1) == 1:
+        return ""
+    return f"each patient is tested in {'' if min(times) == max(times) else 'up to '}{max(times)} of them"
 
 
 def own_censoring(fold: Fold) -> Fold:
@@ -70,6 +132,11 @@ def tried(measure_of: MeasureOf, fold: Fold, said: pd.DataFrame) -> Measure | Sc
     if said.shape[1] == 0 or said.isna().all(axis=None):
         return Score.missing("the model gives no output here")
     return measure_of(fold, said)
+
+
+def shown(measures: Sequence[Measure | Score]) -> bool:
+    """Whether a metric has a row: some fold has it, or it is refused in all and the row says why."""
+    return any(not isinstance(m, Score) or isinstance(m, Refused) for m in measures)
 
 
 def proba_of(task: TaskSpec, said: pd.DataFrame) -> np.ndarray | None:

@@ -23,6 +23,7 @@ from nsclc_mtl.report.fold import tried as tried
 
 PRIMARY = {"binary": "auc", "multiclass": "auc", "ordinal": "ordinal_auc", "survival": "c_index",
            "regression": "concordance"}  # fmt: skip
+CHANCE = 0.5  # of every primary metric: what a score that knows nothing of the patients has
 LOWER_IS_BETTER = ("brier", "ibs", *(f"brier_{word}" for word in HORIZONS_DAYS), "mae", "rmse")
 
 

@@ -22,7 +22,7 @@ from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
 from nsclc_mtl.report.contrast import p_word
 from nsclc_mtl.report.evaluation import TaskResult, shares
 from nsclc_mtl.report.facts import facts
-from nsclc_mtl.report.fold import OWN
+from nsclc_mtl.report.fold import OWN, often, once, once_said
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
 from nsclc_mtl.report.survival_measures import ends
@@ -174,11 +174,11 @@ def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -
     )
     why = ""
     if result.task.kind == "regression":
-        said = [(f.label, score_of(result.task, f.said[LEARNER])) for f in result.folds]
+        said = [(f.label, score_of(result.task, f.said[LEARNER])) for f in once(result.folds)]
         title = f"{result.task.name}: predicted and known"
         caption = (
-            f"Test patients: what is known against what was predicted without them"
-            f"{', a sign and colour a fold' if len(said) > 1 else ''}; on the line they agree."
+            "Test patients: what is known against what was predicted without them"
+            f"{', a sign and colour a fold' if len(said) > 1 else ''}; on the line they agree.{once_said(result.folds)}"
         )
         figures.append(curves.scatter_figure(f"{name}-scatter", said, title, result.task.unit, caption))
     elif result.task.kind != "survival":
@@ -209,12 +209,14 @@ def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -
         "unit": result.task.unit,
         "metric": metric_word(primary),
         "n": result.n,
+        "often": often(result.folds),
         "events": result.events,
         "ours": ours,
         "floors": floors,
         "ceilings": ceilings,
         "against": against,
         "verdict": f"{tested.word if tested else 'not compared with'} the floor",
+        "remark": tested.remark if tested else "",
         "adjusted": p_word(tested.adjusted) if tested and math.isfinite(tested.adjusted) else "",
         "figures": figures,
         "why": why,

@@ -21,6 +21,7 @@ from nsclc_mtl.report.curves import BLUE, DAYS_PER_MONTH, GREY, ORANGE, RC, WIDT
 from nsclc_mtl.report.page import slug
 from nsclc_mtl.report.section import Figure
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.trust import conformal
 
 LARGEST_BYTES = 4_000_000  # of the pictures as they stand in the page
 _WIDE_PX = 1400  # pictures are made no wider than this for the page
@@ -141,19 +142,29 @@ def _set(spec: TaskSpec, facts: Mapping[str, str]) -> str:
     if "n_calibration" not in facts or not ("set" in facts or "set_size" in facts):
         what = {"survival": "lower bound", "regression": "interval"}.get(spec.kind, "prediction set")
         return f"There is no {what}: no calibration patients with this outcome were set aside."
-    hold = f"{100 * (1 - _float(facts.get('miss'))):.0f} of 100"
-    like = f"patients like the {facts['n_calibration']} of the calibration"
-    words = facts.get("set", "")
+    words, sets = facts.get("set", ""), int(_float(facts.get("sets")) if facts.get("sets") else 1)
     if spec.kind == "survival":
-        return f"Lower bound: {words} without the event; {hold} {like} stay free of it at least so long."
-    if spec.kind == "regression":
-        return f"Interval: {words}{f' {spec.unit}' if spec.unit else ''}; it holds the truth for {hold} {like}."
-    classes = words.split("|") if words else []
-    if not classes:
-        return f"Prediction set: empty, no class is likely enough; sets hold the truth for {hold} {like}."
-    one = "alone" if len(classes) == 1 else "the set does not decide" if len(classes) < len(spec.classes) else (
-        "every class, so it says nothing")  # fmt: skip
-    return f"Prediction set: {' or '.join(classes)} ({one}); such sets hold the truth for {hold} {like}."
+        what, does = "such bounds", "are outlived by"
+        said = f"Lower bound: {words} without the event"
+    elif spec.kind == "regression":
+        what, does = "such intervals", "hold the truth for"
+        said = f"Interval: {words}{f' {spec.unit}' if spec.unit else ''}"
+    else:
+        what, does = "such sets", "hold the truth for"
+        classes = words.split("|") if words else []
+        one = "alone" if len(classes) == 1 else "the set does not decide" if len(classes) < len(spec.classes) else (
+            "every class, so it says nothing")  # fmt: skip
+        likely = f"{' or '.join(classes)} ({one})" if classes else "empty, no class is likely enough"
+        said = f"Prediction set: {likely}"
+    single, whole = (f"{100 * conformal.promised(_float(facts.get('miss')), n):.0f} of 100" for n in (1, sets))
+    like = f"patients like the {facts['n_calibration']} of the calibration"
+    if sets == 1:
+        return f"{said}; {what} {does} {single} {like}."
+    return (
+        f"{said}, by a vote of {sets} folds. Of each fold alone {what} {does} {single} {like}; of the vote at least "
+        f"{whole} is all that is proven (Cherubin 2019; Gasparin and Ramdas 2024). How often it does is measured where "
+        "outcomes are known: mtl evaluate, “How far a prediction may be relied on”."
+    )
 
 
 def _known(spec: TaskSpec, mine: pd.DataFrame) -> str:

@@ -1,7 +1,8 @@
 """Predicted probabilities of the test patients of all folds: of a class, a grade above a cut, an event until a day.
 
 Scores of different folds share no scale; probabilities do, since each claims how often a thing happens. So they are
-pooled here, and only here: what they claim is compared with what happened, never one patient's with another's.
+pooled here, and only here: what they claim is compared with what happened, never one patient's with another's. The unit
+is the patient: who is tested in several repeats stands in the pool once (`fold.once`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.survival_calibration import interpolated
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.evaluation import TaskResult
+from nsclc_mtl.report.fold import once, too_few_followed
 from nsclc_mtl.report.measures import HORIZONS_DAYS, LEARNER, Fold, curve_days, proba_of
 from nsclc_mtl.report.section import Evidence
 
@@ -26,7 +28,6 @@ DRAWS = 200  # resamples behind the intervals: each costs some regressions
 REACH_DAYS = (
     7.0  # a saved curve runs on so many days with its last hazard: 5 years are 1826 days, the last saved is 1825
 )
-FOLLOWED = 10  # patients who must still be followed at a horizon
 YEARS = {"1y": "1 year", "3y": "3 years", "5y": "5 years"}
 
 
@@ -57,15 +58,15 @@ def primary_floor(evidence: Evidence) -> str:
 
 
 def draws_of(evidence: Evidence, result: TaskResult) -> np.ndarray:
-    """How often each test patient is drawn, within folds, in the order of the targets: [draw, n]."""
+    """How often each test patient is drawn, within folds, in the order of the targets: [draw, n]; each once."""
     rng = np.random.default_rng([int(evidence.settings.get("seed") or 0), *result.task.name.encode()])
     count = min(DRAWS, int(evidence.settings.get("bootstrap") or DRAWS))
-    return np.hstack(resamples_of([fold.patients for fold in result.folds], count, rng)).astype(float)
+    return np.hstack(resamples_of([fold.patients for fold in once(result.folds)], count, rng)).astype(float)
 
 
 def targets_of(result: TaskResult, models: Sequence[str]) -> tuple[list[Target], list[str]]:
     """What of the task has a probability, and why other things have none. Nothing for regression."""
-    task, folds = result.task, result.folds
+    task, folds = result.task, once(result.folds)
     if task.kind == "survival":
         return _horizons(task, folds, models)
     if task.kind == "regression":
@@ -99,9 +100,8 @@ def _horizons(task: TaskSpec, folds: Sequence[Fold], models: Sequence[str]) -> t
     time, event = _all([f.label for f in folds]), _all([f.event for f in folds])
     out, why = [], []
     for word, days in HORIZONS_DAYS.items():
-        left = int((time >= days).sum())
-        if left < FOLLOWED:
-            why.append(f"at {YEARS[word]}: {left} test patients are followed so far, at least {FOLLOWED} are needed")
+        if few := too_few_followed(int((time >= days).sum())):
+            why.append(f"at {YEARS[word]}: {few}")
             continue
         target = _empty(f"event within {YEARS[word]}", f"_{word}", folds, ((time <= days) & (event == 1)) * 1.0)
         target.time, target.event, target.when = time, event, days

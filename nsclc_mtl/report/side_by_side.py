@@ -17,11 +17,11 @@ from nsclc_mtl.cohort.split_record import digest
 from nsclc_mtl.metrics.comparison import bootstrap, repeated, resamples_of
 from nsclc_mtl.metrics.multiplicity import holm
 from nsclc_mtl.metrics.paired import Compared
-from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import DataFault, TaskSpec
 from nsclc_mtl.report import shared_censoring
 from nsclc_mtl.report.contrast import Contrast, Judged, contrast, over_splits, same_folds
 from nsclc_mtl.report.evaluation import TaskResult, folds_of
+from nsclc_mtl.report.fold import shown
 from nsclc_mtl.report.measures import LEARNER, PRIMARY, Fold, MeasureOf, metrics_of, tried
 
 SECOND = {"survival": ("ibs",)}  # kind -> what is compared beside the primary metric: shown with its P, not adjusted
@@ -154,7 +154,7 @@ def _result(
     repeats = repeated([f.patients for f in folds])
     for metric, of in kinds.items():
         measures = [tried(of, f, f.said[LEARNER]) for f in folds]
-        if metric == PRIMARY[task.kind] or any(not isinstance(m, Score) for m in measures):
+        if metric == PRIMARY[task.kind] or shown(measures):
             result.metrics[metric] = {LEARNER: bootstrap(measures, weights, repeats)}
     return result
 

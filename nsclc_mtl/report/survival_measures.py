@@ -12,7 +12,17 @@ from nsclc_mtl.metrics.measure import Measure, average, gain
 from nsclc_mtl.metrics.pairs import curves_in_order, survivors_in_order, two_in_order
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.report.fold import HORIZONS_DAYS, LEARNER, Fold, MeasureOf, curve_days, curves_until, score_of
+from nsclc_mtl.report.fold import (
+    HORIZONS_DAYS,
+    LEARNER,
+    Fold,
+    MeasureOf,
+    Refused,
+    curve_days,
+    curves_until,
+    score_of,
+    too_few_followed,
+)
 
 _HEAVIEST = 0.1  # Uno's C ends where G of the training patients falls below it: no pair weighs more than a hundred
 _NEAR = 0.01  # a curve is read at a horizon from a day that is not farther from it than this share
@@ -24,12 +34,17 @@ def measures(task: TaskSpec, folds: Sequence[Fold], tau: float | None = None) ->
     until = curves_end(folds)
     curves = {"antolini_c": _antolini_c, "ibs": _ibs(until), "ipa": _ipa(until)}
     each |= dict.fromkeys(curves, _other_causes) if task.causes else curves
-    longest = max((f.label.max() for f in folds if len(f.label)), default=0.0)
+    seen = {patient: float(time) for f in folds for patient, time in zip(f.patients, f.label, strict=True)}
     for word, days in HORIZONS_DAYS.items():
-        if days < longest:
-            each[f"auc_{word}"] = _auc_at(days)
-            each[f"brier_{word}"] = _other_causes if task.causes else _brier_at(days)
+        if days < max(seen.values(), default=0.0):
+            few = too_few_followed(sum(time >= days for time in seen.values()))
+            each[f"auc_{word}"] = _refused(few) if few else _auc_at(days)
+            each[f"brier_{word}"] = _other_causes if task.causes else _refused(few) if few else _brier_at(days)
     return each
+
+
+def _refused(why: str) -> MeasureOf:
+    return lambda _, __: Refused.missing(why)
 
 
 def last_day(folds: Sequence[Fold]) -> float:

@@ -17,7 +17,8 @@ from nsclc_mtl.report.page import metric_word, model_word
 def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table:
     """The learner of each task, the floors below it, the paired difference beside them; `primary` is a floor's name.
 
-    Bold: told apart from the primary floor after Holm. Without `boxed` the table has no lines, as a log wants it.
+    Bold: told apart from the primary floor after Holm and, where above it, from chance. Without `boxed` the table has
+    no lines, as a log wants it.
     """
     tested = against_floor(results, primary)
     title = "Learner and floor, 95 % intervals conditional on the trained models"
@@ -28,7 +29,7 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
         models = result.metrics[result.primary]
         events = "" if result.events is None else str(result.events)
         row = (name, str(result.n), events, metric_word(result.primary))
-        style = "bold" if name in tested and tested[name].apart else ""
+        style = "bold" if name in tested and tested[name].bold else ""
         made.add_row(*row, "learner", told(models["learner"].interval()), "", style=style)
         for model in result.models("floor:"):
             word = model_word(model) + (" *" if model == primary else "")
@@ -38,8 +39,8 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
             made.add_row("", "", "", "", model_word(model), told(models[model].interval()), "", style="dim")
         made.add_section()
     if any(primary in result.metrics[result.primary] for result in results.values()):
-        bold = "; bold: P below .05, adjusted by Holm over the tasks"
-        made.caption = "* primary floor" + (bold if any(one.apart for one in tested.values()) else "")
+        bold = "; bold: P below .05, adjusted by Holm over the tasks; above a floor only if above chance, too"
+        made.caption = "* primary floor" + (bold if any(one.bold for one in tested.values()) else "")
     return made
 
 

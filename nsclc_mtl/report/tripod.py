@@ -72,8 +72,9 @@ def _parts(of: Facts) -> str:
     if of.external:
         return "All evaluated patients served for evaluation alone."
     folds = of.trained.get("folds") or {}
-    n = f"{of.folds} fold{'s' * (of.folds != 1)}"
-    again = f", {folds['repeats']} repeats" if int(folds.get("repeats") or 1) > 1 else ""
+    each = of.folds // of.repeats
+    n = f"{each} fold{'s' * (each != 1)}"
+    again = f", dealt anew in {of.repeats} repeats" if of.repeats > 1 else ""
     parts = ["training", "validation (early stopping)"]
     parts += ["calibration"] if float(folds.get("calibration") or 0) > 0 else []
     return f"{n}{again}; each has parts for {listed([*parts, 'test'])}, by patient. The test part is never used to fit."

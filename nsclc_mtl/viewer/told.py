@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.trust.conformal import promised
 from nsclc_mtl.trust.survival_calibration import cumulative_hazard
 from nsclc_mtl.viewer.board import Board, Said
 
@@ -99,7 +100,8 @@ class Told:
             if "interval_low" in facts
             else None,
             "set": decided if has_set else None,
-            "set_level": _level(facts.get("miss")),
+            "set_level": _level(facts),
+            "sets": number(facts.get("sets")),
             "n_calibration": number(facts.get("n_calibration")),
             "members": number(facts.get("members")),
             "spread": number(facts.get("spread")),
@@ -251,9 +253,10 @@ def _by_patient(table: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
     return {} if table is None else {str(p): rows for p, rows in table.groupby("patient_id", sort=False)}
 
 
-def _level(miss: str | None) -> float | None:
-    found = number(miss)
-    return None if found is None else 1 - found
+def _level(facts: Mapping[str, str]) -> float | None:
+    """Share of the patients whom the set is sure to serve: of a vote of several less than of one."""
+    miss = number(facts.get("miss"))
+    return None if miss is None else promised(miss, int(number(facts.get("sets")) or 1))
 
 
 def _likeliest(spec: TaskSpec, value: Mapping[str, float | None]) -> str | None:

@@ -128,6 +128,7 @@ def test_sets_bounds_and_intervals_are_in_the_table() -> None:
     assert float(value(table, "a", "survival", "lower_bound_days")) == np.floor(bound)
     assert (value(table, "a", "ki67", "interval_low"), value(table, "a", "ki67", "interval_high")) == ("1.5", "4.5")
     assert value(table, "", "grade", "n_calibration:class:G2") == "8"
+    assert "sets" not in set(table["what"])  # one fold: nobody votes
 
 
 def test_folds_that_each_say_another_class_leave_an_empty_set_and_a_reason() -> None:
@@ -135,6 +136,7 @@ def test_folds_that_each_say_another_class_leave_an_empty_set_and_a_reason() -> 
     each = [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.05, 0.05, 0.9]]
     table = reasons.rows([seen([outputs([p] * 3)], **trust) for p in each], manifest(), -1)
     assert value(table, "a", "grade", "set") == ""
+    assert value(table, "a", "grade", "sets") == "3"  # that voted
     assert value(table, "a", "grade", "set_size") == "0"
     assert "grade: the folds agree on no class" in why(table, "a")
 

@@ -81,3 +81,16 @@ def make(n: int = 90, folds: int = 3, seed: int = 0) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def toy() -> dict[str, Any]:
     return make()
+
+
+def again(toy: dict[str, Any], repeats: int = 3, seed: int = 0) -> pd.DataFrame:
+    """The toy's predictions, and `repeats` - 1 further repeats of them: folds dealt anew, and other noise."""
+    whole, per = [toy["predictions"]], toy["splits"]["fold"].nunique()
+    for k in range(1, repeats):
+        other = make(len(toy["manifest"].patients), per, seed=seed + k)["predictions"]
+        # the outcomes are those of the toy's own patients: only who is tested where, and what is said, differs
+        own = toy["predictions"].drop_duplicates(["patient_id", "task"]).set_index(["patient_id", "task"])
+        truth = own[["target", "event", "time_days"]]
+        told = other.drop(columns=truth.columns).join(truth, on=["patient_id", "task"])
+        whole.append(told.assign(fold=told["fold"] + k * per)[list(toy["predictions"].columns)])
+    return pd.concat(whole, ignore_index=True)

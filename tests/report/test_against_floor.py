@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.text import Text
 
 from nsclc_mtl.commands.judging import evaluate_predictions, with_others
+from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report import card, page, terminal
+from nsclc_mtl.report.against_floor import against_floor
+from nsclc_mtl.report.contrast import striking
 from nsclc_mtl.report.section import Evidence
 from nsclc_mtl.report.sections import SECTIONS
 from nsclc_mtl.report.sections.comparison import comparison
@@ -93,3 +98,68 @@ def test_a_floor_that_is_better_is_said_to_be(toy: dict[str, Any]) -> None:
 def test_without_the_named_floor_nothing_is_bold(alone: Evidence) -> None:
     made = terminal.table(alone.results, "floor:stage", boxed=False)
     assert not any(row.style for row in made.rows if row.style != "dim")
+
+
+def below_chance(toy: dict[str, Any], skill: float, others: bool = False) -> Evidence:
+    """A floor that puts patients in the wrong order, beside a learner of `skill`; with others a floor that knows."""
+    test = toy["predictions"]
+    truth = toy["manifest"].labels["survival"].loc[test["patient_id"], "time_days"].to_numpy()
+    risk = (test["task"] == "survival") & (test["output"] == "risk")
+    noise = np.random.default_rng(4).normal(size=len(test))
+    ours = toy["predictions"].assign(value=np.where(risk, noise - skill * np.log(truth), test["value"]))
+    said = {"floor:clinical": np.log(truth) + 0.3 * noise}
+    if others:
+        said["floor:rna"] = -np.log(truth)
+    floors = [ours.assign(model=model, value=v)[risk & (ours["part"] == "test")] for model, v in said.items()]
+    only = {"survival": TASKS["survival"]}
+    results = evaluate_predictions(with_others(ours, pd.concat(floors)), only, None, None, 500)
+    return Evidence(results, ours, settings={"primary_floor": "clinical", "bootstrap": 500, "seed": 0})
+
+
+def test_a_learner_that_knows_nothing_is_not_praised_for_a_floor_below_chance(toy: dict[str, Any]) -> None:
+    evidence = below_chance(toy, 0.0)
+    own = evidence.results["survival"].metrics["c_index"]
+    ours, floor = own["learner"].interval(), own["floor:clinical"].interval()
+    assert ours.lo < 0.5 < ours.hi
+    assert floor.hi < 0.5
+    assert holm_of(evidence)["survival"][1] < 0.05
+    said = cards(evidence)["survival"]
+    assert said.startswith("Higher than the floor (clinical)")
+    below = f"floor lies below chance ({floor.value:.3f}); the learner is not told apart from chance"
+    assert f"The {below}." in said
+    assert styles(evidence) == {"survival": ""}
+    [section] = comparison(evidence)
+    assert "<strong>+" not in section.html
+    assert f"The {below}." in section.html
+    limit = f"survival: the model is higher than the linear floor (clinical), but the {below}."
+    assert limit in card.render(evidence, "1")
+
+
+def test_a_learner_above_chance_and_a_floor_below_it_is_above_and_the_floor_is_told(toy: dict[str, Any]) -> None:
+    evidence = below_chance(toy, 2.0)
+    said = cards(evidence)["survival"]
+    assert said.startswith("Above the floor (clinical)")
+    assert "The floor lies below chance (0." in said
+    assert "not told apart from chance" not in said
+    assert styles(evidence) == {"survival": "bold"}
+    assert "<strong>+" in comparison(evidence)[0].html
+    one = against_floor(evidence.results, "floor:clinical")["survival"]
+    near = replace(one, floor=Interval(0.48, 0.41, 0.55))  # below 0.5, and not told apart from it
+    assert near.remark == "The floor is no better than chance (0.480)."
+    assert replace(one, floor=Interval(0.6, 0.55, 0.65)).remark == ""
+
+
+def test_a_floor_that_was_not_named_and_is_higher_is_told(toy: dict[str, Any]) -> None:
+    evidence = below_chance(toy, 2.0, others=True)
+    other = float(evidence.results["survival"].metrics["c_index"]["floor:rna"].value)
+    assert f"; another floor is higher than the learner: rna ({other:.3f})." in cards(evidence)["survival"]
+
+
+def test_bold_is_a_small_p_and_where_ours_is_higher_an_interval_above_chance() -> None:
+    gap, worse = Interval(0.1, 0.05, 0.15), Interval(-0.1, -0.15, -0.05)
+    good, chance = Interval(0.6, 0.52, 0.7), Interval(0.55, 0.48, 0.6)
+    assert striking(0.01, gap, good)
+    assert not striking(0.06, gap, good)
+    assert not striking(0.01, gap, chance)
+    assert striking(0.01, worse, chance)
+    assert not striking(0.01, gap, Interval(0.6, float("nan"), float("nan"), "no interval"))

@@ -16,7 +16,7 @@ from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics import survival
 from nsclc_mtl.records import DataFault
-from nsclc_mtl.report.evaluation import metric_rows
+from nsclc_mtl.report.evaluation import metric_rows, shares
 from nsclc_mtl.report.fold import Fold
 from nsclc_mtl.report.survival_measures import last_day
 
@@ -195,7 +195,23 @@ def test_shares_are_what_they_say(toy: dict[str, Any]) -> None:
     rows = metric_rows(evaluate_predictions(same, {"response": TASKS["response"]}, None, None, 100))
     [none] = [r for r in rows if r["metric"] == "fusion_share"]
     assert none["value"] is None
-    assert "0.000 above its reference" in none["reason"]
+    told = "nothing beyond the sum of the modalities was there to be learnt (attainable minus additive 0.000)"
+    assert none["reason"] == told
+
+
+def test_no_share_of_a_ceiling_that_has_no_value_or_hardly_a_margin(toy: dict[str, Any]) -> None:
+    predictions = toy["predictions"]
+    ours = predictions[predictions["part"] == "test"].drop_duplicates(["task", "fold", "patient_id"])
+    ours = ours[ours["task"] == "response"].assign(output="score")
+    for value, told in (
+        (np.nan, "the model gives no output here"),
+        (1.0, "nothing was there to be known (attainable minus chance 0.000)"),
+    ):
+        top, low = (ours.assign(model=f"oracle:{word}", value=value) for word in ("attainable", "additive"))
+        both = with_others(predictions, top, low)
+        result = evaluate_predictions(both, {"response": TASKS["response"]}, None, None, 20)["response"]
+        assert shares(result)["share"].reason == told
+        assert np.isnan(shares(result)["share"].value)
 
 
 def test_a_fold_of_one_class_is_named_and_left_out(toy: dict[str, Any]) -> None:

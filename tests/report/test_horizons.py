@@ -10,7 +10,9 @@ from nsclc_mtl.metrics import survival
 from nsclc_mtl.metrics.comparison import bootstrap, resamples
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.report.evaluation import TaskResult, judge, metric_rows
 from nsclc_mtl.report.fold import Fold, own_censoring, tried
+from nsclc_mtl.report.probabilities import targets_of
 from nsclc_mtl.report.survival_measures import curves_end, ends, measures
 
 TASK = TaskSpec("os", "survival")
@@ -88,10 +90,51 @@ def test_a_fold_that_reaches_no_second_day_does_not_end_the_others() -> None:
 def test_a_draw_of_nobody_whose_state_is_known_has_no_score() -> None:
     one = fold("a", 1400)
     one.label[:], one.event[:] = 100.0, 0.0
-    one.label[0] = 1400.0
+    one.label[:10] = 1400.0
     for metric in ("brier_3y", "ibs", "ipa"):
         measure = measures(TASK, [one])[metric](one, one.said["learner"])
         assert not isinstance(measure, Score)
         drawn = np.ones((2, 30))
-        drawn[1, 0] = 0
+        drawn[1, :10] = 0
         assert np.isnan(measure(drawn)).tolist() == [False, True]
+
+
+def test_a_horizon_that_few_are_followed_to_is_refused_by_the_rule_of_the_calibration() -> None:
+    """Nine patients beyond three years: no AUC and no Brier score there, but rows that say why, of every model."""
+    folds = [fold("a", 1000), fold("b", 1000)]
+    folds[0].label[:9], folds[0].event[:9] = 1200.0, 0.0
+    found = measures(TASK, folds)
+    told = "9 test patients are followed so far, at least 10 are needed"
+    for metric in ("auc_3y", "brier_3y"):
+        assert [v.reason for v in values(folds, metric)] == [told, told]
+    assert values(folds, "auc_1y")[0].known
+    assert "auc_5y" not in found  # nobody is followed so far
+    result = TaskResult(TASK, folds)
+    result.metrics["c_index"] = {}
+    assert f"at 3 years: {told}" in targets_of(result, ["learner"])[1]
+    folds[1].label[0] = 1200.0
+    assert values(folds, "brier_3y")[0].known
+    twice = [*folds, fold("a", 1000)]  # another repeat tests the same patients
+    twice[0].label[:9], twice[1].label[0], twice[2].label[:9] = 1200.0, 500.0, 1200.0
+    assert values(twice, "auc_3y")[0].reason == told
+
+
+def test_what_is_refused_has_its_row_with_the_reason() -> None:
+    rng, n = np.random.default_rng(3), 40
+    time = np.r_[rng.uniform(100, 900, n - 3), [1300.0] * 3]
+    risk, event = rng.normal(size=n), (rng.random(n) < 0.7) * 1.0
+    event[-3:] = 0
+    said = {"risk": risk} | {f"surv:{d:g}": np.exp(-d / 900 * np.exp(risk)) for d in DAYS}
+    rows = [
+        (f"p{i}", "os", 0, "test", output, value[i], "", event[i], time[i])
+        for output, value in said.items()
+        for i in range(n)
+    ]
+    columns = ["patient_id", "task", "fold", "part", "output", "value", "target", "event", "time_days"]
+    training = pd.DataFrame({"event": (rng.random(200) < 0.6) * 1.0, "time_days": rng.uniform(50, 1500, 200)})
+    results = judge(pd.DataFrame(rows, columns=columns), {"os": TASK}, {"os": {"0": training}}, draws=20)
+    found = {r["metric"]: r for r in metric_rows(results) if r["fold"] == "all"}
+    for metric in ("auc_3y", "brier_3y"):
+        assert found[metric]["value"] is None
+        assert found[metric]["reason"] == "3 test patients are followed so far, at least 10 are needed"
+    assert found["auc_1y"]["value"] is not None

@@ -47,6 +47,24 @@ def test_the_page_is_escaped_and_says_reasons_and_sets_in_words() -> None:
     assert not re.search(r"""(?:src|href|url\()=?["']?(?:https?:)?//""", re.sub(r'xmlns(:\w+)?="[^"]*"', "", page))
 
 
+def test_a_vote_promises_less_than_each_of_its_sets() -> None:
+    """Of several folds a class needs half of their sets: that misses at most twice as often as one set."""
+    votes = [(EVIL, task, "sets", "5") for task in ("grade", "survival")]
+    more = [("", "survival", "n_calibration", "20"), ("", "survival", "miss", "0.1"),
+            (EVIL, "survival", "set", "30 days or more")]  # fmt: skip
+    one = patient()
+    one.trust = pd.concat([one.trust, pd.DataFrame([*votes, *more], columns=one.trust.columns)])
+    words = patient_page.render(one).replace("&lt;img src=x&gt;", "X")
+    told = (
+        "Prediction set: G1 or X (the set does not decide), by a vote of 5 folds. Of each fold alone such sets "
+        "hold the truth for 90 of 100 patients like the 20 of the calibration; of the vote at least 80 of 100 is all "
+        "that is proven (Cherubin 2019; Gasparin and Ramdas 2024)."
+    )
+    assert told in words
+    assert "Lower bound: 30 days or more without the event, by a vote of 5 folds." in words
+    assert "such bounds are outlived by 90 of 100 patients" in words
+
+
 def test_the_largest_pictures_are_left_out_and_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, edge in (("small", 20), ("large", 200)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,24 @@ def test_bounds_are_judged_by_the_probability_of_censoring(evidence: Evidence, t
         assert len(own) == len(evidence.results["survival"].folds[int(k)].patients)
     assert row["covered"] == pytest.approx(np.mean(total))
     assert row["lo"] <= row["covered"] <= row["hi"]
+
+
+def test_the_promise_of_a_vote_is_that_of_a_vote(evidence: Evidence) -> None:
+    assert evidence.trust is not None
+    own = evidence.trust[evidence.trust["what"].isin(["set", "lower_bound_days"])].drop_duplicates(
+        ["patient_id", "fold", "task"]
+    )
+    rows = pd.concat([evidence.trust, own.assign(what="sets", value="3")])
+    [section] = trust(replace(evidence, trust=rows))
+    sets = section.tables["trust-sets"]
+    assert set(sets["promised"]) == {0.8}
+    assert sets["low"].isna().all()
+    text = " ".join(section.html.split())
+    assert "the sets of 3 folds vote; a vote is sure to hold the truth for 0.80 only" in text
+    assert "each fold’s own set does for 0.90" in text
+    assert "80 % of the patients were to outlive their bound" in text
+    assert "by a vote of the bounds of 3 folds, each of which promises 90 %" in text
+    assert "vote" not in trust(evidence)[0].html
 
 
 def test_flags_are_counted_by_site(evidence: Evidence) -> None:

@@ -16,6 +16,7 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult
+from nsclc_mtl.report.fold import once, once_said
 from nsclc_mtl.report.measures import LEARNER, Fold, metrics_of, proba_of, tried
 from nsclc_mtl.report.page import FILTERS, metric_word, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
@@ -36,17 +37,17 @@ def abstention(evidence: Evidence) -> list[Section]:
 
 
 def _abstention(result: TaskResult, rows: pd.DataFrame) -> Section | None:
-    task = result.task
-    sure = [_certainty(task, rows, f) for f in result.folds]
+    task, folds = result.task, once(result.folds)
+    sure = [_certainty(task, rows, f) for f in folds]
     if not any(np.isfinite(s).any() for s in sure):
         return None
     name, figures = slug(task.name), list[Figure]()
     found: list[tuple[str, pd.DataFrame]] = []
-    measures = {result.primary: metrics_of(task, result.folds)[result.primary]}
+    measures = {result.primary: metrics_of(task, folds)[result.primary]}
     if task.classes:
         measures["accuracy"] = lambda f, said: _accuracy(task, f, said)
     for metric, measure_of in measures.items():
-        each = [tried(measure_of, f, f.said[LEARNER]) for f in result.folds]
+        each = [tried(measure_of, f, f.said[LEARNER]) for f in folds]
         if metric == "accuracy" and len(figures) and not any(callable(m) for m in each):
             continue
         table = curve(each, sure)
@@ -65,7 +66,7 @@ def _abstention(result: TaskResult, rows: pd.DataFrame) -> Section | None:
                 f"(all: {table['value'].iloc[0]:.3f}; half left out at random: {half['random_lo']:.3f} to "
                 f"{half['random_hi']:.3f})" + (", not told apart from chance." if inside else ".")
             )
-    html = template("sections/abstention.html.j2", FILTERS).render(task=task, told=told)
+    html = template("sections/abstention.html.j2", FILTERS).render(task=task, told=told, first=once_said(result.folds))
     tables = {f"{name}-abstention": pd.concat([t.assign(metric=m) for m, t in found])}
     title = "When the least certain are left out"
     return Section(f"{name}-abstention", title, Markup(html), task.name, figures, tables)

@@ -18,6 +18,7 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.survival_calibration import DCalibration, assess_at, d_calibration, risks
 from nsclc_mtl.report.curves import BLUE, GREY, INK, ORANGE, RC, WIDTH, above, svg
 from nsclc_mtl.report.evaluation import TaskResult
+from nsclc_mtl.report.fold import once, once_said
 from nsclc_mtl.report.measures import LEARNER
 from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.probabilities import (
@@ -97,13 +98,13 @@ def _assessed(target: Target, weights: np.ndarray) -> _Told:
 
 def _d_calibration(result: TaskResult, model: str) -> DCalibration:
     """Who was seen beyond the last day of the curves counts as censored on that day: so much is known of him."""
-    last = last_day(result.folds, model)
-    time = np.concatenate([f.label for f in result.folds])
-    event = np.concatenate([f.event for f in result.folds])
+    folds = once(result.folds)  # chi-square takes every row for a patient of its own
+    last = last_day(folds, model)
+    time, event = (np.concatenate([getattr(f, word) for f in folds]) for word in ("label", "event"))
     if not last:
         none = Score.missing("no survival curves")
         return DCalibration(none, none, np.full(10, np.nan))
-    return d_calibration(survival_at(result.folds, model, np.minimum(time, last)), np.where(time > last, 0.0, event))
+    return d_calibration(survival_at(folds, model, np.minimum(time, last)), np.where(time > last, 0.0, event))
 
 
 def _section(
@@ -123,10 +124,12 @@ def _section(
     survival = result.task.kind == "survival"
     html = template("sections/calibration.html.j2", FILTERS).render(
         survival=survival,
+        n=result.n,
         rows=[_line(t, model) for t in told for model in t.intervals],
         uniform=[{"model": spoken(m), "chi2": u.chi2, "p": u.p} for m, u in uniform.items()],
         censored=100 * (1 - (result.events or 0) / max(1, result.n)) if survival else nan,
-        folds=len(result.folds),
+        folds=len(once(result.folds)),
+        first=once_said(result.folds),
         draws=len(next(iter(told[0].found.values())).curve_draws) if told else 0,
         why=list(dict.fromkeys([*why, *(w for t in told for w in joined(t.target.lacking))])),
     )
@@ -205,9 +208,10 @@ def _figure(name: str, result: TaskResult, told: _Told) -> Figure:
     happened = f"{events} {'of them so' if target.when is None else 'with the event by then'}"
     of_all = " of all folds" if len(result.folds) > 1 else ""
     caption = (
-        f"{target.name[:1].upper()}{target.name[1:]}: {len(ours)} test patients{of_all}, {happened}. Line: smooth "
-        "curve with its 95 % band, from the 1st to the 99th percentile of the predictions; points: patients in groups "
-        "of equal size with 95 % intervals; bars: how many patients have which prediction."
+        f"{target.name[:1].upper()}{target.name[1:]}: {len(ours)} test patients{of_all}, {happened}."
+        f"{once_said(result.folds)} Line: smooth curve with its 95 % band, from the 1st to the 99th percentile of the "
+        "predictions; points: patients in groups of equal size with 95 % intervals; bars: how many patients have which "
+        "prediction."
     ) + ("" if rarer >= _FEW else f" With {rarer} of the rarer outcome the curve says little.")
     return Figure(name, picture, pd.concat(parts, ignore_index=True), caption)
 

@@ -14,7 +14,7 @@ from nsclc_mtl.baselines import likelihood_ratio
 from nsclc_mtl.metrics import paired
 from nsclc_mtl.metrics.comparison import repeated
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.report.against_floor import LEVEL, against_floor, both, compared, of_floor
+from nsclc_mtl.report.against_floor import against_floor, both, compared, of_floor
 from nsclc_mtl.report.contrast import Contrast, over_splits, p_word, point
 from nsclc_mtl.report.evaluation import TaskResult, row
 from nsclc_mtl.report.measures import LEARNER, score_of
@@ -33,6 +33,7 @@ class _Line:
     at: Contrast
     splits: paired.Compared | None  # over repeated splits
     adjusted: float = math.nan  # by Holm, of the primary floor
+    bold: bool = False
 
 
 def comparison(evidence: Evidence) -> list[Section]:
@@ -46,9 +47,13 @@ def comparison(evidence: Evidence) -> list[Section]:
     sections, summary = [], []
     for name, found in lines.items():
         result = evidence.results[name]
-        own = [replace(line, adjusted=tested[name].adjusted) if line.model == primary else line for line in found]
-        sections.append(_of_task(result, own, primary, len(tested)))
-        summary += [(result, line) for line in own if line.model == primary]
+        own = [
+            replace(line, adjusted=tested[name].adjusted, bold=tested[name].bold) if line.model == primary else line
+            for line in found
+        ]
+        remark = tested[name].remark if name in tested else ""
+        sections.append(_of_task(result, own, primary, len(tested), remark))
+        summary += [(result, line, remark) for line in own if line.model == primary]
     if len(summary) > 1:
         sections.append(_over_tasks(summary, primary))
     return sections
@@ -99,7 +104,7 @@ def _lines(result: TaskResult, splits: pd.DataFrame | None) -> list[_Line]:
     ]
 
 
-def _of_task(result: TaskResult, lines: list[_Line], primary: str, tasks: int) -> Section:
+def _of_task(result: TaskResult, lines: list[_Line], primary: str, tasks: int, remark: str) -> Section:
     name = slug(result.task.name)
     ratio = stage_ratio(result)
     told = [_cells(line, primary) for line in lines]
@@ -107,6 +112,7 @@ def _of_task(result: TaskResult, lines: list[_Line], primary: str, tasks: int) -
         lines=told,
         metric=metric_word(result.primary),
         tasks=tasks,
+        remark=remark,
         n=result.n,
         events=result.events,
         kind=result.task.kind,
@@ -135,22 +141,23 @@ def _cells(line: _Line, primary: str) -> dict[str, Any]:
         "at": line.at,
         "p": p_word(line.at.p),
         "adjusted": p_word(line.adjusted) if line.model == primary else "",
-        "bold": line.model == primary and line.adjusted < LEVEL,
+        "bold": line.bold,
         "splits": line.splits,
         "splits_p": p_word(line.splits.p) if line.splits else "",
     }
 
 
-def _over_tasks(summary: list[tuple[TaskResult, _Line]], primary: str) -> Section:
+def _over_tasks(summary: list[tuple[TaskResult, _Line, str]], primary: str) -> Section:
     rows = [
         {
             "task": result.task.name,
             "metric": metric_word(result.primary),
             "n": result.n,
             "events": "" if result.events is None else result.events,
+            "remark": remark,
             **_cells(line, primary),
         }
-        for result, line in summary
+        for result, line, remark in summary
     ]
     html = template("sections/comparison_tasks.html.j2", FILTERS).render(rows=rows, floor=model_word(primary))
     return Section("comparison", "All tasks against the primary floor", Markup(html))

@@ -20,6 +20,7 @@ from nsclc_mtl.metrics.survival_calibration import observed_risk
 from nsclc_mtl.records import UsageFault
 from nsclc_mtl.report.curves import BLUE, GREY, INK, ORANGE, RC, WIDTH, above, svg
 from nsclc_mtl.report.evaluation import TaskResult
+from nsclc_mtl.report.fold import once_said
 from nsclc_mtl.report.measures import LEARNER
 from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.probabilities import (
@@ -192,7 +193,7 @@ def _figure(name: str, result: TaskResult, target: Target, at: np.ndarray, benef
         )
     caption = (
         f"{target.name[:1].upper()}{target.name[1:]}: net benefit of treating those whose probability reaches the "
-        f"threshold, {len(target.patients)} test patients{' of all folds' if len(result.folds) > 1 else ''}. Band: "
-        "95 % of the learner. Below 0 it would be better to treat nobody."
+        f"threshold, {len(target.patients)} test patients{' of all folds' if len(result.folds) > 1 else ''}."
+        f"{once_said(result.folds)} Band: 95 % of the learner. Below 0 it would be better to treat nobody."
     )
     return Figure(name, picture, pd.concat(parts, ignore_index=True), caption)

@@ -17,6 +17,7 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.survival import log_rank
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, row
+from nsclc_mtl.report.fold import once, once_said
 from nsclc_mtl.report.measures import HORIZONS_DAYS, LEARNER
 from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.section import Evidence, Section
@@ -55,19 +56,13 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
     """
     way = str(evidence.settings.get("risk_groups", "median"))
     found = _cuts(evidence, result, way)
+    used = [f for f in result.folds if f.fold in found and "risk" in f.said[LEARNER]]
     parts: list[np.ndarray] = []
-    seen: set[str] = set()
-    again = 0
-    for fold in result.folds:
-        if fold.fold not in found or "risk" not in fold.said[LEARNER]:
-            continue
-        at = rg.groups_of(fold.said[LEARNER]["risk"], found[fold.fold]["cuts"])
-        new = np.array([p not in seen for p in fold.patients], dtype=bool)
-        seen |= set(fold.patients)
-        again += int((~new).sum())
-        new &= fold.said[LEARNER]["risk"].notna().to_numpy()
-        where = np.full(len(at), len(parts))
-        parts.append(np.stack([at, fold.label, fold.event, where])[:, new])
+    for where, fold in enumerate(folds := once(used)):
+        said = fold.said[LEARNER]["risk"]
+        at = rg.groups_of(said, found[fold.fold]["cuts"])
+        parts.append(np.stack([at, fold.label, fold.event, np.full(len(at), where)])[:, said.notna().to_numpy()])
+    again = sum(len(f.patients) for f in used) - sum(len(f.patients) for f in folds)
     names = NAMES[3 if way == "tertiles" else 2]
     table = pd.DataFrame(
         [{"fold": k, **{f"cut_{i + 1}": c for i, c in enumerate(v["cuts"])}, **v["told"]} for k, v in found.items()]
@@ -146,6 +141,7 @@ def _section(evidence: Evidence, result: TaskResult) -> Section:
     made = grouped(evidence, result)
     name = slug(result.task.name)
     told: dict[str, Any] = {"task": result.task, "made": made, "way": WAYS[way], "chosen": way == "maxstat"}
+    told["first"] = once_said(result.folds)
     section = Section(f"risk-groups-{name}", "Survival by predicted risk", Markup(), result.task.name)
     if not made.why:
         horizon = _horizon(made, evidence.settings.get("risk_horizon_days"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,7 @@ from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.contrast import p_word, point
 from nsclc_mtl.report.evaluation import TaskResult, row
+from nsclc_mtl.report.fold import among
 from nsclc_mtl.report.measures import LEARNER, Fold, metrics_of, tried
 from nsclc_mtl.report.page import FILTERS, metric_word, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
@@ -91,9 +92,7 @@ def _level(result: TaskResult, word: str, who: set[str], weights: Sequence[np.nd
     folds, drawn = [], []
     for fold, w in zip(result.folds, weights, strict=True):
         at = np.array([i for i, patient in enumerate(fold.patients) if patient in who], dtype=int)
-        said = {LEARNER: fold.said[LEARNER].iloc[at]}
-        ids = [fold.patients[i] for i in at]
-        folds.append(replace(fold, patients=ids, label=fold.label[at], event=fold.event[at], said=said))
+        folds.append(among(fold, at))
         drawn.append(w[:, at])
     people, events, rare = _count(result.task, folds)
     reason = _too_few(result.task, people, rare)

@@ -17,13 +17,13 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult
-from nsclc_mtl.report.fold import OWN, own_censoring
+from nsclc_mtl.report.fold import OWN, once_rows, once_said, own_censoring
 from nsclc_mtl.report.measures import LEARNER, Fold
 from nsclc_mtl.report.page import FILTERS
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
 from nsclc_mtl.report.trust_table import fact, numbers, words
-from nsclc_mtl.trust.conformal import coverage_band, fewest
+from nsclc_mtl.trust.conformal import coverage_band, fewest, promised
 from nsclc_mtl.trust.survival_bounds import covered
 
 _FLAGS = {"outside": "unlike the training", "several": "set of several classes", "disagree": "members disagree"}
@@ -57,6 +57,7 @@ def _overall(evidence: Evidence, rows: pd.DataFrame) -> Section:
         groups=groups,
         bounds=bounds,
         flags=flags.to_dict("records"),
+        again=any(once_said(r.folds) for r in evidence.results.values()),
         columns=[c for c in flags.columns if c not in ("site", "patients")],
         outside=outside,
         members=members,
@@ -82,6 +83,7 @@ def set_coverage(result: TaskResult, rows: pd.DataFrame, site: pd.Series | None 
     found: dict[str, list[tuple[dict[str, Any], pd.DataFrame]]] = {}
     for fold in result.folds:
         n_cal, miss = fact(rows, task.name, "n_calibration", fold.fold), fact(rows, task.name, "miss", fold.fold)
+        votes = _votes(rows, task.name, fold)
         told = words(rows, task.name, "set", fold.fold, fold.patients)
         if not n_cal or told.isna().all():
             continue
@@ -89,33 +91,41 @@ def set_coverage(result: TaskResult, rows: pd.DataFrame, site: pd.Series | None 
         hit["size"] = told.str.count(r"\|").to_numpy() + 1.0 if task.classes else np.nan
         hit["class"] = [task.classes[int(k)] for k in fold.label] if task.classes else ""
         hit["site"] = "" if site is None else site.reindex(fold.patients).to_numpy()
-        found.setdefault("", []).append(_row(task.name, fold.fold, "", hit, int(n_cal), float(miss)))
+        found.setdefault("", []).append(_row(task.name, fold.fold, "", hit, int(n_cal), float(miss), votes))
         own = rows[(rows["task"] == task.name) & (rows["fold"].astype(str) == fold.fold)]
         for what, count in own.loc[own["what"].str.startswith("n_calibration:"), ["what", "value"]].to_numpy():
             _, kind, name = str(what).split(":", 2)
             members = hit[hit[kind] == name]
             if len(members) and int(count) >= fewest(float(miss)):
                 group = f"{kind} {name}"
-                found.setdefault(group, []).append(_row(task.name, fold.fold, group, members, int(count), float(miss)))
+                found.setdefault(group, []).append(
+                    _row(task.name, fold.fold, group, members, int(count), float(miss), votes)
+                )
     made = []
     for group, each in found.items():
         lines, hits = [row for row, _ in each], pd.concat([hit for _, hit in each])
-        whole, _ = _row(task.name, "all", group, hits, min(r["n_calibration"] for r in lines), lines[0]["miss"])
+        few, first = min(r["n_calibration"] for r in lines), lines[0]
+        whole, _ = _row(task.name, "all", group, hits, few, first["miss"], first["votes"])
         whole |= {"low": math.nan, "high": math.nan, "n_calibration_most": max(r["n_calibration"] for r in lines)}
         whole["within"] = sum(r["low"] - 1e-9 <= r["covered"] <= r["high"] + 1e-9 for r in lines)
         made += [*lines, whole | {"folds": sum(math.isfinite(r["low"]) for r in lines)}]
     return made
 
 
+def _votes(rows: pd.DataFrame, task: str, fold: Fold) -> int:
+    """How many sets (at most) vote on one of these patients; 1 where one fold speaks."""
+    return int(np.nanmax([1.0, *numbers(rows, task, "sets", fold.fold, fold.patients)]))
+
+
 def _row(
-    task: str, fold: str, group: str, hit: pd.DataFrame, n_cal: int, miss: float
+    task: str, fold: str, group: str, hit: pd.DataFrame, n_cal: int, miss: float, votes: int
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    # several folds that vote on patients whom none of them knows (fold -1) have no band
-    low, high = coverage_band(n_cal, len(hit), miss) if fold != "-1" else (math.nan, math.nan)
+    # several folds that vote on patients whom none of them knows have no band
+    low, high = coverage_band(n_cal, len(hit), miss) if votes == 1 else (math.nan, math.nan)
     row = {
-        "task": task, "fold": fold, "group": group, "n": len(hit), "covered": float(hit["hit"].mean()),
-        "promised": 1 - miss, "miss": miss, "low": low, "high": high, "n_calibration": n_cal,
-        "size": float(hit["size"].mean()), "single": float((hit["size"] == 1).mean()),
+        "task": task, "fold": fold, "group": group, "n": hit.index.nunique(), "covered": float(hit["hit"].mean()),
+        "promised": promised(miss, votes), "miss": miss, "votes": votes, "low": low, "high": high,
+        "n_calibration": n_cal, "size": float(hit["size"].mean()), "single": float((hit["size"] == 1).mean()),
     }  # fmt: skip
     return row, hit
 
@@ -139,7 +149,7 @@ def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int
     if task.kind != "survival":
         return None
     measures: dict[str, list[Measure | Score]] = {"": [], "own_": []}
-    bounds, n_cal, promised = [], [], math.nan
+    bounds, n_cal, miss, votes, who = [], [], math.nan, 1, set[str]()
     for fold in result.folds:
         bound = numbers(rows, task.name, "lower_bound_days", fold.fold, fold.patients)
         if np.isnan(bound).all():
@@ -147,8 +157,10 @@ def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int
                 each.append(Score.missing("no bounds"))
             continue
         bounds.append(bound)
+        who |= set(fold.patients)
         n_cal.append(int(fact(rows, task.name, "n_calibration", fold.fold) or 0))
-        promised = 1 - float(fact(rows, task.name, "miss", fold.fold) or "nan")
+        votes = _votes(rows, task.name, fold)
+        miss = float(fact(rows, task.name, "miss", fold.fold) or "nan")
         for word, each in measures.items():
             if task.causes:
                 each.append(Score.missing("competing causes: the bound is of any event, the outcome of the first"))
@@ -163,8 +175,9 @@ def bound_coverage(result: TaskResult, rows: pd.DataFrame, draws: int, seed: int
     at, own = (bootstrap(each, weights, repeated(people)).interval() for each in measures.values())
     every = np.concatenate(bounds)
     return {
-        "task": task.name, "n": len(every), "covered": at.value, "lo": at.lo, "hi": at.hi, "reason": at.reason,
-        "promised": promised, "n_calibration": min(n_cal), "n_calibration_most": max(n_cal),
+        "task": task.name, "n": len(who), "covered": at.value, "lo": at.lo, "hi": at.hi, "reason": at.reason,
+        "promised": promised(miss, votes), "miss": miss, "votes": votes,
+        "n_calibration": min(n_cal), "n_calibration_most": max(n_cal),
         "median_days": float(np.nanmedian(every)), "interval": at,
         "own_covered": own.value, "own_lo": own.lo, "own_hi": own.hi, "own_interval": own,
     }  # fmt: skip
@@ -185,8 +198,11 @@ def _sites(evidence: Evidence) -> pd.Series | None:
 
 
 def flags_by_site(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of the patients with each flag: a row over all and one a site, the flags that never fire left out."""
-    own = rows[(rows["patient_id"] != "") & rows["what"].str.startswith("flag:")]
+    """Share of the patients with each flag: a row over all and one a site, the flags that never fire left out.
+
+    Who is tested in several repeats counts with the first: flagged in one of many says little.
+    """
+    own = once_rows(rows[(rows["patient_id"] != "") & rows["what"].str.startswith("flag:")])
     raised = own[own["value"] == "1"]
     people = pd.Index(rows.loc[rows["patient_id"] != "", "patient_id"].unique())
     known = _sites(evidence)

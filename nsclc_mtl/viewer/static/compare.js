@@ -71,7 +71,7 @@ function said(task) {
 }
 
 function remaining(task) {
-  const level = task.set_level === null ? "" : ` (right in ${Math.round(task.set_level * 100)} of 100)`;
+  const level = task.set_level === null ? "" : ` (right in ${task.sets ? "at least " : ""}${Math.round(task.set_level * 100)} of 100)`;
   if (task.kind === "survival") {
     const bound = task.lower_bound_days === null ? null : `event-free for at least ${days(task.lower_bound_days)}${level}`;
     return [task.group && `${task.group} group`, bound].filter(Boolean).join("; ");

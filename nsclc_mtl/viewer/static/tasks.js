@@ -149,4 +149,4 @@ function remaining(task) {
 }
 
 const level = (task) => (task.set_level === null ? null
-  : `Holds the truth in ${Math.round(task.set_level * 100)} of 100 patients${task.n_calibration === null ? "" : `; from ${Math.round(task.n_calibration)} calibration patients`}.`);
+  : `Holds the truth in ${task.sets ? "at least " : ""}${Math.round(task.set_level * 100)} of 100 patients${task.sets ? `, a vote of ${Math.round(task.sets)} folds` : ""}${task.n_calibration === null ? "" : `; from ${Math.round(task.n_calibration)} calibration patients`}.`);
