@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -129,9 +130,13 @@ def test_a_bundle_holds_no_patient(way: Way) -> None:
         inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
         return max([len(content) if isinstance(content, list) else 0, *map(lists, inner)])
 
-    # nothing is as long as the patients are many: no labels, no rows (the genes of rna are longer)
+    # nothing is as long as the patients are many: no labels, no rows (the genes of rna are longer); but for digests
     model = json.loads((packed / "model.json").read_text())
+    marks = model.pop("marks")
     assert lists(model) < 20
+    for word in ("content", "named"):  # in an order of their own
+        assert marks[word] == sorted(marks[word])
+        assert all(re.fullmatch("[0-9a-f]{20}", mark) for mark in marks[word])
     for fold in packed.glob("fold*"):
         state = json.loads((fold / "fitted.json").read_text())["fitted"]
         assert lists(state["tasks"]) < 20

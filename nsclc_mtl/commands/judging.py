@@ -94,6 +94,7 @@ def write(
     run: Run,
     outside: Mapping[str, Any] | None = None,
     told: Sequence[str] = (),
+    judged: str = "",
 ) -> list[str]:
     """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal.
 
@@ -101,32 +102,36 @@ def write(
     Raises DataFault where none is left.
 
     outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort). told: further notes for the
-    page. The evaluation is counted with the model (`evaluations.jsonl`).
+    page. judged: which folds predicted, where these are not all of the run's, each its test part. The evaluation is
+    counted with the model (`evaluations.jsonl`).
     """
     from nsclc_mtl import __version__
     from nsclc_mtl.commands import evaluations, floors, reasons
     from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
-    judged = {name: result for name, result in results.items() if any(fold.patients for fold in result.folds)}
-    if not judged:
+    known = {name: result for name, result in results.items() if any(fold.patients for fold in result.folds)}
+    if not known:
         raise DataFault(f"no outcome is known of any predicted patient ({', '.join(results)}): nothing can be judged")
-    unjudged = [f"{name}: nobody's outcome is known, so it is not judged" for name in results if name not in judged]
-    results = judged
+    unjudged = [f"{name}: nobody's outcome is known, so it is not judged" for name in results if name not in known]
+    results = known
     for sentence in unjudged:
         run.say(f"note: {sentence}")
     said = next((t for f in (run.path, folder) if (t := f / reasons.FILE).is_file()), None)
+    trust = None if said is None else reasons.read(said)
+    if trust is not None:  # of a run of which one fold is judged: the others' are not
+        trust = trust[trust["fold"].isin(set(predictions["fold"].astype(str)))]
     settings = {**settings, "primary_floor": floors.primary(settings, results, manifest)}
     primary = f"floor:{settings['primary_floor']}"
     evidence = section.Evidence(
         results, predictions, manifest, splits, settings, trained, folder,
-        trust=None if said is None else reasons.read(said), **(outside or {}),
+        trust=trust, **(outside or {}),
     )  # fmt: skip
     patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
     counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)
     story = page.Story(
         title=f"{manifest.name}: one model for {', '.join(results)}",
-        meta=[*_meta(manifest, splits, trained, folder), ("Test set", str(counted))],
+        meta=[*_meta(manifest, splits, trained, folder, judged), ("Test set", str(counted))],
         primary_floor=primary,
         notes=[*told, *unjudged, *manifest.notes],
         images=[(Path(image), Path(image).stem) for image in settings["images"] or ()],
@@ -144,7 +149,7 @@ def write(
 
 
 def _meta(
-    manifest: Manifest, splits: pd.DataFrame | None, trained: Mapping[str, Any], folder: Path
+    manifest: Manifest, splits: pd.DataFrame | None, trained: Mapping[str, Any], folder: Path, judged: str
 ) -> list[tuple[str, str]]:
     """What the head of the page says of the run."""
     from datetime import UTC, datetime
@@ -153,7 +158,7 @@ def _meta(
     return [
         ("Cohort", manifest.name),
         ("Run", folder.resolve().name),
-        ("Folds", str(splits["fold"].nunique()) if splits is not None else "external patients"),
+        ("Folds", judged or (str(splits["fold"].nunique()) if splits is not None else "external patients")),
         ("Modalities", ", ".join(manifest.modalities)),
         ("Seed", str(trained.get("seed", ""))),
         ("Version", str((account.get("versions") or {}).get("nsclc-mtl", ""))),

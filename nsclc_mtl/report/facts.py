@@ -60,7 +60,8 @@ class Facts:
     def design(self) -> str:
         """How the model was judged, as a sentence says it."""
         if self.external:
-            return f"evaluation on patients of another cohort; all is fitted as training on {self.folds} folds left it"
+            how = f"training on {self.folds} folds" if self.folds != 1 else "the training of one fold"
+            return f"evaluation on patients of another cohort; all is fitted as {how} left it"
         folds = self.trained.get("folds") or {}
         if folds.get("sites") == "leave_one_out":
             return f"development, and internal-external validation that leaves out each of {self.folds} sites in turn"
@@ -93,7 +94,7 @@ def facts(evidence: Evidence) -> Facts:
     judged = set(evidence.predictions["fold"].astype(str))
     external = evidence.splits is None and judged == {"-1"}
     held = evidence.folder.glob("fold*/fitted.json") if evidence.folder is not None else ()
-    folds = len(list(held)) if external else len(judged)
+    folds = (len(evidence.mean_of) or len(list(held))) if external else len(judged)
     name = manifest.name if manifest is not None else "unnamed"
     return Facts(evidence, name, len(ids), sites, modalities, folds, external)
 
