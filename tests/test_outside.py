@@ -380,6 +380,16 @@ def test_a_bundle_with_rewritten_json_ends_with_exit_5(
     assert "unexpected" not in capsys.readouterr().err
 
 
+def test_a_fold_that_knows_nobody_as_unlike_leaves_it_to_the_others(way: Way, bundle: Path) -> None:
+    state = json.loads((bundle / "fold0/fitted.json").read_text())
+    state["fitted"]["outside"] = {}
+    (bundle / "fold0/fitted.json").write_text(json.dumps(state))
+    sealed(bundle)
+    assert way.predict("one-knows", *other(way), ckpt=bundle) == 0
+    told = pd.read_csv(way.folder("predict", "one-knows") / "trust.csv", dtype=str, keep_default_na=False)
+    assert (told["what"] == "outside:rarity").sum() == 60
+
+
 def test_weights_of_another_model_are_refused(way: Way, bundle: Path) -> None:
     """A manifest that somebody wrote anew does not make them fit."""
     from safetensors.torch import load_file, save_file

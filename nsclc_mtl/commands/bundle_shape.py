@@ -145,7 +145,7 @@ FITTED = words(
     fitted=words(
         {
             "combat": LATER, "series": LATER, "trust": LATER, "robust": LATER, "reference": LATER, "follow_up": LATER,
-            "outside": nothing_or(words(rate=NUMBER, known=listed(NUMBER), scales=each(MAPPING))),
+            "outside": nothing_or(words(rate=NUMBER, reference=TEXT, known=listed(NUMBER), scales=each(MAPPING))),
             "sites": maybe(listed(TEXT)),
         },
         tables=each(MAPPING), bags=each(MAPPING), volumes=each(listed(WHOLE)), tasks=each(MAPPING),
