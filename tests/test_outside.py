@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -130,9 +131,13 @@ def test_a_bundle_holds_no_patient(way: Way) -> None:
         inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
         return max([len(content) if isinstance(content, list) else 0, *map(lists, inner)])
 
-    # nothing is as long as the patients are many: no labels, no rows (the genes of rna are longer)
+    # nothing is as long as the patients are many: no labels, no rows (the genes of rna are longer); but for digests
     model = json.loads((packed / "model.json").read_text())
+    marks = model.pop("marks")
     assert lists(model) < 20
+    for word in ("content", "named"):  # in an order of their own
+        assert marks[word] == sorted(marks[word])
+        assert all(re.fullmatch("[0-9a-f]{20}", mark) for mark in marks[word])
     for fold in packed.glob("fold*"):
         state = json.loads((fold / "fitted.json").read_text())["fitted"]
         assert lists(state["tasks"]) < 20
@@ -298,6 +303,97 @@ def test_a_bundle_that_was_changed_is_refused(
     assert way.predict(f"bad-{bundle.parent.name}", *other(way), ckpt=bundle) == 5
     assert sentence in capsys.readouterr().err
     assert not (bundle.parent / "executed").exists()
+
+
+# -- JSON of another shape, under a manifest that somebody wrote anew -------------------------------------------------
+
+VALUES = ([], {}, "hello", 5, 0.5, None, True, [5], {"a": 5})
+GONE = object()
+# what bundles of before lack, or may say nothing of; `{}` where there may be none of it
+OPTIONAL = {
+    "model.json": {"thresholds", "patients_sha256", "marks", "derived"},
+    "fold0/fitted.json": {
+        "combat", "series", "trust", "outside", "robust", "sites", "reference", "follow_up",
+    },
+}  # fmt: skip
+
+
+def damaged(file: Path) -> list[tuple[tuple[str, ...], object, str]]:
+    """(place, value, text) of the JSON with another value at each word of it, and of `fitted`; or without the word."""
+    text = file.read_text()
+    whole = json.loads(text)
+    places = [(word,) for word in whole] + [("fitted", word) for word in whole.get("fitted", ())]
+    made: list[tuple[tuple[str, ...], object, str]] = [((), value, json.dumps(value)) for value in VALUES]
+    made += [((), "cut", text[: len(text) // 2]), ((), "{", "{"), ((), "nothing", "")]
+    for place in places:
+        for value in (*VALUES, GONE):
+            content = json.loads(text)
+            at = content if len(place) == 1 else content["fitted"]
+            old = at.pop(place[-1])
+            if value is not GONE:
+                at[place[-1]] = value
+            if value != old and (type(value) is not type(old) or isinstance(value, (list, dict))):
+                made.append((place, value, json.dumps(content)))
+    return made
+
+
+@pytest.mark.parametrize("name", ["model.json", "cohort.json", "fold0/fitted.json"])
+def test_json_of_another_shape_is_refused(bundle: Path, name: str) -> None:
+    """By `opened`, through which every verb goes; nothing but what may be lacking is let through."""
+    file, accepted = bundle / name, set()
+    for place, value, text in damaged(file):
+        file.write_text(text)
+        sealed(bundle)
+        try:
+            bundled.opened(bundle)
+        except IntegrityFault:
+            pass
+        else:
+            accepted.add((place[-1] if place else "", "gone" if value is GONE else repr(value)))
+    optional = {(word, value) for word in OPTIONAL.get(name, ()) for value in ("gone", "None", "[]", "{}")}
+    unlikely = {("cutoffs", "{}"), ("notes", "[]")}  # a run without survival has none of the former
+    assert accepted <= optional | unlikely
+
+
+REWRITTEN: dict[str, tuple[str, Callable[[Any], Any] | str]] = {
+    "half of what was fitted": ("fold0/fitted.json", "{"),
+    "no folds": ("model.json", lambda c: {**c, "folds": {}}),
+    "a word for cut-offs": ("model.json", lambda c: {**c, "cutoffs": "hello"}),
+    "a list for a cohort": ("cohort.json", lambda c: []),
+    "a schema that is true": ("model.json", lambda c: {**c, "schema": True}),
+    "other tasks": ("cohort.json", lambda c: {**c, "tasks": {}}),
+    "no fusion": ("model.json", lambda c: {**c, "config": {**c["config"], "fusion": {}}}),
+    "no parts": ("model.json", lambda c: {**c, "config": {**c["config"], "parts": {"modalities": {}, "tasks": {}}}}),
+    "no balance": ("model.json", lambda c: {**c, "config": {**c["config"], "balance": {}}}),
+    "a table of nothing": (
+        "fold1/fitted.json", lambda c: {**c, "fitted": {**c["fitted"], "tables": {"clinical": {}, "rna": {}}}}
+    ),
+    "a fold that is not there": ("model.json", lambda c: {**c, "folds": {**c["folds"], "7": c["folds"]["0"]}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REWRITTEN)
+def test_a_bundle_with_rewritten_json_ends_with_exit_5(
+    way: Way, bundle: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, edit = REWRITTEN[what]
+    text = (bundle / name).read_text()
+    (bundle / name).write_text(edit if isinstance(edit, str) else json.dumps(edit(json.loads(text))))
+    sealed(bundle)
+    word = bundle.parent.name
+    assert way.predict(f"shape-{word}", *other(way), ckpt=bundle) == 5
+    assert judge(way, f"shape-{word}", bundle, *other(way)) == 5
+    assert "unexpected" not in capsys.readouterr().err
+
+
+def test_a_fold_that_knows_nobody_as_unlike_leaves_it_to_the_others(way: Way, bundle: Path) -> None:
+    state = json.loads((bundle / "fold0/fitted.json").read_text())
+    state["fitted"]["outside"] = {}
+    (bundle / "fold0/fitted.json").write_text(json.dumps(state))
+    sealed(bundle)
+    assert way.predict("one-knows", *other(way), ckpt=bundle) == 0
+    told = pd.read_csv(way.folder("predict", "one-knows") / "trust.csv", dtype=str, keep_default_na=False)
+    assert (told["what"] == "outside:rarity").sum() == 60
 
 
 def test_weights_of_another_model_are_refused(way: Way, bundle: Path) -> None:

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from test_way import Way
 
+from nsclc_mtl.phantom.cohort import make
+
 CHEAP = ("modalities=[clinical]", "tasks=[grade,survival]", "audit=0")
 
 
@@ -83,3 +85,85 @@ def test_evaluating_the_own_cohort_by_name_leaves_the_trained_out(way: Way) -> N
     assert always not in set(way.table("evaluate", "same")["patient_id"])
     rows = json.loads((way.folder("evaluate", "same") / "metrics.json").read_text())
     assert max(r["n"] for r in rows) <= 39
+
+
+# -- one fold ---------------------------------------------------------------------------------------------------------
+
+
+def elsewhere(way: Way) -> tuple[str, ...]:
+    root = way.root / "elsewhere"
+    if not root.is_dir():
+        make(root, level="features", n=40, seed=7)
+    return (
+        "cohort=phantom",
+        "cohort.level=features",
+        "cohort.n=40",
+        f"cohort.root={root}",
+        "floors=[]",
+        "bootstrap=10",
+    )
+
+
+@pytest.mark.parametrize("place", ["fold1", "fold1/model0.ckpt"])
+def test_a_named_fold_judges_whom_it_tests(way: Way, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = place.replace("/", "-")
+    assert way.run("evaluate", name, f"ckpt={way.folder() / place}", "bootstrap=10", "floors=[clinical]") == 0
+    said = capsys.readouterr().out
+    assert "only the patients whom fold 1 tests are judged (fold 1 alone)" in said
+    splits = pd.read_csv(way.folder() / "splits.csv", dtype=str)
+    tested = set(splits[(splits["fold"] == "1") & (splits["part"] == "test")]["patient_id"])
+    assert f"{len(set(splits[splits['fold'] == '1']['patient_id']))} patients" in said
+    assert way.run("evaluate", f"all-{name}", f"ckpt={way.folder()}", "bootstrap=10", "floors=[clinical]") == 0
+    rows, every = (
+        json.loads((way.folder("evaluate", run) / "metrics.json").read_text()) for run in (name, f"all-{name}")
+    )
+    assert {r["fold"] for r in rows} <= {"1", "all"}
+    for model in ("learner", "floor:clinical"):
+        found = [
+            [
+                (r["task"], r["metric"], r["value"], r["n"])
+                for r in of
+                if (r["model"], r["fold"]) == (model, "1") and r["metric"] not in ("ibs", "ipa")  # end on a common day
+            ]
+            for of in (rows, every)
+        ]
+        assert found[0] == found[1]
+        assert found[0]
+    ours = [r for r in rows if (r["fold"], r["model"], r["part"]) == ("all", "learner", "test")]
+    assert max(r["n"] for r in ours) <= len(tested)
+    assert "<dd>fold 1 alone</dd>" in (way.folder("evaluate", name) / "report.html").read_text()
+
+
+def test_the_page_says_how_many_folds_predicted(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, ckpt, told in (
+        ("three", way.folder(), "mean of 3 folds"),
+        ("one", way.folder() / "fold2", "fold 2 alone"),
+        ("single", way.folder() / "fold2/model0.ckpt", "fold 2 alone"),
+    ):
+        assert way.run("evaluate", f"by-{name}", f"ckpt={ckpt}", *elsewhere(way)) == 0
+        by = f"predicted by {'the ' if name == 'three' else ''}{told}"
+        assert f"40 patients that the model never saw, {by}" in capsys.readouterr().out
+        page = (way.folder("evaluate", f"by-{name}") / "report.html").read_text()
+        assert f"<dd>external patients: {told}</dd>" in page
+        assert ("its cut-off is the mean of theirs" in page) == (name == "three")
+        assert ("The risk of an external patient is that of fold 2 alone" in page) == (name != "three")
+        assert ("training on 3 folds left it" in page) == (name == "three")
+        assert ("the training of one fold left it" in page) == (name != "three")
+    alone = [json.loads((way.folder("evaluate", f"by-{n}") / "metrics.json").read_text()) for n in ("one", "single")]
+    assert alone[0] == alone[1]
+    cuts = "tables/risk-cut-offs-survival.csv"
+    of_all, of_one = (pd.read_csv(way.folder("evaluate", f"by-{n}") / cuts) for n in ("three", "one"))
+    assert of_all["cut_1"][0] != of_one["cut_1"][0]
+    before = way.table("train", "whole").query("task == 'survival' and output == 'risk' and part == 'train'")
+    assert of_one["cut_1"][0] == pytest.approx(before[before["fold"] == 2]["value"].median(), rel=1e-5)
+
+
+def test_a_single_member_stands_for_its_fold(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
+    assert way.train("pair", *CHEAP, "members=2", "fold=0") == 0
+    ckpt = way.folder(name="pair") / "fold0/model1.ckpt"
+    assert way.run("evaluate", "member", f"ckpt={ckpt}", *elsewhere(way)) == 0
+    assert "predicted by fold 0 alone, all 2 members of it" in capsys.readouterr().out
+    assert way.run("evaluate", "member-own", f"ckpt={ckpt}", "floors=[]", "bootstrap=10") == 0
+    assert "whom fold 0 tests are judged (fold 0 alone, all 2 members of it)" in capsys.readouterr().out
+    assert way.predict("member", ckpt=ckpt) == 0
+    assert "it predicts: fold 0 alone, all 2 members of it" in capsys.readouterr().out

@@ -63,7 +63,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
     from safetensors.torch import save_file
 
     from nsclc_mtl import __version__
-    from nsclc_mtl.commands import bundled, checkpoint, cutoffs, fold_files
+    from nsclc_mtl.commands import bundled, checkpoint, cutoffs, fold_files, known
     from nsclc_mtl.commands.cohort import derived
     from nsclc_mtl.commands.trained import read_table, trained_run
     from nsclc_mtl.tables.read import sha256
@@ -105,6 +105,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
         "cutoffs": cutoffs.of_training(predictions),
         "thresholds": cutoffs.thresholds_of_training(predictions, specs),
         "patients_sha256": _patients_tables(trained, source),
+        "marks": known.packed(kept) if settings["marks"] and (kept := known.of_run(source)) else None,
         "derived": derived(trained),
         # where the patients lie is nobody else's concern
         "config": shared(
@@ -174,6 +175,7 @@ def card(content: Mapping[str, Any], cohort: Mapping[str, Any], source: Path, fo
         ), "",
         "Holds weights (safetensors) and JSON, no row of a patient: fitted scalers, categories and summaries (deciles)",
         "of the training patients, the names of the training sites, and the SHA-256 of their table of patients.",
+        *(["Digests of the training patients' inputs, by which they are known again."] if content["marks"] else []),
         *(
             ["Counts by day of who had the event or was last seen, as a Kaplan-Meier curve shows them, without ids."]
             if follow_up

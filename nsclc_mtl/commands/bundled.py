@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsclc_mtl.commands import bundle_shape
 from nsclc_mtl.config import permitted
 from nsclc_mtl.records import IntegrityFault, UsageFault
 
@@ -40,7 +41,8 @@ def opened(folder: Path) -> dict[str, Any]:
     """`model.json` of a bundle, every file of which is the one that was written.
 
     Raises IntegrityFault where a file was changed, is missing, was added or is no file of a bundle, where it lies
-    elsewhere (a link), where the bundle is of another schema, or names what configuration may not name.
+    elsewhere (a link), where the bundle is of another schema, where any JSON of it has another shape than `mtl bundle`
+    writes (`bundle_shape`), or names what configuration may not name.
     """
     listed = _listed(folder)
     there = set(_files(folder))
@@ -50,25 +52,24 @@ def opened(folder: Path) -> dict[str, Any]:
         if name not in there:
             raise IntegrityFault(f"the bundle '{folder.name}' lacks '{name}'; {_AGAIN}")
         _read(folder, name, listed)
-    try:
-        content = json.loads(_read(folder, MODEL, listed))
-        schema = content["schema"]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise IntegrityFault(f"'{folder.name}/{MODEL}' is not the description of a bundle; {_AGAIN}") from error
-    if schema != SCHEMA:
+    content = _json(folder, MODEL, listed)
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or schema is None:
+        raise IntegrityFault(f"'{folder.name}/{MODEL}' is not the description of a bundle; {_AGAIN}")
+    if type(schema) is not int or schema != SCHEMA:  # true is 1 too
         raise IntegrityFault(
             f"the bundle '{folder.name}' has schema {schema!r}, this program reads {SCHEMA}: use the version of "
             f"nsclc-mtl that made it ({content.get('version')})"
         )
-    if not isinstance(content.get("config"), dict) or not isinstance(content.get("folds"), dict):
-        raise IntegrityFault(f"'{folder.name}/{MODEL}' is not the description of a bundle; {_AGAIN}")
+    every = {name: _json(folder, name, listed) for name in sorted(listed) if name.endswith(".json")}
+    folds = {int(name.split("/")[0][4:]): held for name, held in every.items() if name.endswith(FITTED)}
+    if wrong := bundle_shape.checked(content, every.get(COHORT), folds):
+        raise IntegrityFault(f"the bundle '{folder.name}' is not as `mtl bundle` writes it: {wrong}; {_AGAIN}")
     names = content.get("derived") or {}
-    if not isinstance(names, dict) or not all(re.fullmatch(r"[\w.+@-]*", str(v)) and v != ".." for v in names.values()):
+    if not all(re.fullmatch(r"[\w.+@-]*", str(v)) and v != ".." for v in names.values()):
         raise IntegrityFault(f"'{folder.name}/{MODEL}' names folders that this program does not make; {_AGAIN}")
-    _harmless(content, f"{folder.name}/{MODEL}")
-    for name in listed:
-        if name.endswith(FITTED):
-            _harmless(json.loads(_read(folder, name, listed)), f"{folder.name}/{name}")
+    for name, held in every.items():
+        _harmless(held, f"{folder.name}/{name}")
     return content
 
 
@@ -88,7 +89,7 @@ def settings_of(fold: Path) -> dict[str, Any]:
 
 def fitted(fold: Path) -> Any:
     """What a fold's `fitted.json` holds. Raises IntegrityFault where it is not the file that was written."""
-    return json.loads(_read(fold.parent, f"{fold.name}/{FITTED}", _listed(fold.parent)))
+    return _json(fold.parent, f"{fold.name}/{FITTED}", _listed(fold.parent))
 
 
 def weights(path: Path) -> dict[str, Tensor]:
@@ -168,6 +169,15 @@ def _read(folder: Path, name: str, listed: Mapping[str, str]) -> bytes:
     if hashlib.sha256(raw).hexdigest() != listed.get(name):
         raise IntegrityFault(f"'{folder.name}/{name}' is not the file that was written (sha256 differs); {_AGAIN}")
     return raw
+
+
+def _json(folder: Path, name: str, listed: Mapping[str, str]) -> Any:
+    """What a JSON of the bundle says. Raises IntegrityFault where it is not the file that was written, or no JSON."""
+    try:
+        return json.loads(_read(folder, name, listed))
+    except (ValueError, RecursionError) as error:
+        word = "the description of a bundle" if name == MODEL else "the JSON that `mtl bundle` writes"
+        raise IntegrityFault(f"'{folder.name}/{name}' is not {word}; {_AGAIN}") from error
 
 
 def _harmless(content: Any, where: str) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path, run: Run) -> None:
-    """Evaluates the run or bundle on another cohort: the mean of its folds, with everything fitted as training left it.
+    """Evaluates the run or bundle on another cohort: the mean of its folds, or the one that `ckpt` names, with
+    everything fitted as training left it.
 
     Of predictions that were locked (`predictions=`) only the outcomes are new, and survival counts from the follow-up
     that was known then (`late_entry`). The floors are fitted on the training cohort, where it can still be opened; a
@@ -25,13 +26,14 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     from threadpoolctl import threadpool_limits
 
     from nsclc_mtl.commands import censoring, cutoffs, drift, late_entry, locked
-    from nsclc_mtl.commands.floors import carry, fit_floors
+    from nsclc_mtl.commands.floors import carry, fit_floors, held_out
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
+    from nsclc_mtl.commands.known import Known
     from nsclc_mtl.commands.predict import predict_cohort, save
-    from nsclc_mtl.commands.trained import as_written, read_table, tasks_of, trained_run
+    from nsclc_mtl.commands.trained import as_written, predictors, read_table, tasks_of, trained_run
     from nsclc_mtl.report.subgroup import asked_for
 
-    moved, away, told, tested, later = None, None, list[str](), dict[str, int](), None
+    moved, away, later, told, tested, known = None, None, None, list[str](), dict[str, int](), Known()
     if settings["predictions"]:
         config, _, folds = trained_run(settings)
         later = locked.joined(settings, config, folder, run)
@@ -39,9 +41,13 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         predictions, tasks = later.predictions, later.tasks
         moved, away = (drift.read(run.path / name) for name in (drift.FILE, drift.OUTSIDE))
     else:
-        made = predict_cohort({**settings, "patients": None}, run)
+        made = predict_cohort({**settings, "patients": None}, run, strangers_only=True)
+        told, known = list(made.told), made.known
         if made.trained_on:
             run.say("note: they are left out: who was trained on says nothing about the model")
+            told.append(
+                f"{len(made.trained_on)} of {len(made.ids)} patients were trained on by every fold; they are left out"
+            )
             made.ids = [p for p in made.ids if p not in set(made.trained_on)]
             made.table = made.table[made.table["patient_id"].isin(made.ids)]
         save(made, run.path)
@@ -52,7 +58,11 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
             moved, away = drift.told(made.models, manifest, made.ids, made.far, run)
     asked_for(manifest, settings["subgroups"])
     count = predictions["patient_id"].nunique()
-    run.say(f"{manifest.name}: {count} patients that the model never saw, tasks {', '.join(tasks)}")
+    numbers = [int(name.removeprefix("fold")) for name in folds]
+    members = {k: len(list((folder / f"fold{k}").glob("model*.*"))) for k in numbers}
+    by = "each by the fold that held the patient out" if tested else predictors(settings["ckpt"], members)
+    whose = f"judged {by}" if tested else f"that the model never saw, predicted by {'the ' * (len(numbers) > 1)}{by}"
+    run.say(f"{manifest.name}: {count} patients {whose}, tasks {', '.join(tasks)}")
     floors, splits, ours = None, None, None
     if not trained:
         if settings["floors"] != []:
@@ -61,10 +71,14 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
             )
     else:
         splits = read_table(folder / "splits.csv")
-        ours = manifest if tested else training_cohort(trained, splits, run)
+        ours = manifest if tested and known.plain else training_cohort(trained, splits, run)
         with threadpool_limits(1):
-            if tested:  # the training cohort by another name
+            if tested and known.plain:  # the training cohort by another name
                 floors = fit_floors(settings, read, manifest, splits, predictions, tasks)
+            elif tested and ours is not None:  # its patients, in other tables
+                floors = held_out(settings, trained, ours, splits, predictions, tasks, known.whom)
+            elif tested:
+                run.say("note: no floors: they are fitted on the training cohort, fold by fold")
             elif settings["floors"] != []:
                 floors = carry(settings, trained, (read, manifest), splits, predictions, tasks, run)
     if later is not None:  # the floors wrote the curves of the learner's days
@@ -77,7 +91,6 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
         follow_up = follow_up.without(later.late, late_entry.UNWEIGHED)
     if follow_up.reason:
         run.say(f"note: no Uno's C, AUC at a time and Brier score of survival: {follow_up.reason}")
-    numbers = [int(name.removeprefix("fold")) for name in folds]
     results = evaluate_predictions(
         with_others(predictions, floors, oracle_rows(read, predictions, tasks)),
         tasks,
@@ -94,8 +107,11 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     if not trained or Path(settings["ckpt"]).resolve() != folder.resolve():  # else the run's own predictions have them
         outside["cutoffs"] = cutoffs.of_model(folder, numbers)
     if not tested:
-        outside["training"] = ours
-    run.done += write(results, predictions, manifest, None, settings, read, folder, run, outside=outside, told=told)
+        outside |= {"training": ours, "mean_of": tuple(numbers)}
+    judged = by if tested else f"external patients: {by}"
+    run.done += write(
+        results, predictions, manifest, None, settings, read, folder, run, outside=outside, told=told, judged=judged
+    )
 
 
 def training_cohort(trained: Mapping[str, Any], splits: pd.DataFrame, run: Run) -> Manifest | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nsclc_mtl.records import UsageFault
 
 if TYPE_CHECKING:
+    import pandas as pd
     from omegaconf import DictConfig
 
     from nsclc_mtl.config import Run
@@ -22,7 +23,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.floors import fit_floors
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
-    from nsclc_mtl.commands.trained import NEEDED, as_written, read_table, run_folder, tasks_of
+    from nsclc_mtl.commands.trained import NEEDED, as_written, named_fold, predictors, read_table, run_folder, tasks_of
     from nsclc_mtl.config import plain
     from nsclc_mtl.report.subgroup import asked_for
 
@@ -50,6 +51,18 @@ def body(cfg: DictConfig, run: Run) -> None:
     splits = read_table(folder / "splits.csv") if (folder / "splits.csv").is_file() else None
     asked_for(manifest, settings["subgroups"])
     predictions = read_table(folder / "predictions.csv")
+    told, judged = list[str](), ""
+    if (fold := named_fold(settings["ckpt"])) is not None:
+        predictions, splits = of_fold(predictions, fold), None if splits is None else of_fold(splits, fold)
+        if predictions.empty:
+            raise UsageFault(f"ckpt='{settings['ckpt']}': the run holds no predictions of fold {fold}")
+        members = len(list((folder / f"fold{fold}").glob("model*.ckpt")))
+        judged = predictors(settings["ckpt"], {fold: members})
+        told = [f"ckpt names one fold, so only the patients whom fold {fold} tests are judged ({judged})"]
+        if (folder / "audit.json").is_file():
+            told.append("the audit of the modalities is over all folds of the run")
+        for sentence in told:
+            run.say(f"note: {sentence}")
     tasks = tasks_of(folder / "cohort.json", manifest)
     run.say(f"{manifest.name}: {predictions['patient_id'].nunique()} patients, tasks {', '.join(tasks)}")
     # thousands of fits of a hundred columns each: threads of the linear algebra would only wait for each other
@@ -64,7 +77,12 @@ def body(cfg: DictConfig, run: Run) -> None:
         draws=int(settings["bootstrap"]),
         seed=int(settings["seed"]),
     )
-    run.done += write(results, predictions, manifest, splits, settings, trained, folder, run)
+    run.done += write(results, predictions, manifest, splits, settings, trained, folder, run, told=told, judged=judged)
+
+
+def of_fold(table: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """The rows of one fold in predictions.csv or splits.csv."""
+    return table[table["fold"] == str(fold)]
 
 
 def same_run(explained: Any, folder: Path) -> None:

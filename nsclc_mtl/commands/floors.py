@@ -234,6 +234,31 @@ def carry(
     return made.assign(patient_id=ids).reset_index(drop=True)
 
 
+def held_out(
+    settings: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    ours: Manifest,
+    splits: pd.DataFrame,
+    predictions: pd.DataFrame,
+    tasks: Mapping[str, TaskSpec],
+    whom: Mapping[str, str],
+) -> pd.DataFrame:
+    """What the floors say of patients of the training who come again in other tables, as floors.csv.
+
+    They are fitted on the training cohort (`ours`), fold by fold. whom: patient -> his id in the training. Test rows
+    are of those who are judged, under their ids and with their outcomes of today.
+    """
+    import pandas as pd
+
+    made = fit_floors(settings, trained, ours, splits, predictions, tasks)
+    again = pd.DataFrame({"new": list(whom), "patient_id": [whom[p] for p in whom]})
+    keys, outcome = ["patient_id", "task", "fold"], ["target", "event", "time_days"]
+    now = predictions[predictions["part"] == "test"].drop_duplicates(keys)[[*keys, *outcome]]
+    rows = made[made["part"] == "test"].drop(columns=outcome).merge(again, on="patient_id")
+    rows = rows.assign(patient_id=rows["new"], fold=rows["fold"].astype(str)).drop(columns="new").merge(now, on=keys)
+    return pd.concat([made[made["part"] != "test"], rows[list(made.columns)]], ignore_index=True)
+
+
 def _frame(parts: list[tuple[str, int, str]]) -> pd.DataFrame:
     import pandas as pd
 

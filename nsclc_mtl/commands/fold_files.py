@@ -70,11 +70,18 @@ def load_fold(
         state = json.loads((folder / "fitted.json").read_text())
         fitted = Fitted.load(state["fitted"])
         specs = {n: _task(n, said) for n, said in state["tasks"].items()}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise IntegrityFault(f"'{folder.name}/fitted.json' is missing or not of this version; train again") from error
     members = []
     for path in sorted(folder.glob("model*.safetensors" if packed else "model*.ckpt")):
-        made = assemble.learner(cfg, specs, state["modalities"], fitted)
+        try:
+            made = assemble.learner(cfg, specs, state["modalities"], fitted)
+        except Exception as error:  # whatever parts and numbers that were put together by hand lead to
+            if not packed:
+                raise
+            raise IntegrityFault(
+                f"'{folder.name}' of the bundle describes no model that can be made: {error}"
+            ) from error
         weights = bundled.weights(path) if packed else None
         try:
             if weights is None:

@@ -94,41 +94,45 @@ def write(
     run: Run,
     outside: Mapping[str, Any] | None = None,
     told: Sequence[str] = (),
+    judged: str = "",
 ) -> list[str]:
     """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal.
 
     Gives the tasks that were judged: those of which no outcome is known are left out, which page and terminal say.
     Raises DataFault where none is left.
 
-    outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort, the lock); None of the
-    own one. told: of the
-    outcomes of locked predictions. The evaluation is counted with the model (`evaluations.jsonl`).
+    outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort, the lock); None of the own
+    one. told: what the page has to say of who is judged. judged: which folds predicted, where these are not all of the
+    run's, each its test part. The evaluation is counted with the model (`evaluations.jsonl`).
     """
     from nsclc_mtl import __version__
     from nsclc_mtl.commands import evaluations, floors, reasons
     from nsclc_mtl.report import card, evaluation, page, section, terminal
     from nsclc_mtl.report.sections import SECTIONS
 
-    judged = {name: result for name, result in results.items() if any(fold.patients for fold in result.folds)}
-    if not judged:
+    known = {name: result for name, result in results.items() if any(fold.patients for fold in result.folds)}
+    if not known:
         raise DataFault(f"no outcome is known of any predicted patient ({', '.join(results)}): nothing can be judged")
-    unjudged = [f"{name}: nobody's outcome is known, so it is not judged" for name in results if name not in judged]
-    results = judged
+    unjudged = [f"{name}: nobody's outcome is known, so it is not judged" for name in results if name not in known]
+    results = known
     for sentence in unjudged:
         run.say(f"note: {sentence}")
     said = (folder if outside is None else run.path) / reasons.FILE  # of these patients, not of those of the training
+    trust = reasons.read(said) if said.is_file() else None
+    if trust is not None:  # of a run of which one fold is judged: the others' are not
+        trust = trust[trust["fold"].isin(set(predictions["fold"].astype(str)))]
     settings = {**settings, "primary_floor": floors.primary(settings, results, manifest)}
     primary = f"floor:{settings['primary_floor']}"
     evidence = section.Evidence(
         results, predictions, manifest, splits, settings, trained, folder,
-        trust=reasons.read(said) if said.is_file() else None, told=told, **(outside or {}),
+        trust=trust, told=told, **(outside or {}),
     )  # fmt: skip
     patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
     counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)
     story = page.Story(
         title=f"{manifest.name}: one model for {', '.join(results)}",
         meta=[
-            *_meta(manifest, splits, trained, folder),
+            *_meta(manifest, splits, trained, folder, judged),
             *([("Locked", evidence.locked)] if evidence.locked else []),
             ("Test set", str(counted)),
         ],
@@ -149,7 +153,7 @@ def write(
 
 
 def _meta(
-    manifest: Manifest, splits: pd.DataFrame | None, trained: Mapping[str, Any], folder: Path
+    manifest: Manifest, splits: pd.DataFrame | None, trained: Mapping[str, Any], folder: Path, judged: str
 ) -> list[tuple[str, str]]:
     """What the head of the page says of the run."""
     from datetime import UTC, datetime
@@ -158,7 +162,7 @@ def _meta(
     return [
         ("Cohort", manifest.name),
         ("Run", folder.resolve().name),
-        ("Folds", str(splits["fold"].nunique()) if splits is not None else "external patients"),
+        ("Folds", judged or (str(splits["fold"].nunique()) if splits is not None else "external patients")),
         ("Modalities", ", ".join(manifest.modalities)),
         ("Seed", str(trained.get("seed", ""))),
         ("Version", version),

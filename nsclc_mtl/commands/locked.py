@@ -104,7 +104,7 @@ def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path
 
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.outputs import truth_of
-    from nsclc_mtl.commands.predict import cohort_settings, narrowed
+    from nsclc_mtl.commands.predict import SEEN, cohort_settings, narrowed
     from nsclc_mtl.commands.trained import read_table, tasks_of
 
     place, content = unlocked(settings, run)
@@ -119,6 +119,8 @@ def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path
     specs = tasks_of(folder / "cohort.json", manifest)
     manifest = narrowed(manifest, specs, cohort["modalities"])
     table = read_table(place / "predictions.csv")
+    said = pd.read_csv(place / "patients.csv", dtype=str, keep_default_na=False)
+    trained_on = said.loc[said["caution"].str.contains(SEEN, regex=False), "patient_id"]
     frames, states, each = [], [], dict[str, late_entry.Met]()
     told = [f"Predictions locked on {content['time']}."]
     for name, spec in specs.items():
@@ -126,7 +128,7 @@ def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path
         if rows.empty:
             continue
         truth = truth_of(manifest, spec, pd.Index(rows["patient_id"].unique(), name="patient_id"))
-        each[name] = found = late_entry.met(rows, truth, manifest.patients.index)
+        each[name] = found = late_entry.met(rows, truth, manifest.patients.index, set(trained_on))
         states.append(pd.DataFrame({"task": name, "outcome": found.state, "entry_days": found.entry}).reset_index())
         told.append(_counted(spec, found))
         frames.append(rows.drop(columns=["target", "event", "time_days"]).join(found.truth, on="patient_id"))

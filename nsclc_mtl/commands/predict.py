@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
 
+    from nsclc_mtl.commands.known import Known
     from nsclc_mtl.config import Run
     from nsclc_mtl.learner import Learner
 
-TRAINED_ON = "trained on by every fold: no prediction of a patient unseen"
+SEEN = "no prediction of a patient unseen"
+TRAINED_ON = f"trained on by every fold: {SEEN}"
+PERHAPS_ON = "perhaps of the patients that were trained on: too few inputs to tell"
+PACKED_ON = f"of the patients that the bundle was trained on: {SEEN}"
 
 
 @dataclass
@@ -32,6 +36,8 @@ class Predicted:
     tested: dict[str, int]  # patient of the training cohort -> the fold that held it out
     by: dict[str, list[int]]  # patient -> the folds that predict it
     trained_on: list[str]  # patients of the training cohort whom no fold at hand has not been trained on
+    known: Known  # whom of the patients the training knew
+    told: list[str]  # what was said of them, for the page
     read: dict[str, Any]  # settings that the cohort was read with
     folder: Path  # of the training run
     trust: pd.DataFrame  # rows of trust.csv
@@ -93,20 +99,22 @@ def save(made: Predicted, path: Path) -> None:
     (path / "cohort.json").write_text((made.folder / "cohort.json").read_text())
 
 
-def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
+def predict_cohort(settings: Mapping[str, Any], run: Run, strangers_only: bool = False) -> Predicted:
     """Predictions of every patient asked for.
 
-    Patients of the training cohort are predicted by the fold that held them out; others by the mean of the
-    probabilities and survival curves of all folds that were not trained on them. Who has no such fold gets a caution.
+    Patients of the training, whatever they are called here (`known.among`), are predicted by the fold that held them
+    out; others by the mean of the probabilities and survival curves of all folds that were not trained on them. Who has
+    no such fold gets a caution. With `strangers_only` patients of the training are left out, and said, unless nearly
+    all are.
     """
     import pandas as pd
 
     from nsclc_mtl.bags.cache import BagCache
-    from nsclc_mtl.commands import device, fold_files, reasons
+    from nsclc_mtl.commands import device, fold_files, known, reasons
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.outputs import long_table
     from nsclc_mtl.commands.sites import strangers
-    from nsclc_mtl.commands.trained import parts_of, same_patients, trained_run
+    from nsclc_mtl.commands.trained import named_fold, parts_of, predictors, trained_run
 
     place, _ = device.lightning(settings["device"])
     trained, folder, folds = trained_run(settings)
@@ -122,15 +130,23 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
         members, fitted, specs, modalities = fold_files.load_fold(trained, folder / name)
         members = [member.to(place) for member in members]
         models[int(name[4:])] = (members, SimpleNamespace(fitted=fitted, cache=BagCache()))
+    if named_fold(settings["ckpt"]) is not None:
+        counts = {fold: len(members) for fold, (members, _) in models.items()}
+        run.say(f"note: ckpt names one fold, so it predicts: {predictors(settings['ckpt'], counts)}")
     manifest = narrowed(manifest, specs, modalities)
     ids = wanted_patients(settings, manifest)
-    own = same_patients(read, trained, manifest, folder)
-    if own and not (folder / "splits.csv").is_file():
+    packed = not (folder / "splits.csv").is_file()
+    everybody = list(dict.fromkeys([*ids, *wanted_patients({}, manifest)]))  # by all one tells who they are
+    found = known.among(read, trained, manifest, everybody, folder)
+    if found.own and packed:
         raise UsageFault(
             "these are the patients that the bundle was trained on, and it does not know which fold held out whom: "
             "give the run folder of the training as ckpt="
         )
-    tested, seen = parts_of(folder, ids, models, own)
+    ids, told = known.told(found, ids, packed, strangers_only)
+    for sentence in told:
+        run.say(f"note: {sentence}")
+    tested, seen = parts_of(folder, {p: found.whom[p] for p in ids if p in found.whom}, models)
     ids = held_out(ids, tested, models, bool(settings.get("patients")), run)
     for name, count, how in strangers(manifest, ids, models):
         run.say(f"note: {name}: {count} patients are of a site that training does not know: combat.unseen={how}")
@@ -139,14 +155,20 @@ def predict_cohort(settings: Mapping[str, Any], run: Run) -> Predicted:
     by.update({p: list(models) for p in trained_on})
     cautions = looked_at(manifest, by, models, bool(settings["allow_unseen_modalities"]))
     if trained_on:
-        run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
-        words = cautions.loc[trained_on, "caution"]
-        cautions.loc[trained_on, "caution"] = [f"{w}; {TRAINED_ON}" if w else TRAINED_ON for w in words]
+        if not packed:
+            run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
+        words, why = cautions.loc[trained_on, "caution"], PACKED_ON if packed else TRAINED_ON
+        cautions.loc[trained_on, "caution"] = [f"{w}; {why}" if w else why for w in words]
+    if unsure := [p for p in ids if p in found.unsure]:
+        words = cautions.loc[unsure, "caution"]
+        cautions.loc[unsure, "caution"] = [f"{w}; {PERHAPS_ON}" if w else PERHAPS_ON for w in words]
     asked = {**trained, "trust": {**(trained.get("trust") or {}), **_said(settings.get("trust"))}}
-    outputs, told, far = combine(models, manifest, by, tested, asked)
-    cautions = reasons.joined(cautions, told, manifest)
+    outputs, trust, far = combine(models, manifest, by, tested, asked)
+    cautions = reasons.joined(cautions, trust, manifest)
     table = pd.concat([long_table(wide, manifest, fold, "test") for fold, wide in outputs.items()])
-    return Predicted(ids, table, cautions, manifest, models, tested, by, trained_on, read, folder, told, far)
+    return Predicted(
+        ids, table, cautions, manifest, models, tested, by, trained_on, found, told, read, folder, trust, far
+    )
 
 
 def _said(words: Mapping[str, Any] | None) -> dict[str, Any]:

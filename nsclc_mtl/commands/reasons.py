@@ -178,9 +178,10 @@ def _far(made: _Rows, seen: Sequence[Seen], ids: Any) -> None:
     """Whether the patients lie outside of what training saw: of several folds, where at least half of them find so."""
     import numpy as np
 
-    frames = [s.outside for s in seen if "rarity" in s.outside]
-    if not frames:
+    seen = [s for s in seen if "rarity" in s.outside]  # a fold may have fitted nothing to go by
+    if not seen:
         return
+    frames = [s.outside for s in seen]
     rarity = np.median([f["rarity"].loc[ids] for f in frames], axis=0)
     made.add(ids, "", "outside:rarity", rarity)
     parts = [c for c in frames[0].columns if c not in ("rarity", "furthest")]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands import fold_jobs, items, ranks
+from nsclc_mtl.commands import fold_jobs, items, known, ranks
 from nsclc_mtl.commands.device import available
 from nsclc_mtl.commands.sealed import written
 from nsclc_mtl.records import Manifest, TryAgain, UsageFault
@@ -89,8 +89,9 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
 
 
 def closed(settings: Mapping[str, Any], manifest: Manifest, run: Run) -> None:
-    """Predictions of the folds that are done in one table, their metrics and the audit."""
+    """Predictions of the folds that are done in one table, their metrics and the audit; what patients are known by."""
     run.done.sort(key=lambda item: int(item[4:]))
+    known.keep(manifest, run.path)
     gather(run.path, run.done)
     measure(manifest, run)
     if settings["audit"]:

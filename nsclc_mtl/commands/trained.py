@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,36 @@ def run_folder(ckpt: Any) -> Path:
             f"ckpt='{ckpt}' is a bundle, which holds no predictions of the patients that it was trained on: name "
             "others with cohort=NAME, or give the run folder of the training"
         )
-    folder = path if path.is_dir() else next((p for p in path.parents if (p / "splits.csv").is_file()), path)
+    above = next((p for p in path.parents if (p / "splits.csv").is_file()), path)
+    folder = path if path.is_dir() and not is_fold(path) else above
     if not path.exists():
         raise UsageFault(f"ckpt='{ckpt}' does not exist: give the run folder that `mtl train` printed")
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise UsageFault(f"ckpt='{ckpt}' has no {missing[0]}: give the folder of a finished `mtl train`")
     return folder
+
+
+def is_fold(path: Path) -> bool:
+    """Whether a path is called as the folder of a fold."""
+    return re.fullmatch(r"fold\d+", path.name) is not None
+
+
+def named_fold(ckpt: Any) -> int | None:
+    """The fold that `ckpt` names, itself or by one of its checkpoints; None where it names a run or a bundle."""
+    path = Path(str(ckpt))
+    fold = path.parent if path.is_file() else path
+    whole = any((fold / name).is_file() for name in ("splits.csv", "model.json"))  # a run or bundle of such a name
+    return int(fold.name[4:]) if is_fold(fold) and not whole else None
+
+
+def predictors(ckpt: Any, members: Mapping[int, int]) -> str:
+    """Who predicts a patient of no fold: the mean of so many folds, or one alone. members: fold -> its models."""
+    if len(members) != 1:
+        return f"mean of {len(members)} folds"
+    (fold, count), single = next(iter(members.items())), Path(str(ckpt)).suffix == ".ckpt"
+    together = f", all {count} members of it" if count > 1 and single else ""
+    return f"fold {fold} alone{together}"
 
 
 def trained_run(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path, list[str]]:
@@ -45,7 +69,7 @@ def trained_run(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path, list
     if packed := bundled.at(ckpt):
         content = bundled.opened(packed)
         every = [f"fold{k}" for k in sorted(map(int, content["folds"]))]
-        trained = {**content["config"], **{k: content.get(k) for k in ("derived", "patients_sha256")}}
+        trained = {**content["config"], **{k: content.get(k) for k in ("derived", "patients_sha256", "marks")}}
         return trained, packed, [ckpt.name] if ckpt.name in every else every
     folder = next(
         (p for p in (ckpt, *ckpt.parents) if (p / "config.yaml").is_file() and (p / "splits.csv").is_file()), None
@@ -128,20 +152,27 @@ def same_patients(read: Mapping[str, Any], trained: Mapping[str, Any], manifest:
 
 
 def parts_of(
-    folder: Path, ids: Sequence[str], models: Mapping[int, Any], own: bool
+    folder: Path, whom: Mapping[str, str], models: Mapping[int, Any]
 ) -> tuple[dict[str, int], dict[str, set[int]]]:
-    """The fold that held each patient of the training cohort out, and the folds that used it otherwise.
+    """The fold that held each of these patients of the training out, and the folds that used him otherwise.
 
-    Who was tested by several folds is given to one that is at hand; patients outside the cohort are not listed.
+    whom: patient -> his id in the training. Who was tested by several folds is given to one that is at hand. A bundle
+    does not know who was held out: all its folds count as if they had used the patient.
     """
     import pandas as pd
 
-    if not own:
+    if not (folder / "splits.csv").is_file():
+        return {}, {p: set(models) for p in whom}
+    if not whom:
         return {}, {}
     splits = pd.read_csv(folder / "splits.csv", dtype={"patient_id": str}, keep_default_na=False)
-    splits = splits[splits["patient_id"].isin(ids)]
+    splits = splits[splits["patient_id"].isin(whom.values())]
     tests = splits[splits["part"] == "test"]
     tests = tests.assign(away=~tests["fold"].isin(list(models))).sort_values("away", kind="stable")
-    tested = {str(p): int(fold) for p, fold in tests.drop_duplicates("patient_id")[["patient_id", "fold"]].to_numpy()}
+    held = {str(p): int(fold) for p, fold in tests.drop_duplicates("patient_id")[["patient_id", "fold"]].to_numpy()}
     used = splits[splits["part"] != "test"].groupby("patient_id")["fold"]
-    return tested, {str(p): {int(f) for f in folds} for p, folds in used}
+    seen = {str(p): {int(f) for f in folds} for p, folds in used}
+    return (
+        {p: held[before] for p, before in whom.items() if before in held},
+        {p: seen[before] for p, before in whom.items() if before in seen},
+    )

@@ -70,7 +70,8 @@ class Facts:
             model = f"; all is fitted as training on {self.folds} folds left it" if self.external else ""
             return f"evaluation of predictions that were locked on {self.evidence.locked}, before the outcomes{model}"
         if self.external:
-            return f"evaluation on patients of another cohort; all is fitted as training on {self.folds} folds left it"
+            how = f"training on {self.folds} folds" if self.folds != 1 else "the training of one fold"
+            return f"evaluation on patients of another cohort; all is fitted as {how} left it"
         folds, each = self.trained.get("folds") or {}, self.folds // self.repeats
         again = f", in {self.repeats} repeats" if self.repeats > 1 else ""
         if folds.get("sites") == "leave_one_out":
@@ -104,7 +105,7 @@ def facts(evidence: Evidence) -> Facts:
     judged = set(evidence.predictions["fold"].astype(str))
     external = evidence.splits is None and judged == {MEAN}
     held = evidence.folder.glob("fold*/fitted.json") if evidence.folder is not None else ()
-    folds = len(list(held)) if external else len(judged)
+    folds = (len(evidence.mean_of) or len(list(held))) if external else len(judged)
     name = manifest.name if manifest is not None else "unnamed"
     return Facts(evidence, name, len(ids), sites, modalities, folds, external)
 

@@ -36,10 +36,11 @@ class Evidence:
     training: Manifest | None = None  # the cohort of training, where another one is evaluated and it is at hand
     cutoffs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of training risks, for fold -1 (task ->
     # median, lower_tertile, upper_tertile), where predictions of the training patients are not at hand (a bundle)
+    mean_of: tuple[int, ...] = ()  # folds that predict external patients (fold -1) together; () where unknown
     trust: pd.DataFrame | None = None  # rows of trust.csv: how far to rely on each prediction
     drift: pd.DataFrame | None = None  # rows of drift.csv; external patients only
     outside: pd.DataFrame | None = None  # rows of outside.csv; external patients only
-    told: Sequence[str] = ()  # of the outcomes of locked predictions: who has which
+    told: Sequence[str] = ()  # who is judged, who is left out and why; of locked predictions who has which outcome
     locked: str = ""  # UTC time when the predictions were locked, before the outcomes
     late: Mapping[str, str] = field(default_factory=dict)  # survival task whose time counts from the follow-up known
     # when locked -> the sentence that says so

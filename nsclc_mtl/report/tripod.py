@@ -169,7 +169,7 @@ ANSWERS: Mapping[str, Callable[[Facts], str]] = {
     "12e": _measures,
     "12f": lambda of: "None: nothing was updated.",
     "12g": lambda of: (
-        "The mean of the folds’ probabilities and survival curves."
+        ("The mean of the folds’ probabilities and survival curves." if of.folds != 1 else "One fold alone.")
         if of.external
         else "Each patient is predicted by the models that held this patient out."
     ),

@@ -158,3 +158,13 @@ def test_every_patient_has_a_word() -> None:
     assert set(told.state) == set(late_entry.STATES)
     assert told.truth.loc[["d", "g"], "time_days"].tolist() == ["100", "101"]
     assert (told.truth.loc[["a", "f", "h", "i", "j"]] == "").all(axis=None)
+
+
+def test_who_was_trained_on_is_never_judged(simulated: pd.DataFrame) -> None:
+    some = simulated.head(20)
+    trained = list(some.index[:5])
+    found = late_entry.met(locked(some), today(some), some.index, trained)
+    assert (found.state[trained] == late_entry.TRAINED).all()
+    assert not found.judged[trained].any()
+    assert (found.truth.loc[trained] == "").all().all()
+    assert found.state.drop(trained).equals(late_entry.met(locked(some), today(some), some.index).state.drop(trained))

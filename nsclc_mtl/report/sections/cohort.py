@@ -60,6 +60,7 @@ def cohort(evidence: Evidence) -> list[Section]:
             training=evidence.training is not None,
             parts=_parts(evidence.splits),
             told=evidence.told,
+            locked=evidence.locked,
         )
     )
     section.figures = [_flow(evidence, manifest), *_followed(studied, evidence)]
@@ -79,8 +80,8 @@ def only(manifest: Manifest, ids: pd.Index) -> Manifest:
 
 
 def _page(**told: Any) -> str:
-    blank: dict[str, Any] = {"columns": [], "hidden": 0, "blocks": [], "external": False, "training": False, "told": ()}
-    return template("sections/cohort.html.j2", FILTERS).render({**blank, "parts": [], **told})
+    blank: dict[str, Any] = {"columns": [], "hidden": 0, "blocks": [], "external": False, "training": False}
+    return template("sections/cohort.html.j2", FILTERS).render({**blank, "parts": [], "told": (), "locked": "", **told})
 
 
 def _studied(evidence: Evidence) -> pd.Index:

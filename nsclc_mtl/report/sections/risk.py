@@ -52,7 +52,7 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
     """The test patients in the groups that training fixed.
 
     The cut-offs are those of each patient's own fold, so the groups of all folds may be shown together. External
-    patients are judged by the mean of the folds' risks, hence by the mean of their cut-offs.
+    patients are judged by the mean risk of the folds that predict them, hence by the mean of their cut-offs.
     """
     way = str(evidence.settings.get("risk_groups", "median"))
     found = _cuts(evidence, result, way)
@@ -90,6 +90,8 @@ def _cuts(evidence: Evidence, result: TaskResult, way: str) -> dict[str, dict[st
         file = evidence.folder / "predictions.csv"
         if file.is_file():  # patients of another cohort were predicted: their folds were trained elsewhere
             rows = _risks(pd.read_csv(file, dtype=str, keep_default_na=False), result.task.name)
+    if evidence.mean_of and wanted == {"-1"}:
+        rows = rows[rows["fold"].isin(map(str, evidence.mean_of))]
     every: dict[str, dict[str, Any]] = {}
     people: set[str] = set()
     for fold, inside in rows.groupby("fold"):
@@ -110,7 +112,8 @@ def _cuts(evidence: Evidence, result: TaskResult, way: str) -> dict[str, dict[st
     chosen = {fold: every[fold] for fold in sorted(wanted & set(every), key=lambda f: (len(f), f))}
     if every and (outside := wanted - set(every)) == {"-1"}:
         cuts = np.mean([v["cuts"] for v in every.values()], axis=0)
-        told = {"patients": len(people), "part": "mean of the folds"}
+        part = "mean of the folds" if len(every) != 1 else f"fold {next(iter(every))} alone"
+        told = {"patients": len(people), "part": part}
         chosen |= {fold: {"cuts": cuts, "told": told} for fold in outside}
     return chosen
 
@@ -161,6 +164,7 @@ def _section(evidence: Evidence, result: TaskResult) -> Section:
             "within": within,
         }
         told |= {"cuts": made.cuts.to_dict("records"), "averaged": "-1" in set(made.cuts["fold"])}
+        told["alone"] = evidence.mean_of[0] if len(evidence.mean_of) == 1 else None
         title = f"{result.task.name}: survival by predicted risk"
         caption = (
             f"Test patients, parted at {WAYS[way]} of the risks of training patients. Bands: 95 %, log-log; "
