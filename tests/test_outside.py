@@ -311,7 +311,7 @@ VALUES = ([], {}, "hello", 5, 0.5, None, True, [5], {"a": 5})
 GONE = object()
 # what bundles of before lack, or may say nothing of; `{}` where there may be none of it
 OPTIONAL = {
-    "model.json": {"thresholds", "patients_sha256", "marks", "derived"},
+    "model.json": {"thresholds", "patients_sha256", "marks", "derived", "git_commit"},
     "fold0/fitted.json": {
         "combat", "series", "trust", "outside", "robust", "sites", "reference", "follow_up",
     },

@@ -125,7 +125,7 @@ MARKS = words(
 MODEL = words(
     {
         "thresholds": maybe(each(each(NUMBER))), "patients_sha256": maybe(listed(TEXT)), "derived": maybe(each(TEXT)),
-        "marks": maybe(MARKS),
+        "marks": maybe(MARKS), "git_commit": maybe(TEXT),
     },
     schema=WHOLE, version=TEXT, run=TEXT, tasks=each(words(kind=TEXT, classes=listed(TEXT))),
     folds=each(words({"settings": maybe(each(SECTION))}, weights=each(TEXT), dims=MAPPING)),

@@ -134,8 +134,8 @@ def test_of_patients_without_follow_up_nothing_is_changed(simulated: pd.DataFram
 
 def test_every_patient_has_a_word() -> None:
     of = pd.DataFrame(
-        {"then": ["", "", "0", "100", "100", "100", "100", "100", "1500", "50"], "event": list("0000000001")},
-        index=pd.Index(list("abcdefghij"), name="patient_id"),
+        {"then": ["", "", "0", "100", "100", "100", "100", "100", "1500", "50", ""], "event": list("00000000010")},
+        index=pd.Index(list("abcdefghijk"), name="patient_id"),
     )
     event = of["event"].where(of["then"] != "", "")
     rows = pd.concat(
@@ -146,18 +146,18 @@ def test_every_patient_has_a_word() -> None:
         for output in ("risk", "surv:365", "surv:1825")
     )  # fmt: skip
     truth = pd.DataFrame(
-        {"target": "", "event": ["", "1", "0", "0", "", "1", "1", "0", "0", "1"],
-         "time_days": ["", "30", "0", "80", "", "90", "101", "400", "1700", "50"]}, index=of.index,
+        {"target": "", "event": ["", "1", "0", "0", "", "1", "1", "0", "0", "1", "1"],
+         "time_days": ["", "30", "0", "80", "", "90", "101", "400", "1700", "50", "20"]}, index=of.index,
     )  # fmt: skip
-    told = late_entry.met(rows, truth, of.index.drop("h"))
+    told = late_entry.met(rows, truth, of.index.drop("h"), ["k"])
     assert told.state.to_dict() == {
         "a": "none yet", "b": "joined", "c": "no later follow-up", "d": "no later follow-up", "e": "no later follow-up",
         "f": "event before that follow-up", "g": "joined", "h": "not in the tables",
-        "i": "followed too long when locked", "j": "known when locked",
+        "i": "followed too long when locked", "j": "known when locked", "k": "trained on",
     }  # fmt: skip
     assert set(told.state) == set(late_entry.STATES)
     assert told.truth.loc[["d", "g"], "time_days"].tolist() == ["100", "101"]
-    assert (told.truth.loc[["a", "f", "h", "i", "j"]] == "").all(axis=None)
+    assert (told.truth.loc[["a", "f", "h", "i", "j", "k"]] == "").all(axis=None)
 
 
 def test_who_was_trained_on_is_never_judged(simulated: pd.DataFrame) -> None:
