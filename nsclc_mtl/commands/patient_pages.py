@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsclc_mtl.commands.outputs import patient_folder
-from nsclc_mtl.records import Fault, Manifest
+from nsclc_mtl.records import Fault, Manifest, TaskSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from nsclc_mtl.commands.predict import Predicted
     from nsclc_mtl.config import Run
+    from nsclc_mtl.report.held_out import HeldOut
 
 
 def write(made: Predicted, chosen: Sequence[str], options: Mapping[str, Any], run: Run) -> None:
@@ -26,18 +27,57 @@ def write(made: Predicted, chosen: Sequence[str], options: Mapping[str, Any], ru
     used = versions()
     program = ", ".join(f"{name} {used[name]}" for name in ("nsclc-mtl", "torch") if name in used)
     spread = _table(run.path / "explanations" / "heterogeneity.csv")
+    seen = of_held_out(made.folder, made.manifest.tasks)
     for patient in run.track(list(chosen), "pages"):
         folder = patient_folder(run.path, patient)
         folder.mkdir(parents=True, exist_ok=True)
-        page = patient_page.render(of_patient(made, patient, folder, spread, run.path.name, program))
+        page = patient_page.render(of_patient(made, patient, folder, spread, run.path.name, program, seen))
         (folder / "page.html").write_text(page, encoding="utf-8")
     run.say(f"{len(chosen)} pages: patients/ID/page.html")
 
 
+def of_held_out(folder: Path, tasks: Mapping[str, TaskSpec]) -> dict[str, HeldOut]:
+    """Task -> how the models of a run or bundle do on the patients whom their folds held out; empty where neither says.
+
+    Raises IntegrityFault where a bundle is not what was written.
+    """
+    from nsclc_mtl.commands import bundled, trained
+    from nsclc_mtl.report import held_out
+
+    if bundled.at(folder):
+        return {task: found for task, found in bundled.held_out(folder).items() if task in tasks}
+    file = folder / "predictions.csv"  # a training that goes on still has none
+    return held_out.held_out(trained.read_table(file), tasks) if file.is_file() else {}
+
+
+def calibrated(spec: TaskSpec, trust: Sequence[Mapping[str, Any]]) -> str | None:
+    """By what a task's probabilities are calibrated in the folds that predict; "" where they are not in all of them.
+
+    trust: what each fold has fitted of the task (`confidence.fit`). None of a task that predicts a number.
+
+    >>> calibrated(TaskSpec("relapse", "binary", ("no", "yes")), [{"temperature": 1.5, "n": 30}])
+    'a temperature, fitted on 30 patients who were set aside'
+    """
+    if spec.kind == "regression":
+        return None
+    if all((of.get("recalibration") or {}).get("fitted") for of in trust):
+        return "a slope, fitted on training patients as models that were trained without them predict them"
+    what = "shift" if spec.kind == "survival" else "temperature"
+    if not trust or not all(what in of for of in trust):
+        return ""
+    word = "level and slope of the curves at the horizon" if spec.kind == "survival" else "a temperature"
+    least, most = min(of["n"] for of in trust), max(of["n"] for of in trust)
+    count = f"{least} to {most}" if least != most else f"{most}"
+    each = " in each fold" if len(trust) > 1 else ""
+    return f"{word}, fitted on {count} patients who were set aside{each}"
+
+
 def of_patient(
-    made: Predicted, patient: str, folder: Path, spread: pd.DataFrame | None, run_name: str, program: str
-) -> Any:
-    """What the page of one patient shows, as `patient_page.Patient`. spread: rows of heterogeneity.csv."""
+    made: Predicted, patient: str, folder: Path, spread: pd.DataFrame | None, run_name: str, program: str,
+    seen: Mapping[str, HeldOut],
+) -> Any:  # fmt: skip
+    """What the page of one patient shows, as `patient_page.Patient`. spread: rows of heterogeneity.csv. seen: task ->
+    how the models do on the patients who were held out."""
     from nsclc_mtl.report import patient_page
     from nsclc_mtl.report.page import slug
 
@@ -66,6 +106,13 @@ def of_patient(
         bars={task: path for task, path in bars.items() if path.is_file()},
         pictures=[(path, _caption(path.stem)) for path in sorted(folder.glob("*.png"))],
         heterogeneity=None if spread is None else spread[spread["patient_id"] == patient],
+        held_out=seen,
+        calibrated={
+            task: how
+            for task, spec in manifest.tasks.items()
+            if (how := calibrated(spec, [made.models[fold][1].fitted.trust.get(task, {}) for fold in made.by[patient]]))
+            is not None
+        },
     )
 
 
