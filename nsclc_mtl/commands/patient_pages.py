@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from nsclc_mtl.commands.predict import Predicted
     from nsclc_mtl.config import Run
+    from nsclc_mtl.explain.tile_scores import Scale
     from nsclc_mtl.report.held_out import HeldOut
 
 
@@ -31,7 +32,8 @@ def write(made: Predicted, chosen: Sequence[str], options: Mapping[str, Any], ru
     for patient in run.track(list(chosen), "pages"):
         folder = patient_folder(run.path, patient)
         folder.mkdir(parents=True, exist_ok=True)
-        page = patient_page.render(of_patient(made, patient, folder, spread, run.path.name, program, seen))
+        of = of_patient(made, patient, folder, spread, run.path.name, program, seen, options["scale"])
+        page = patient_page.render(of)
         (folder / "page.html").write_text(page, encoding="utf-8")
     run.say(f"{len(chosen)} pages: patients/ID/page.html")
 
@@ -74,10 +76,10 @@ def calibrated(spec: TaskSpec, trust: Sequence[Mapping[str, Any]]) -> str | None
 
 def of_patient(
     made: Predicted, patient: str, folder: Path, spread: pd.DataFrame | None, run_name: str, program: str,
-    seen: Mapping[str, HeldOut],
+    seen: Mapping[str, HeldOut], scale: Scale = "percentile",
 ) -> Any:  # fmt: skip
     """What the page of one patient shows, as `patient_page.Patient`. spread: rows of heterogeneity.csv. seen: task ->
-    how the models do on the patients who were held out."""
+    how the models do on the patients who were held out. scale: of the maps' colours."""
     from nsclc_mtl.report import patient_page
     from nsclc_mtl.report.page import slug
 
@@ -104,7 +106,7 @@ def of_patient(
         present=str(row["modalities"]).split(),
         missing=str(row["missing"]).split(),
         bars={task: path for task, path in bars.items() if path.is_file()},
-        pictures=[(path, _caption(path.stem)) for path in sorted(folder.glob("*.png"))],
+        pictures=[(path, _caption(path.stem, scale)) for path in sorted(folder.glob("*.png"), key=lambda p: p.stem)],
         heterogeneity=None if spread is None else spread[spread["patient_id"] == patient],
         held_out=seen,
         calibrated={
@@ -144,20 +146,35 @@ def _backbones(manifest: Manifest, patient: str) -> list[tuple[str, str]]:
     return out
 
 
-def _caption(stem: str) -> str:
-    """What a picture shows, from its name.
+def _caption(stem: str, scale: Scale) -> str:
+    """What a picture shows and what its colours say, from its name.
 
-    >>> _caption("P1-S1-attention-tiles"), _caption("P1-CT-gradcam-grade")
-    ('P1-S1: attention, highest and lowest tiles', 'P1-CT: Grad-CAM on grade')
+    >>> _caption("P1-S1-attention-tiles", "raw")
+    'P1-S1: attention, highest and lowest tiles, with the raw score and its percentile within the slide.'
     """
-    whole = stem.removesuffix("-tiles")
-    strip = ", highest and lowest tiles" if whole != stem else ""
-    for sign, words in (("influence", "influence"), ("gradcam", "Grad-CAM"), ("occlusion", "occlusion")):
-        before, found, task = whole.rpartition(f"-{sign}-")
+    from nsclc_mtl.commands.explain import SIGNED
+    from nsclc_mtl.explain.attention import SAYS
+    from nsclc_mtl.explain.tile_scores import SCALES, words_of
+
+    for sign, method in (("gradcam", "Grad-CAM"), ("occlusion", "occlusion")):
+        before, found, task = stem.rpartition(f"-{sign}-")
         if found:
-            return f"{before}: {words} on {task}{strip}"
-    before, found, _ = whole.rpartition("-attention")
-    return f"{before}: attention{strip}" if found else stem
+            return f"{before}: {method} on {task}. {_sentence(SIGNED[method])}"
+    whole = stem.removesuffix("-tiles")
+    before, found, task = whole.rpartition("-influence-")
+    kind = "influence" if found else "attention"
+    if not found:
+        before, found, task = whole.rpartition("-attention")
+    if not found:
+        return stem
+    name = f"{before}: {words_of(f'{kind}:{task}' if task else kind)}"
+    if whole != stem:
+        return f"{name}, highest and lowest tiles, with the raw score and its percentile within the slide."
+    return f"{name}. {_sentence(SAYS[kind])} Colours, dark blue lowest and yellow highest: {SCALES[scale]}."
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _table(path: Path) -> pd.DataFrame | None:

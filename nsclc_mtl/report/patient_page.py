@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure as Canvas
 
+from nsclc_mtl.explain.attention import SPLIT
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.curves import BLUE, DAYS_PER_MONTH, GREY, ORANGE, RC, WIDTH, svg
 from nsclc_mtl.report.held_out import UNKNOWN, HeldOut
@@ -26,10 +27,7 @@ from nsclc_mtl.trust import conformal
 
 LARGEST_BYTES = 4_000_000  # of the pictures as they stand in the page
 _WIDE_PX = 1400  # pictures are made no wider than this for the page
-UNCALIBRATED = (
-    "Probabilities are not calibrated: how sure they are was not fitted on patients whom the model had not seen, and a "
-    "model is often too sure."
-)
+UNCALIBRATED = "Probabilities are not calibrated on patients whom the model had not seen: they may be far too sure."
 _SPREAD_WORDS = {"survival": "probability of being event-free", "regression": "number"}
 
 
@@ -253,35 +251,56 @@ def curve_figure(
 
 def embedded(
     pictures: Sequence[tuple[Path, str]], most: int = LARGEST_BYTES
-) -> tuple[list[dict[str, str]], list[str], bool]:
-    """Pictures as data URIs of `most` bytes together, names of those left out (the largest), and whether any were
-    made smaller (JPEG) than their files."""
-    made = {}
+) -> tuple[list[dict[str, Any]], list[str], bool]:
+    """Pictures {caption, parts: their data URIs with the width in px} of `most` bytes together, names of those left out
+    (the largest), and whether any were made smaller (JPEG) than their files.
+
+    A slide and its map in one file are two parts, so that a narrow page can set one below the other.
+    """
+    made: dict[Path, dict[str, Any]] = {}
     for path, caption in pictures:
-        data, kind = path.read_bytes(), "png"
-        if len(data) > most // 40 and len(less := _smaller(data)) < len(data):
-            data, kind = less, "jpeg"
-        made[path] = (f"data:image/{kind};base64," + base64.b64encode(data).decode(), caption)
-    kept, size = dict(made), sum(len(uri) for uri, _ in made.values())
-    for path in sorted(made, key=lambda p: len(made[p][0]), reverse=True):
+        parts = [_embedded(part, most // 40) for part in _parts(path.read_bytes())]
+        made[path] = {"caption": caption, "parts": parts}
+    sizes = {path: sum(len(part["uri"]) for part in picture["parts"]) for path, picture in made.items()}
+    kept, size = dict(made), sum(sizes.values())
+    for path in sorted(made, key=lambda p: sizes[p], reverse=True):
         if size <= most:
             break
-        size -= len(kept.pop(path)[0])
-    shown = [{"uri": uri, "caption": caption} for uri, caption in kept.values()]
-    return shown, [p.name for p in made if p not in kept], any("image/jpeg" in uri for uri, _ in kept.values())
+        size -= sizes[path]
+        del kept[path]
+    shown = list(kept.values())
+    smaller = any("image/jpeg" in part["uri"] for picture in shown for part in picture["parts"])
+    return shown, [p.name for p in made if p not in kept], smaller
 
 
-def _smaller(data: bytes) -> bytes:
+def _parts(data: bytes) -> list[Any]:
+    """The images of a PNG: the slide and the map of `attention.heatmap`, or the one that it is."""
     from PIL import Image
 
-    buffer = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
+        whole, split = image.copy(), image.info.get(SPLIT)
+    if split is None:
+        return [whole]
+    at = round(float(split) * whole.width)
+    return [whole.crop((0, 0, at, whole.height)), whole.crop((at, 0, whole.width, whole.height))]
+
+
+def _embedded(image: Any, large: int) -> dict[str, Any]:
+    """The data URI of an image, of one with more than `large` bytes the smaller of PNG and JPEG, and its width."""
+    from PIL import Image
+
+    buffer, kind = io.BytesIO(), "png"
+    image.save(buffer, "PNG")
+    if buffer.tell() > large:
         whole = image.convert("RGBA")
         paper = Image.new("RGBA", whole.size, "white")
         paper.alpha_composite(whole)
         paper.thumbnail((_WIDE_PX, 2 * _WIDE_PX))
-        paper.convert("RGB").save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+        less = io.BytesIO()
+        paper.convert("RGB").save(less, "JPEG", quality=85)
+        if less.tell() < buffer.tell():
+            buffer, kind = less, "jpeg"
+    return {"uri": f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode(), "width": image.width}
 
 
 def _heterogeneity(rows: pd.DataFrame | None) -> list[dict[str, str]]:

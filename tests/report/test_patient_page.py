@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from nsclc_mtl.explain import attention
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import evaluation, held_out, patient_page
 from nsclc_mtl.report.held_out import HeldOut
@@ -126,3 +127,19 @@ def test_the_largest_pictures_are_left_out_and_named(tmp_path: Path) -> None:
     assert left_out == ["large.png"]
     assert [p["caption"] for p in shown] == ["small"]
     assert len(patient_page.embedded(both)[0]) == 2
+
+
+def test_a_map_stands_beside_its_slide_or_below_it(tmp_path: Path) -> None:
+    """One file, two pictures on the page: together they are the whole."""
+    thumbnail = np.full((80, 80, 3), 240, np.uint8)
+    attention.heatmap(thumbnail, np.array([[0, 0], [256, 0]]), np.array([0.1, 0.9]), 256, 8.0, tmp_path / "map.png")
+    (shown,), left_out, _ = patient_page.embedded([(tmp_path / "map.png", "a map")])
+    assert not left_out
+    assert shown["caption"] == "a map"
+    with Image.open(tmp_path / "map.png") as whole:
+        assert sum(part["width"] for part in shown["parts"]) == whole.width
+    one = patient()
+    one.pictures = [(tmp_path / "map.png", "a map")]
+    page = patient_page.render(one)
+    assert page.count('<img src="data:image/') == 2
+    assert '<h2 id="pictures">Maps</h2>' in page
