@@ -259,8 +259,9 @@ def embedded(
     """
     made: dict[Path, dict[str, Any]] = {}
     for path, caption in pictures:
-        parts = [_embedded(part, most // 40) for part in _parts(path.read_bytes())]
-        made[path] = {"caption": caption, "parts": parts}
+        parts = _parts(path.read_bytes())
+        share = min(1.0, _WIDE_PX / sum(part.width for part in parts))
+        made[path] = {"caption": caption, "parts": [_embedded(part, most // 40, share) for part in parts]}
     sizes = {path: sum(len(part["uri"]) for part in picture["parts"]) for path, picture in made.items()}
     kept, size = dict(made), sum(sizes.values())
     for path in sorted(made, key=lambda p: sizes[p], reverse=True):
@@ -285,8 +286,9 @@ def _parts(data: bytes) -> list[Any]:
     return [whole.crop((0, 0, at, whole.height)), whole.crop((at, 0, whole.width, whole.height))]
 
 
-def _embedded(image: Any, large: int) -> dict[str, Any]:
-    """The data URI of an image, of one with more than `large` bytes the smaller of PNG and JPEG, and its width."""
+def _embedded(image: Any, large: int, share: float) -> dict[str, Any]:
+    """The data URI of an image and its width; of one with more than `large` bytes the smaller of PNG and a JPEG that is
+    reduced to a share of its edges."""
     from PIL import Image
 
     buffer, kind = io.BytesIO(), "png"
@@ -295,7 +297,7 @@ def _embedded(image: Any, large: int) -> dict[str, Any]:
         whole = image.convert("RGBA")
         paper = Image.new("RGBA", whole.size, "white")
         paper.alpha_composite(whole)
-        paper.thumbnail((_WIDE_PX, 2 * _WIDE_PX))
+        paper.thumbnail((max(1, round(share * image.width)), 2 * _WIDE_PX))
         less = io.BytesIO()
         paper.convert("RGB").save(less, "JPEG", quality=85)
         if less.tell() < buffer.tell():
