@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,17 +14,15 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure as Canvas
 
-from nsclc_mtl.explain.attention import SPLIT
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.curves import BLUE, DAYS_PER_MONTH, GREY, ORANGE, RC, WIDTH, svg
 from nsclc_mtl.report.held_out import UNKNOWN, HeldOut
 from nsclc_mtl.report.page import slug
+from nsclc_mtl.report.patient_pictures import embedded
 from nsclc_mtl.report.section import Figure
 from nsclc_mtl.report.templates import template
 from nsclc_mtl.trust import conformal
 
-LARGEST_BYTES = 4_000_000  # of the pictures as they stand in the page
-_WIDE_PX = 1400  # pictures are made no wider than this for the page
 UNCALIBRATED = "Probabilities are not calibrated on patients whom the model had not seen: they may be far too sure."
 _SPREAD_WORDS = {"survival": "probability of being event-free", "regression": "number"}
 
@@ -247,62 +243,6 @@ def curve_figure(
         told = "; ".join(f"day {d:g}: {chance(v)}" for d, v in zip(days, curve, strict=True))
         shown = svg(drawn, f"{spec.name}: predicted survival", f"Probability to be free of the event. {told}.")
     return Figure(f"survival-{slug(spec.name)}", shown, pd.DataFrame({"time_days": days, "event_free": curve}))
-
-
-def embedded(
-    pictures: Sequence[tuple[Path, str]], most: int = LARGEST_BYTES
-) -> tuple[list[dict[str, Any]], list[str], bool]:
-    """Pictures {caption, parts: their data URIs with the width in px} of `most` bytes together, names of those left out
-    (the largest), and whether any were made smaller (JPEG) than their files.
-
-    A slide and its map in one file are two parts, so that a narrow page can set one below the other.
-    """
-    made: dict[Path, dict[str, Any]] = {}
-    for path, caption in pictures:
-        parts = _parts(path.read_bytes())
-        share = min(1.0, _WIDE_PX / sum(part.width for part in parts))
-        made[path] = {"caption": caption, "parts": [_embedded(part, most // 40, share) for part in parts]}
-    sizes = {path: sum(len(part["uri"]) for part in picture["parts"]) for path, picture in made.items()}
-    kept, size = dict(made), sum(sizes.values())
-    for path in sorted(made, key=lambda p: sizes[p], reverse=True):
-        if size <= most:
-            break
-        size -= sizes[path]
-        del kept[path]
-    shown = list(kept.values())
-    smaller = any("image/jpeg" in part["uri"] for picture in shown for part in picture["parts"])
-    return shown, [p.name for p in made if p not in kept], smaller
-
-
-def _parts(data: bytes) -> list[Any]:
-    """The images of a PNG: the slide and the map of `attention.heatmap`, or the one that it is."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        whole, split = image.copy(), image.info.get(SPLIT)
-    if split is None:
-        return [whole]
-    at = round(float(split) * whole.width)
-    return [whole.crop((0, 0, at, whole.height)), whole.crop((at, 0, whole.width, whole.height))]
-
-
-def _embedded(image: Any, large: int, share: float) -> dict[str, Any]:
-    """The data URI of an image and its width; of one with more than `large` bytes the smaller of PNG and a JPEG that is
-    reduced to a share of its edges."""
-    from PIL import Image
-
-    buffer, kind = io.BytesIO(), "png"
-    image.save(buffer, "PNG")
-    if buffer.tell() > large:
-        whole = image.convert("RGBA")
-        paper = Image.new("RGBA", whole.size, "white")
-        paper.alpha_composite(whole)
-        paper.thumbnail((max(1, round(share * image.width)), 2 * _WIDE_PX))
-        less = io.BytesIO()
-        paper.convert("RGB").save(less, "JPEG", quality=85)
-        if less.tell() < buffer.tell():
-            buffer, kind = less, "jpeg"
-    return {"uri": f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode(), "width": image.width}
 
 
 def _heterogeneity(rows: pd.DataFrame | None) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nsclc_mtl.explain import attention
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.report import evaluation, held_out, patient_page
+from nsclc_mtl.report import evaluation, held_out, patient_page, patient_pictures
 from nsclc_mtl.report.held_out import HeldOut
 
 from .conftest import TASKS
@@ -123,17 +123,17 @@ def test_the_largest_pictures_are_left_out_and_named(tmp_path: Path) -> None:
     for name, edge in (("small", 20), ("large", 200)):
         Image.fromarray(rng.integers(0, 255, (edge, edge, 3), np.uint8)).save(tmp_path / f"{name}.png")
     both = [(tmp_path / f"{name}.png", name) for name in ("large", "small")]
-    shown, left_out, _ = patient_page.embedded(both, most=8000)
+    shown, left_out, _ = patient_pictures.embedded(both, most=8000)
     assert left_out == ["large.png"]
     assert [p["caption"] for p in shown] == ["small"]
-    assert len(patient_page.embedded(both)[0]) == 2
+    assert len(patient_pictures.embedded(both)[0]) == 2
 
 
 def test_a_map_stands_beside_its_slide_or_below_it(tmp_path: Path) -> None:
     """One file, two pictures on the page: together they are the whole."""
     thumbnail = np.full((80, 80, 3), 240, np.uint8)
     attention.heatmap(thumbnail, np.array([[0, 0], [256, 0]]), np.array([0.1, 0.9]), 256, 8.0, tmp_path / "map.png")
-    (shown,), left_out, _ = patient_page.embedded([(tmp_path / "map.png", "a map")])
+    (shown,), left_out, _ = patient_pictures.embedded([(tmp_path / "map.png", "a map")])
     assert not left_out
     assert shown["caption"] == "a map"
     with Image.open(tmp_path / "map.png") as whole:
