@@ -117,6 +117,35 @@ def test_a_bundle_predicts_and_evaluates_like_its_run(way: Way, capsys: pytest.C
     assert "high risk" in groups[0]
 
 
+def test_a_page_says_how_the_model_does_also_of_a_bundle(way: Way, bundle: Path, tmp_path: Path) -> None:
+    words = (*other(way), "explain.patients=1")
+    assert way.predict("page", *words, ckpt=way.folder()) == 0
+    assert way.predict("packed-page", *words, ckpt=bundle) == 0
+    told = [
+        re.findall(r"<li>(On \d+ held-out patients .*)</li>", (folder / "patients/P0001/page.html").read_text())
+        for folder in (way.folder("predict", "page"), way.folder("predict", "packed-page"))
+    ]
+    assert told[0] == told[1]
+    assert [re.sub(r"[.\d]+", "N", sentence)[:60] for sentence in told[0]] == [
+        "On N held-out patients of the training cohort: ordinal AUC N",
+        "On N held-out patients of the training cohort (N positive): ",
+        "On N held-out patients of the training cohort (N events): C-",
+    ]
+    page = (way.folder("predict", "page") / "patients/P0001/page.html").read_text()
+    assert "Probabilities are calibrated: a temperature, fitted on " in page
+    assert "Probabilities are calibrated: level and slope of the curves at the horizon, fitted on " in page
+    content = json.loads((bundle / "model.json").read_text())
+    before = dict(content)
+    del before["held_out"]  # a bundle of before
+    (bundle / "model.json").write_text(json.dumps(before))
+    sealed(bundle)
+    assert bundled.held_out(bundle) == {}
+    (bundle / "model.json").write_text(json.dumps(content | {"held_out": {"stage": {"n": "many"}}}))
+    sealed(bundle)
+    with pytest.raises(IntegrityFault, match="does not say how the model did"):
+        bundled.held_out(bundle)
+
+
 def test_a_bundle_holds_no_patient(way: Way) -> None:
     packed = way.folder("bundle", "b") / "bundle"
     ids = set(pd.read_csv(way.data / "patients.csv", dtype=str)["patient_id"])

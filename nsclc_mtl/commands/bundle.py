@@ -66,6 +66,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
     from nsclc_mtl.commands import bundled, checkpoint, cutoffs, fold_files, known
     from nsclc_mtl.commands.cohort import derived
     from nsclc_mtl.commands.trained import read_table, trained_run
+    from nsclc_mtl.report.held_out import held_out
     from nsclc_mtl.tables.read import sha256
 
     trained, source, folds = trained_run(settings)
@@ -104,6 +105,7 @@ def fill(folder: Path, settings: Mapping[str, Any], run: Run) -> list[str]:
         "folds": described,
         "cutoffs": cutoffs.of_training(predictions),
         "thresholds": cutoffs.thresholds_of_training(predictions, specs),
+        "held_out": {task: found.state() for task, found in held_out(predictions, specs).items()},
         "patients_sha256": _patients_tables(trained, source),
         "marks": known.packed(kept) if settings["marks"] and (kept := known.of_run(source)) else None,
         "derived": derived(trained),

@@ -17,6 +17,8 @@ from nsclc_mtl.records import IntegrityFault, UsageFault
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nsclc_mtl.report.held_out import HeldOut
+
 SCHEMA = 1  # of model.json; raised when older programs could not read a bundle, or would read it wrongly
 MODEL, MANIFEST, CARD, COHORT, FITTED = "model.json", "manifest.sha256", "card.md", "cohort.json", "fitted.json"
 KNOWN = re.compile(r"model\.json|cohort\.json|card\.md|fold\d+/fitted\.json|fold\d+/model\d+\.safetensors")
@@ -85,6 +87,19 @@ def settings_of(fold: Path) -> dict[str, Any]:
     if not isinstance(own, dict):
         raise IntegrityFault(f"the bundle '{fold.parent.name}' describes no '{fold.name}'; {_AGAIN}")
     return {**content["config"], **(own.get("settings") or {})}
+
+
+def held_out(folder: Path) -> dict[str, HeldOut]:
+    """Task -> how the folds did on the patients whom they held out; empty in bundles of before 28 November 2026.
+
+    Raises what `opened` raises.
+    """
+    from nsclc_mtl.report.held_out import HeldOut
+
+    try:
+        return {str(task): HeldOut.load(said) for task, said in (opened(folder).get("held_out") or {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise IntegrityFault(f"'{folder.name}/{MODEL}' does not say how the model did: {error}; {_AGAIN}") from error
 
 
 def fitted(fold: Path) -> Any:

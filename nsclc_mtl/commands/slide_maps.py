@@ -54,6 +54,7 @@ def maps(of: Explained, modality: str) -> Told:
     scores = {f"influence:{task}": moved[task] for task in of.tasks}
     if looked is not None:
         scores = {"attention": looked, **scores}
+    highest = {what: float(values.max()) for what, values in scores.items()}  # raw colours of all slides alike
     rows: list[dict[str, Any]] = []
     sizes: list[int] = []
     touching = [np.zeros((0, 2), np.int64)]
@@ -65,7 +66,7 @@ def maps(of: Explained, modality: str) -> Told:
         pairs = _pairs(slide)
         touching.append(pairs + begin)
         rows += _spread(of, modality, path.stem, pairs, here, scores)
-        _write(of, path.stem, slide, here)
+        _write(of, path.stem, slide, here, highest)
     slide_of = np.repeat(np.arange(len(sizes)), sizes)
     whole = _over_slides(of, modality, np.concatenate(touching), slide_of, scores, rows)
     told = None
@@ -129,7 +130,9 @@ def _numbers(
     return dict(zip(_SPREAD, numbers, strict=True))
 
 
-def _write(of: Explained, slide_id: str, slide: Features, here: Mapping[str, np.ndarray]) -> None:
+def _write(
+    of: Explained, slide_id: str, slide: Features, here: Mapping[str, np.ndarray], highest: Mapping[str, float]
+) -> None:
     from nsclc_mtl.explain import tile_scores
 
     size = int(slide.attrs.get("patch_size_level0") or 0)
@@ -139,11 +142,15 @@ def _write(of: Explained, slide_id: str, slide: Features, here: Mapping[str, np.
     tile_scores.table(of.folder / f"{slide_id}-tiles.csv", slide.coords, size, here)
     tile_scores.qupath(of.folder / f"{slide_id}-tiles.geojson", slide.coords, size, here)
     if of.options["pictures"]:
-        _draw(of, slide_id, slide.coords, here, size)
+        _draw(of, slide_id, slide.coords, here, size, highest)
 
 
-def _draw(of: Explained, slide_id: str, coords: np.ndarray, maps: Mapping[str, np.ndarray], size: int) -> None:
-    """Maps over the slide itself, where the slide is at hand; features alone give tables and GeoJSON only."""
+def _draw(
+    of: Explained, slide_id: str, coords: np.ndarray, maps: Mapping[str, np.ndarray], size: int,
+    highest: Mapping[str, float],
+) -> None:  # fmt: skip
+    """Maps over the slide itself, where the slide is at hand; features alone give tables and GeoJSON only. highest: map
+    -> the highest score of all slides of the patient."""
     from nsclc_mtl.commands.cohort import cohort_root
     from nsclc_mtl.explain import attention, region, tile_scores
     from nsclc_mtl.slides.reader import open_slide
@@ -165,13 +172,14 @@ def _draw(of: Explained, slide_id: str, coords: np.ndarray, maps: Mapping[str, n
                 attention.heatmap(
                     thumbnail, coords, scores, size, shrink, of.folder / f"{name}.png",
                     title=title, legend=of.options["scale"], what=what, um_per_px=shrink * slide.mpp,
+                    highest=highest[what],
                 )  # fmt: skip
                 strip = of.folder / f"{name}-tiles.png"
                 attention.top_tiles(slide, coords, scores, size, strip, k=of.options["tiles"], what=what, title=title)
                 if of.options["level"] != "thumbnail":
                     region.pyramid(
                         slide, coords, scores, size, float(of.options["level"]), of.folder / f"{name}.tiff",
-                        tile_scores.words_of(what), of.options["scale"],
+                        tile_scores.words_of(what), of.options["scale"], highest[what],
                     )  # fmt: skip
     except Fault as fault:
         of.run.say(f"{slide_id}: no pictures, {fault}")

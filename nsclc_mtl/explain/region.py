@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from matplotlib import colormaps
 
-from nsclc_mtl.explain.tile_scores import MAP, Scale, checked, percentiles
+from nsclc_mtl.explain.tile_scores import MAP, Scale, checked, percentiles, span
 from nsclc_mtl.slides.reader import Slide
 
 TILE_PX = 512
@@ -28,15 +28,17 @@ def pyramid(
     path: Path,
     what: str,
     legend: Scale = "percentile",
+    highest: float | None = None,
 ) -> tuple[int, int]:
-    """Writes a tiled, pyramidal TIFF: the part of the slide that has tiles at `um_per_px`, under their scores.
+    """Writes a tiled, pyramidal TIFF: the part of the slide that has tiles at `um_per_px`, grey, under their scores.
 
-    Its (x, y) in the slide is the result, level-0 pixels. Where tiles overlap their mean is shown. What it shows, its
+    Its (x, y) in the slide is the result, level-0 pixels. Raw scores have the colours from 0 to `highest`, as of
+    `attention.heatmap`. Where tiles overlap their mean is shown. What it shows, its
     scale and its place stand in the image description. Nothing larger than a piece of 512 px is held.
     """
     coords, raw = checked(coords, scores)
     shown = percentiles(raw) if legend == "percentile" else raw
-    low, high = (0.0, 100.0) if legend == "percentile" else (float(raw.min()), float(raw.max()))
+    low, high = span(raw, legend, highest)
     fine = max(um_per_px, slide.mpp)  # there is nothing finer than what was scanned
     x0, y0 = (int(v) for v in np.maximum(coords.min(axis=0), 0))
     x1, y1 = (int(v) for v in np.minimum(coords.max(axis=0) + size_level0, slide.dimensions))
@@ -50,7 +52,7 @@ def pyramid(
             for level in range(_levels(width, height)):
                 shrink = DOWNSAMPLE**level
                 shape = (-(-height // shrink), -(-width // shrink), 3)
-                pieces = _pieces(slide, coords, (shown - low) / ((high - low) or 1.0), size_level0, (x0, y0), shape,
+                pieces = _pieces(slide, coords, (shown - low) / (high - low), size_level0, (x0, y0), shape,
                                  fine * shrink / slide.mpp)  # fmt: skip
                 per_cm = 1e4 / (fine * shrink)
                 tiff.write(
@@ -82,13 +84,13 @@ def _pieces(
         in_row = np.flatnonzero((coords[:, 1] < y + edge) & (coords[:, 1] + size > y))
         for left in range(0, shape[1], TILE_PX):
             x = origin[0] + left * level0_per_px
-            pixels = _read(slide, x, y, level0_per_px)
+            pixels = grey(_read(slide, x, y, level0_per_px))
             here = in_row[(coords[in_row, 0] < x + edge) & (coords[in_row, 0] + size > x)]
             at = (coords[here] - (x, y)) / level0_per_px
             mean = paint((TILE_PX, TILE_PX), at, values[here], size / level0_per_px)
             covered = ~np.isnan(mean)
             layer = colours(mean[covered])[:, :3] * 255
-            pixels[covered] = np.rint((1 - OPACITY) * grey(pixels[covered]) + OPACITY * layer).astype(np.uint8)
+            pixels[covered] = np.rint((1 - OPACITY) * pixels[covered] + OPACITY * layer).astype(np.uint8)
             yield pixels
 
 

@@ -19,6 +19,11 @@ from nsclc_mtl.slides import geojson
 
 MAP = "cividis"  # perceptually uniform, and the same to readers with a colour vision deficiency (Nunez et al. 2018)
 Scale = Literal["percentile", "raw"]
+SCALES: dict[Scale, str] = {
+    "percentile": "percentile of the slide's tiles",
+    "raw": "raw score, from 0 to the highest of the patient's slides",
+}
+"""What the colours of a map say, in words."""
 
 
 def words_of(what: str) -> str:
@@ -42,6 +47,19 @@ def percentiles(scores: np.ndarray) -> np.ndarray:
         return np.full(len(scores), 50.0)
     middle = np.cumsum(counts) - (counts + 1) / 2
     return (100.0 * middle / (len(scores) - 1))[inverse]
+
+
+def span(scores: np.ndarray, legend: Scale, highest: float | None = None) -> tuple[float, float]:
+    """The values that have the first and the last colour. Raw scores begin at 0, so that those which are nearly alike
+    look alike, and end with `highest`, one for all slides that are to be compared (without: of these scores).
+
+    >>> span(np.array([0.02, 0.03]), "raw"), span(np.array([0.02, 0.03]), "raw", highest=0.05)
+    ((0.0, 0.03), (0.0, 0.05))
+    """
+    if legend == "percentile":
+        return 0.0, 100.0
+    most = float(scores.max()) if highest is None else float(highest)
+    return 0.0, most if most > 0 else 1.0
 
 
 def checked(coords: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

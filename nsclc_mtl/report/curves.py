@@ -30,6 +30,7 @@ STYLES: tuple[tuple[str, Any], ...] = (
     (PINK, (0, (6, 2, 1.5, 2))),
     (INK, (0, (8, 3))),
 )
+_MARKERS = ("", "o", "s", "^", "D", "v")  # of the first five lines, the second five, ...
 DAYS_PER_MONTH = 30.4375
 _UNITS = (  # of the time axis: name, days, steps between its ticks; each as far as 120 of it
     ("days", 1.0, (1, 2, 7, 14, 30)),
@@ -56,6 +57,15 @@ RC: Any = {
 }
 
 
+def style(k: int) -> dict[str, Any]:
+    """Colour, dashes and marker of line `k` of a figure, as matplotlib takes them: the first five are `STYLES`, and of
+    thirty no two are alike."""
+    again, at = divmod(k, len(STYLES))
+    dashes = STYLES[(at + again) % len(STYLES)][1]  # a colour comes again with other dashes
+    marker = _MARKERS[again % len(_MARKERS)]
+    return {"color": STYLES[at][0], "ls": dashes, "marker": marker, "markevery": 0.12, "ms": 4.5}
+
+
 def roc_figure(name: str, curves: Sequence[Roc], title: str, caption: str = "") -> Figure:
     """ROC curves: bold = mean over folds, thin = each fold (for the first curve)."""
     with matplotlib.rc_context(RC):
@@ -64,12 +74,12 @@ def roc_figure(name: str, curves: Sequence[Roc], title: str, caption: str = "") 
         axes.plot([0, 1], [0, 1], color="#c4c8cc", lw=0.8)
         for own in curves[0].folds if curves else ():
             axes.plot(GRID, own, color=STYLES[0][0], lw=0.6, alpha=0.35)
-        for curve, (colour, style) in zip(curves, STYLES, strict=False):
-            axes.plot(GRID, curve.mean, color=colour, ls=style, lw=1.8, label=curve.name)
+        for k, curve in enumerate(curves):
+            axes.plot(GRID, curve.mean, **style(k), lw=1.8, label=curve.name)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="1 − specificity", ylabel="sensitivity", aspect="equal")
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.set_yticks(np.linspace(0, 1, 6))
-        axes.legend(loc="lower right", frameon=False, handlelength=3)
+        axes.legend(loc="lower right", frameon=False, handlelength=3, fontsize=9.5 if len(curves) <= 8 else 7)
         named = ", ".join(c.name for c in curves)
         shown = svg(drawn, title, f"Receiver operating characteristic: {named}.")
     lines = [(curve.name, "mean of the folds", curve.mean) for curve in curves]
@@ -107,13 +117,16 @@ def kaplan_meier_figure(
     caption: str = "",
 ) -> Figure:
     """Survival by risk group with 95 % bands and numbers at risk. groups: {name: (time_days, event)}."""
+    rows = max(0, len(groups) - len(STYLES))
+    height = 4.3 + 0.215 * rows  # more groups have more rows below, and the curves as much room
+    share = 4.3 / height
     with matplotlib.rc_context(RC):
-        drawn = Canvas(figsize=(WIDTH, 4.3))
+        drawn = Canvas(figsize=(WIDTH, height))
         names = {group: group if len(group) <= _LETTERS else group[: _LETTERS - 1] + "…" for group in groups}
-        low = 0.11 + 0.05 * len(groups)
+        low = (0.11 + 0.05 * len(groups)) * share
         digits = len(str(max(len(t) for t, _ in groups.values())))  # names stand beside the numbers
         left = max(0.12, 0.02 + 0.0155 * max(len(name) for name in names.values()) + 0.009 * digits)
-        axes = drawn.add_axes((left, low + 0.04, 0.97 - left, 0.95 - low))
+        axes = drawn.add_axes((left, low + 0.04 * share, 0.97 - left, 0.99 - low - 0.04 * share))
         longest = max(float(t.max()) for t, _ in groups.values())
         unit, days, wanted = next(u for u in _UNITS if longest <= 120 * u[1] or u is _UNITS[-1])
         end = longest / days
@@ -121,18 +134,20 @@ def kaplan_meier_figure(
         ticks = np.arange(0, end + step * 0.01, step)
         told: list[str] = []
         steps: list[pd.DataFrame] = []
-        for k, ((group, (time, event)), (colour, style)) in enumerate(zip(groups.items(), STYLES, strict=False)):
+        for k, (group, (time, event)) in enumerate(groups.items()):
             curve = kaplan_meier(time, event)
             x = np.r_[0, curve.time / days]
-            line = axes.step(x, np.r_[1, curve.value], where="post", color=colour, lw=1.8, label=group)[0]
-            line.set_linestyle(style)
+            looks = style(k)
+            colour, dashes = looks["color"], looks.pop("ls")
+            line = axes.step(x, np.r_[1, curve.value], where="post", **looks, lw=1.8, label=group)[0]
+            line.set_linestyle(dashes)
             lo, hi = np.r_[np.nan, curve.lo], np.r_[np.nan, curve.hi]
             axes.fill_between(x, lo, hi, step="post", color=colour, alpha=0.13, lw=0)
             censored = np.unique(time[event == 0])
             thin = 0.8 if len(censored) < _CROWD else 0.3
             axes.plot(censored / days, curve.at(censored), "|", color=colour, ms=4, mew=thin)
             # numbers at risk, one row a group under the time axis
-            y = low - 0.105 - 0.05 * k
+            y = low - (0.105 + 0.05 * k) * share
             drawn.text(0.005, y, names[group], color=colour, fontsize=8.5, va="center", weight="bold")
             for tick in ticks:
                 at = left + (0.97 - left) * tick / end
@@ -151,7 +166,7 @@ def kaplan_meier_figure(
                     }
                 )
             )
-        drawn.text(0.005, low - 0.055, "at risk", fontsize=8.5, va="center", color="#4a4f55")
+        drawn.text(0.005, low - 0.055 * share, "at risk", fontsize=8.5, va="center", color="#4a4f55")
         axes.set(xlim=(0, end), ylim=(0, 1.02), ylabel=label)
         axes.set_xlabel(unit, labelpad=1)
         axes.set_xticks(ticks)

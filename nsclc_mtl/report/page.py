@@ -244,7 +244,7 @@ def _rocs(result: TaskResult, floor: str | None) -> list[Roc]:
         for k in cuts:
             name = f"above {task.classes[k]}" if task.kind == "ordinal" else task.classes[k]
             drawn.append(roc(name, [_one_cut(task, f, k) for f in result.folds if len(f.patients)]))
-    return [d for d in drawn if d is not None][: len(curves.STYLES)]
+    return [d for d in drawn if d is not None]
 
 
 def _one_cut(task: TaskSpec, fold: Fold, k: int) -> tuple[np.ndarray, np.ndarray]:

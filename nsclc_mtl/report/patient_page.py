@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +16,14 @@ from matplotlib.figure import Figure as Canvas
 
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.curves import BLUE, DAYS_PER_MONTH, GREY, ORANGE, RC, WIDTH, svg
+from nsclc_mtl.report.held_out import UNKNOWN, HeldOut
 from nsclc_mtl.report.page import slug
+from nsclc_mtl.report.patient_pictures import embedded
 from nsclc_mtl.report.section import Figure
 from nsclc_mtl.report.templates import template
 from nsclc_mtl.trust import conformal
 
-LARGEST_BYTES = 4_000_000  # of the pictures as they stand in the page
-_WIDE_PX = 1400  # pictures are made no wider than this for the page
+UNCALIBRATED = "Probabilities are not calibrated on patients whom the model had not seen: they may be far too sure."
 _SPREAD_WORDS = {"survival": "probability of being event-free", "regression": "number"}
 
 
@@ -35,6 +34,8 @@ class Patient:
     said: rows of predictions.csv (task, output, value, target, event, time_days). trust: rows of trust.csv that hold
     for the patient or for what predicted him (patient_id empty), all text. heterogeneity: rows of heterogeneity.csv.
     bars: task -> SVG file of its feature bars, as this program wrote it. pictures: PNG files with their captions.
+    held_out: task -> how the models do on patients whom they had not seen; without it that is not known. calibrated:
+    task -> by what its probabilities are calibrated, "" where they are not; without it nothing is said of it.
     """
 
     patient_id: str
@@ -49,6 +50,8 @@ class Patient:
     bars: Mapping[str, Path] = field(default_factory=dict)
     pictures: Sequence[tuple[Path, str]] = ()
     heterogeneity: pd.DataFrame | None = None
+    held_out: Mapping[str, HeldOut] = field(default_factory=dict)
+    calibrated: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(patient: Patient) -> str:
@@ -56,6 +59,7 @@ def render(patient: Patient) -> str:
     pictures, left_out, smaller = embedded(patient.pictures)
     return template("patient.html.j2").render(
         of=patient,
+        cautions=cautions(patient),
         tasks=[_task(patient, spec) for spec in patient.tasks.values()],
         pictures=pictures,
         left_out=left_out,
@@ -73,25 +77,59 @@ def _task(patient: Patient, spec: TaskSpec) -> dict[str, Any]:
     rows = []
     for output, v in value.items():
         if output.startswith("p:"):
-            rows.append({"name": output[2:], "value": f"{v:.3f}", "width": f"{100 * min(max(v, 0.0), 1.0):.1f}"})
+            rows.append({"name": output[2:], "value": chance(v), "width": f"{100 * min(max(v, 0.0), 1.0):.1f}"})
     days, curve = survival(value)
     horizon = _float(facts.get("horizon_days"))
+    first, *others = sentences(spec, facts, value)
     return {
         "name": spec.name,
         "anchor": f"task-{slug(spec.name)}",
         "kind": spec.kind,
         "endpoint": spec.endpoint,
         "rows": rows,
-        "sentences": sentences(spec, facts, value),
+        "sentences": [first, *of_model(patient, spec.name), *others],
         "reasons": list(own[own["what"] == "reason"]["value"]),
         "known": _known(spec, mine),
         "figure": curve_figure(spec, days, curve, horizon, _float(facts.get("lower_bound_days"))).drawn
         if len(days)
         else None,
-        "days": [(f"{d:g}", f"{s:.3f}") for d, s in zip(days, curve, strict=True)],
+        "days": [(f"{d:g}", chance(s)) for d, s in zip(days, curve, strict=True)],
         # written by `feature_bars.figure`, which escapes its texts
         "bars": Markup(patient.bars[spec.name].read_text(encoding="utf-8")) if spec.name in patient.bars else None,
     }
+
+
+def of_model(patient: Patient, task: str) -> list[str]:
+    """What holds of a task for every patient, a sentence each: calibration, and the held-out patients."""
+    told = []
+    if (how := patient.calibrated.get(task)) is not None:
+        told.append(f"Probabilities are calibrated: {how}." if how else UNCALIBRATED)
+    found = patient.held_out.get(task)
+    return [*told, found.sentence if found else UNKNOWN]
+
+
+def cautions(patient: Patient) -> list[str]:
+    """Reasons for caution that lie in the model, whoever is predicted: those of like tasks in one line."""
+    lines: dict[str, list[str]] = {}
+    for task in patient.tasks:
+        found = patient.held_out.get(task)
+        if found is None:
+            lines.setdefault("how it does on patients whom it had not seen is not known", []).append(task)
+        elif found.verdict != "better than chance":
+            lines.setdefault(f"{found.verdict} on the patients who were held out", []).append(task)
+        if patient.calibrated.get(task) == "":
+            lines.setdefault("probabilities are not calibrated", []).append(task)
+    return [f"{', '.join(names)}: {line}" for line, names in lines.items()]
+
+
+def chance(p: float) -> str:
+    """A probability with two digits; never 0 or 1, which no model knows.
+
+    >>> chance(0.576), chance(0.99997), chance(0.0)
+    ('0.58', '> 0.99', '< 0.01')
+    """
+    shown = f"{p:.2f}"
+    return {"1.00": "> 0.99", "0.00": "< 0.01"}.get(shown, shown)
 
 
 def _words(rows: pd.DataFrame) -> dict[str, str]:
@@ -122,11 +160,13 @@ def sentences(spec: TaskSpec, facts: Mapping[str, str], value: Mapping[str, floa
         if math.isfinite(sure):
             word = "alive without the event" if said == "event-free" else "with the event before"
             at = f" day {horizon:.0f}" if math.isfinite(horizon) else " the horizon"
-            told.append(f"Judged likelier: {word}{' at' if said == 'event-free' else ''}{at} (probability {sure:.2f}).")
+            told.append(
+                f"Judged likelier: {word}{' at' if said == 'event-free' else ''}{at} (probability {chance(sure)})."
+            )
         if "risk" in value:
             told.append(f"Risk score {value['risk']:.3f}: higher is worse; it has no unit and compares within a fold.")
     elif said:
-        told.append(f"Predicted: {said}, with probability {sure:.2f}.")
+        told.append(f"Predicted: {said}, with probability {chance(sure)}.")
     told.append(_set(spec, facts))
     members = int(_float(facts.get("members")) if facts.get("members") else 1)
     if (far := _float(facts.get("spread"))) == far:
@@ -193,49 +233,16 @@ def curve_figure(
         axes = drawn.add_axes((0.12, 0.17, 0.85, 0.78))
         axes.plot(x, y, color=BLUE, lw=1.8, marker="o", ms=4.5)
         for day, v in zip(x[1:], y[1:], strict=True):
-            axes.annotate(f"{v:.2f}", (day, v), (3, 5), textcoords="offset points", fontsize=8)
+            axes.annotate(chance(v), (day, v), (3, 5), textcoords="offset points", fontsize=8)
         for day, word, colour, style in ((horizon, "horizon", GREY, (0, (2, 3))), (bound, "lower bound", ORANGE, "--")):
             if math.isfinite(day) and 0 <= day <= days[-1]:
                 axes.axvline(day / DAYS_PER_MONTH, color=colour, lw=1.0, ls=style)
                 axes.text(day / DAYS_PER_MONTH, 0.02, f" {word}", color=colour, fontsize=8, va="bottom")
         axes.set(ylim=(0, 1.08), ylabel="event-free", xlabel="months", xlim=(0, x[-1] * 1.07))
         axes.set_xticks(np.arange(0, x[-1] + 0.01, 12 if x[-1] > 24 else 3))
-        told = "; ".join(f"day {d:g}: {v:.3f}" for d, v in zip(days, curve, strict=True))
+        told = "; ".join(f"day {d:g}: {chance(v)}" for d, v in zip(days, curve, strict=True))
         shown = svg(drawn, f"{spec.name}: predicted survival", f"Probability to be free of the event. {told}.")
     return Figure(f"survival-{slug(spec.name)}", shown, pd.DataFrame({"time_days": days, "event_free": curve}))
-
-
-def embedded(
-    pictures: Sequence[tuple[Path, str]], most: int = LARGEST_BYTES
-) -> tuple[list[dict[str, str]], list[str], bool]:
-    """Pictures as data URIs of `most` bytes together, names of those left out (the largest), and whether any were
-    made smaller (JPEG) than their files."""
-    made = {}
-    for path, caption in pictures:
-        data, kind = path.read_bytes(), "png"
-        if len(data) > most // 40 and len(less := _smaller(data)) < len(data):
-            data, kind = less, "jpeg"
-        made[path] = (f"data:image/{kind};base64," + base64.b64encode(data).decode(), caption)
-    kept, size = dict(made), sum(len(uri) for uri, _ in made.values())
-    for path in sorted(made, key=lambda p: len(made[p][0]), reverse=True):
-        if size <= most:
-            break
-        size -= len(kept.pop(path)[0])
-    shown = [{"uri": uri, "caption": caption} for uri, caption in kept.values()]
-    return shown, [p.name for p in made if p not in kept], any("image/jpeg" in uri for uri, _ in kept.values())
-
-
-def _smaller(data: bytes) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        whole = image.convert("RGBA")
-        paper = Image.new("RGBA", whole.size, "white")
-        paper.alpha_composite(whole)
-        paper.thumbnail((_WIDE_PX, 2 * _WIDE_PX))
-        paper.convert("RGB").save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
 
 
 def _heterogeneity(rows: pd.DataFrame | None) -> list[dict[str, str]]:

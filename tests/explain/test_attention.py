@@ -43,6 +43,13 @@ def test_percentiles_keep_the_order_and_span_the_slide(scores: list[float]) -> N
     np.testing.assert_array_equal(tile_scores.percentiles(values * 2), rank)  # halving would merge subnormal numbers
 
 
+def colours_of(path: Path, what: float) -> int:
+    """Pixels of the map with the colour of a value from 0 to 1, over the glass of 240."""
+    picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    colour = np.array(attention.colormaps[tile_scores.MAP](what)[:3]) * 255 * region.OPACITY
+    return int((np.abs(picture - colour - 240 * (1 - region.OPACITY)).max(axis=2) < 4).sum())
+
+
 @pytest.mark.parametrize("legend", ["percentile", "raw"])
 def test_the_map_is_a_picture_with_the_colours_of_its_scale(tmp_path: Path, legend: str) -> None:
     thumbnail = np.full((80, 80, 3), 240, np.uint8)
@@ -50,11 +57,43 @@ def test_the_map_is_a_picture_with_the_colours_of_its_scale(tmp_path: Path, lege
     attention.heatmap(thumbnail, COORDS, SCORES, 256, 8.0, path, title="s", legend=legend, um_per_px=4.0)  # type: ignore[arg-type]
     picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert min(picture.shape[:2]) > 300
-    # The layer lies over the glass with its own opacity: both ends of the map are in the picture.
-    for value in (0.0, 1.0):
-        colour = np.array(attention.colormaps[tile_scores.MAP](value)[:3]) * 255 * region.OPACITY
-        assert (np.abs(picture - colour - 240 * (1 - region.OPACITY)).max(axis=2) < 4).sum() > 500
+    # The layer lies over the glass with its own opacity: the least and the highest score are in the picture.
+    for value in (0.0 if legend == "percentile" else 0.25, 1.0):
+        assert colours_of(path, value) > 500
     assert [p.name for p in path.parent.iterdir()] == ["s.png"]
+
+
+def test_raw_scores_of_several_slides_share_their_colours_and_begin_at_zero(tmp_path: Path) -> None:
+    thumbnail = np.full((80, 80, 3), 240, np.uint8)
+    attention.heatmap(thumbnail, COORDS, SCORES / 2, 256, 8.0, tmp_path / "a.png", legend="raw", highest=0.4)
+    assert colours_of(tmp_path / "a.png", 0.5) > 500
+    assert colours_of(tmp_path / "a.png", 1.0) == 0
+    alike = 0.03 + SCORES * 1e-9  # noise: no tile stands out
+    attention.heatmap(thumbnail, COORDS, alike, 256, 8.0, tmp_path / "b.png", legend="raw")
+    assert colours_of(tmp_path / "b.png", 1.0) > 4 * 500
+    attention.heatmap(thumbnail, COORDS, SCORES * 0, 256, 8.0, tmp_path / "c.png", legend="raw")
+    assert colours_of(tmp_path / "c.png", 0.0) > 4 * 500
+
+
+def test_the_colour_bar_is_as_opaque_as_the_map(tmp_path: Path) -> None:
+    path = tmp_path / "s.png"
+    attention.heatmap(np.full((80, 80, 3), 240, np.uint8), COORDS, SCORES, 256, 8.0, path)
+    picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    for value in (0.0, 1.0):
+        own = np.array(attention.colormaps[tile_scores.MAP](value)[:3]) * 255
+        laid = own * region.OPACITY + 127.5 * (1 - region.OPACITY)
+        assert (np.abs(picture - laid).max(axis=2) < 3).sum() > 20
+        assert (np.abs(picture - own).max(axis=2) < 3).sum() == 0
+
+
+def test_the_picture_says_where_the_map_begins(tmp_path: Path) -> None:
+    path = tmp_path / "s.png"
+    attention.heatmap(np.full((80, 80, 3), 240, np.uint8), COORDS, SCORES, 256, 8.0, path, title="s " * 80)
+    with Image.open(path) as image:
+        at = float(image.info[attention.SPLIT]) * image.width
+        column = np.asarray(image.convert("L"))[:, round(at)]
+    assert 0.4 * image.width < at < 0.6 * image.width
+    assert (column == 255).all()  # nothing is cut, however long the title
 
 
 def test_the_same_scores_give_the_same_bytes(tmp_path: Path) -> None:
@@ -93,12 +132,13 @@ def test_painting_by_corners_is_painting_tile_by_tile(seed: int, size: float) ->
 
 
 def test_a_pyramid_has_the_wanted_scale_the_place_and_the_colours(tmp_path: Path) -> None:
-    write_pyramid(tmp_path / "s.tiff", np.full((2048, 2048, 3), 200, np.uint8), mpp=0.25)
+    write_pyramid(tmp_path / "s.tiff", np.full((2048, 2048, 3), (230, 150, 200), np.uint8), mpp=0.25)
+    grey = region.grey(np.array([[230, 150, 200]], np.uint8))[0, 0]
     coords = np.array([[512, 256], [1024, 256], [512, 768]], np.int64)
     with open_slide(tmp_path / "s.tiff") as slide:
         at = region.pyramid(slide, coords, np.array([1.0, 2, 3]), 512, 0.5, tmp_path / "m.tiff", "attention")
         raw = region.pyramid(
-            slide, coords, np.array([1.0, 2, 3]), 512, 0.01, tmp_path / "raw.tiff", "attention", legend="raw"
+            slide, coords, np.array([1.0, 2, 3]), 512, 0.01, tmp_path / "raw.tiff", "attention", legend="raw", highest=4
         )
     assert at == raw == (512, 256)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.tiff", "raw.tiff", "s.tiff"]
@@ -106,16 +146,16 @@ def test_a_pyramid_has_the_wanted_scale_the_place_and_the_colours(tmp_path: Path
         assert map_.dimensions == (512, 512)
         assert map_.mpp == pytest.approx(0.5, rel=1e-3)
         picture = map_.read(0, 0, 512, 512).astype(float)
-    below = 200 * (1 - region.OPACITY)
+    below = grey * (1 - region.OPACITY)
     for corner, value in (((50, 50), 0.0), ((50, 300), 0.5), ((300, 50), 1.0)):
         wanted = np.array(attention.colormaps[tile_scores.MAP](value)[:3]) * 255 * region.OPACITY + below
         np.testing.assert_allclose(picture[corner], wanted, atol=6)  # JPEG
-    np.testing.assert_allclose(picture[400, 400], 200, atol=6)  # no tile: the slide as it is
+    np.testing.assert_allclose(picture[400, 400], grey, atol=6)  # no tile: the slide in grey, as elsewhere
     with open_slide(tmp_path / "raw.tiff") as map_:
         assert map_.mpp == pytest.approx(0.25, rel=1e-3)  # nothing finer than the slide
     with tifffile.TiffFile(tmp_path / "raw.tiff") as file:
         told = file.pages[0].description  # type: ignore[union-attr]
-    assert "raw 1 to 3" in told
+    assert "raw 0 to 4" in told
     assert "(512, 256)" in told
 
 

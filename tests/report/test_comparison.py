@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,9 @@ def test_optimism_from_the_predictions(given: Evidence) -> None:
         test = float(given.results[task].metrics[metric]["learner"].value)
         assert found[task, f"optimism:{metric}", "train"] == pytest.approx(by_hand - test)
     assert set(section.figures[0].data["part"]) == {"train", "validation", "test"}
+    # what the models are worth stands where a narrow page shows it, and the text names the column
+    assert re.findall("<th>([^<]*)</th>", section.html)[:3] == ["task", "metric", "test"]
+    assert "Only the column test says what they are worth" in section.html
 
 
 def test_optimism_where_training_outputs_are_lacking(given: Evidence) -> None:

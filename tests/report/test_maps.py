@@ -78,6 +78,20 @@ def test_the_gaps_are_means_over_test_patients(tmp_path: Path) -> None:
     assert "influence − attention" in section.html
 
 
+def test_gaps_of_few_patients_have_no_interval(tmp_path: Path) -> None:
+    told = explained(tmp_path)
+    assert "No interval is given" not in section_of(evidence(tmp_path, sorted(set(told["patient_id"]))))[0].html
+    (section,) = section_of(evidence(tmp_path, ["001", "002"]))
+    table = section.tables["maps-gaps"]
+    assert table["gap"].notna().all()
+    assert table[["lo", "hi"]].isna().all(axis=None)
+    assert set(table["reason"]) == {"no interval: 2 patients, at least 10 are needed"}
+    assert {(r["lo"], r["n"], r["reason"]) for r in section.rows} == {(None, 2, table["reason"].iloc[0])}
+    assert "fewer than 10 patients were explained (here 2)" in section.html
+    assert "explain.patients=all" in section.html
+    assert " to " not in section.html[section.html.index("<tbody>") : section.html.index("</tbody>")]
+
+
 def test_a_run_that_told_of_slides_alone_has_its_gaps_and_a_sentence(tmp_path: Path) -> None:
     told = explained(tmp_path)
     (tmp_path / "explanations" / "heterogeneity-patients.csv").unlink()

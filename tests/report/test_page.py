@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics.comparison import Interval
-from nsclc_mtl.metrics.roc import GRID, roc
+from nsclc_mtl.metrics.roc import GRID, Roc, roc
 from nsclc_mtl.report import curves, page
 from nsclc_mtl.report.evaluation import metric_rows
 from nsclc_mtl.report.section import Evidence, Section, save
@@ -208,3 +208,16 @@ def test_one_curve_needs_no_legend() -> None:
     time, event = np.array([10.0, 20, 30]), np.array([1.0, 0, 1])
     drawn = [curves.kaplan_meier_figure("x", dict.fromkeys(names, (time, event)), "t").svg for names in ("a", "ab")]
     assert ["legend_1" in svg for svg in drawn] == [False, True]
+
+
+def test_every_curve_is_drawn_and_none_looks_like_another() -> None:
+    looks = [curves.style(k) for k in range(30)]
+    assert len({(str(one["color"]), str(one["ls"]), one["marker"]) for one in looks}) == 30
+    eight = [Roc(f"class {k}", np.linspace(0, 1, 101) ** (k + 1), []) for k in range(8)]
+    shown = curves.roc_figure("roc", eight, "ROC").svg
+    rng = np.random.default_rng(0)
+    groups = {f"site {k}": (rng.exponential(900, 30), rng.integers(0, 2, 30)) for k in range(8)}
+    follow = curves.kaplan_meier_figure("km", groups, "follow-up").svg
+    for k in range(8):
+        assert f">class {k}</text>" in shown
+        assert follow.count(f">site {k}</text>") == 2  # beside the numbers at risk, and in the legend

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from nsclc_mtl.explain import attention
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.report import patient_page
+from nsclc_mtl.report import evaluation, held_out, patient_page, patient_pictures
+from nsclc_mtl.report.held_out import HeldOut
+
+from .conftest import TASKS
 
 EVIL = "<img src=x>"
 
@@ -43,8 +49,55 @@ def test_the_page_is_escaped_and_says_reasons_and_sets_in_words() -> None:
     assert "2 of 3 say X" in words
     assert "There is no lower bound" in words
     assert "Known: event on day 400." in words
-    assert "day 365: 0.900, day 730: 0.600" in words
+    assert "day 365: 0.90, day 730: 0.60" in words
     assert not re.search(r"""(?:src|href|url\()=?["']?(?:https?:)?//""", re.sub(r'xmlns(:\w+)?="[^"]*"', "", page))
+
+
+def test_the_page_says_how_the_model_does_and_that_it_is_not_calibrated() -> None:
+    """A model that knows nothing can be sure: both stand in the box and beside the probability."""
+    one = patient()
+    one.reasons = []
+    one.held_out = {"grade": HeldOut("ordinal_auc", 0.435, 0.152, 0.703, 21, None),
+                    "survival": HeldOut("c_index", 0.7, 0.6, 0.8, 24, 12)}  # fmt: skip
+    one.calibrated = {"grade": "", "survival": "level and slope"}
+    one.said.loc[one.said["task"] == "grade", "value"] = [0.00003, 0.99997]
+    one.trust.loc[one.trust["value"] == "0.8", "value"] = "0.99997"
+    words = re.sub(r"<svg.*?</svg>", "", patient_page.render(one), flags=re.DOTALL).replace("&lt;img src=x&gt;", "X")
+    assert "About this patient no reason for caution was found" in words
+    assert "No reason for caution" not in words
+    assert "<li>grade: not told apart from chance on the patients who were held out</li>" in words
+    assert "<li>grade: probabilities are not calibrated</li>" in words
+    assert "survival: " not in words[: words.index("<section")]
+    assert (
+        "On 21 held-out patients of the training cohort: ordinal AUC 0.435 (95 % interval 0.152 to 0.703), not told "
+        "apart from chance, which is 0.5." in words
+    )
+    assert "(12 events): C-index 0.700 (95 % interval 0.600 to 0.800), better than chance, which is 0.5." in words
+    assert "Probabilities are calibrated: level and slope." in words
+    assert "Predicted: X, with probability &gt; 0.99." in words
+    assert '<td class="n">&lt; 0.01</td>' in words
+    assert not re.search(r"1\.000?\b|0\.000?\b", words[words.index("<section") :])
+    one.held_out = {}
+    assert patient_page.render(one).count("is not known: neither run nor bundle has it on record.") == 2
+
+
+def test_held_out_patients_are_judged_as_the_evaluation_judges_them(toy: dict[str, Any]) -> None:
+    judged = evaluation.judge(toy["predictions"], TASKS, draws=100)
+    found = held_out.held_out(toy["predictions"], TASKS, draws=100)
+    assert set(found) == set(TASKS)
+    for name, one in found.items():
+        at = judged[name].metrics[judged[name].primary]["learner"].interval()
+        assert (one.metric, one.n, one.events) == (judged[name].primary, judged[name].n, judged[name].events)
+        assert (one.value, one.lo, one.hi) == (at.value, at.lo, at.hi)
+        assert HeldOut.load(json.loads(json.dumps(one.state(), allow_nan=False))) == one
+    assert found["survival"].verdict == "better than chance"
+    few = toy["predictions"][toy["predictions"]["patient_id"] < "00009"]
+    alone = held_out.held_out(few, {"survival": TASKS["survival"]}, draws=100)["survival"]
+    assert np.isfinite(alone.value)
+    assert np.isnan(alone.lo)
+    assert "not told apart from chance (no interval: 9 patients, at least 10 are needed)" in alone.sentence
+    nobody = toy["predictions"].assign(target="", event=np.nan)
+    assert "has no C-index" in held_out.held_out(nobody, TASKS, draws=20)["survival"].sentence
 
 
 def test_a_vote_promises_less_than_each_of_its_sets() -> None:
@@ -70,7 +123,23 @@ def test_the_largest_pictures_are_left_out_and_named(tmp_path: Path) -> None:
     for name, edge in (("small", 20), ("large", 200)):
         Image.fromarray(rng.integers(0, 255, (edge, edge, 3), np.uint8)).save(tmp_path / f"{name}.png")
     both = [(tmp_path / f"{name}.png", name) for name in ("large", "small")]
-    shown, left_out, _ = patient_page.embedded(both, most=8000)
+    shown, left_out, _ = patient_pictures.embedded(both, most=8000)
     assert left_out == ["large.png"]
     assert [p["caption"] for p in shown] == ["small"]
-    assert len(patient_page.embedded(both)[0]) == 2
+    assert len(patient_pictures.embedded(both)[0]) == 2
+
+
+def test_a_map_stands_beside_its_slide_or_below_it(tmp_path: Path) -> None:
+    """One file, two pictures on the page: together they are the whole."""
+    thumbnail = np.full((80, 80, 3), 240, np.uint8)
+    attention.heatmap(thumbnail, np.array([[0, 0], [256, 0]]), np.array([0.1, 0.9]), 256, 8.0, tmp_path / "map.png")
+    (shown,), left_out, _ = patient_pictures.embedded([(tmp_path / "map.png", "a map")])
+    assert not left_out
+    assert shown["caption"] == "a map"
+    with Image.open(tmp_path / "map.png") as whole:
+        assert sum(part["width"] for part in shown["parts"]) == whole.width
+    one = patient()
+    one.pictures = [(tmp_path / "map.png", "a map")]
+    page = patient_page.render(one)
+    assert page.count('<img src="data:image/') == 2
+    assert '<h2 id="pictures">Maps</h2>' in page

@@ -20,6 +20,7 @@ from nsclc_mtl.explain import deletion
 from nsclc_mtl.metrics import comparison
 from nsclc_mtl.records import UsageFault
 from nsclc_mtl.report import curves
+from nsclc_mtl.report.held_out import FEWEST, enough
 from nsclc_mtl.report.measures import LEARNER
 from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
@@ -60,6 +61,8 @@ def maps(evidence: Evidence) -> list[Section]:
         slides=spread["slide_id"].nunique(),
         test=int((spread.drop_duplicates("patient_id")["part"] == "test").sum()),
         gaps=_told(found),
+        few=sorted({int(row["n"]) for row in found.to_dict("records") if row["n"] < FEWEST}),
+        fewest=FEWEST,
         several=spread["modality"].nunique() > 1,
         spread=summary.to_dict("records"),
     )
@@ -69,10 +72,11 @@ def maps(evidence: Evidence) -> list[Section]:
 
 
 def gaps(told: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
-    """Mean over patients of the gap to random tiles, a row a modality, task, map and mode: n, gap, lo, hi, times.
+    """Mean over patients of the gap to random tiles, a row a modality, task, map and mode.
 
-    Also of influence minus attention, paired. Patients are resampled within their folds. `times` is the mean area of
-    the map over that of random tiles. Who was trained on is left out.
+    Columns: n, gap, lo, hi, times, reason. Also of influence minus attention, paired. Patients are resampled within
+    their folds; of fewer than `FEWEST` there is no interval, and `reason` says so: resamples of two would give back the
+    two. `times` is the mean area of the map over that of random tiles. Who was trained on is left out.
     """
     each = deletion.areas(told[told["part"] != "train"], WHO)
     both = each[each["by"] == "influence"].merge(each[each["by"] == "attention"], on=[*WHO, "task", "mode"])
@@ -88,14 +92,13 @@ def gaps(told: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
             parts = [part for _, part in here.groupby("fold")]
             rng = np.random.Generator(np.random.PCG64([seed, 701]))
             weights = comparison.resamples_of([list(part["patient_id"]) for part in parts], draws, rng)
-            at = comparison.bootstrap(
-                [comparison.average(part["gap"].to_numpy()) for part in parts], weights
-            ).interval()
+            patients = here["patient_id"].nunique()
+            made = comparison.bootstrap([comparison.average(part["gap"].to_numpy()) for part in parts], weights)
+            at = enough(made.interval(), patients)
             area, random = float(here["area"].mean()), float(here["random"].mean())
-            row = {"modality": modality, "task": task, "map": by, "mode": mode, "n": here["patient_id"].nunique()}
-            rows.append(
-                {**row, "gap": at.value, "lo": at.lo, "hi": at.hi, "times": area / random if random > 0 else np.nan}
-            )
+            row = {"modality": modality, "task": task, "map": by, "mode": mode, "n": patients}
+            row |= {"gap": at.value, "lo": at.lo, "hi": at.hi, "times": area / random if random > 0 else np.nan}
+            rows.append({**row, "reason": at.reason})
     return pd.DataFrame(rows)
 
 
@@ -190,7 +193,7 @@ def _rows(found: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "task": row["task"], "metric": f"deletion_gap:{row['modality']}:{row['map']}:{row['mode']}", "part": "test",
             "fold": "all", "model": LEARNER, "value": plain(row["gap"]), "lo": plain(row["lo"]), "hi": plain(row["hi"]),
-            "n": int(row["n"]), "n_events": None, "reason": "",
+            "n": int(row["n"]), "n_events": None, "reason": row["reason"],
         }
         for row in found.to_dict("records")
     ]  # fmt: skip
