@@ -120,8 +120,8 @@ def test_patients_of_the_training_are_judged_by_the_fold_that_held_them_out(
     assert judge(way, name, way.folder(name=run), cohort, "floors=[clinical]") == 0
     said = capsys.readouterr().out
     assert "that the model never saw" not in said
-    assert "were trained on, as their inputs show" in said
-    assert "were trained on, as their inputs show" in (way.folder("evaluate", name) / "report.html").read_text()
+    assert "are of the training, as their inputs show" in said
+    assert "are of the training, as their inputs show" in (way.folder("evaluate", name) / "report.html").read_text()
     made = way.table("evaluate", name).query("part == 'test'")
     ids = pd.read_csv(way.root / cohort / "patients.csv")["patient_id"]
     expected = set(ids) if cohort != "renamed" else measured(way, cohort)  # the others' age and sex tell nobody
@@ -165,7 +165,7 @@ def test_some_patients_of_the_training_among_others_are_left_out(way: Way, capsy
         assert judge(way, name, ckpt, "mixed", "floors=[]") == 0
         said, page = capsys.readouterr().out, (way.folder("evaluate", name) / "report.html").read_text()
         for told in (
-            f"{len(known)} of 80 patients were trained on, as their inputs show; they are left out",
+            f"{len(known)} of 80 patients are of the training, as their inputs show; they are left out",
             f"{80 - len(genes)} more of 80 have too few inputs to tell whether they were trained on: they are left out",
         ):
             assert f"note: {told}" in said
@@ -196,7 +196,7 @@ def test_a_bundle_refuses_the_patients_that_it_was_trained_on(
 def test_predictions_of_patients_of_the_training_say_so(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
     assert way.predict("run", *there(way, "mixed")) == 0
     of_training = {p for p in measured(way, "mixed") if p.startswith("X")}
-    told = f"{len(of_training)} of 80 patients were trained on, as their inputs show"
+    told = f"{len(of_training)} of 80 patients are of the training, as their inputs show"
     assert f"{told}; each is predicted by the fold" in capsys.readouterr().out
     made = way.table("predict", "run")
     known = made["patient_id"].isin(of_training)
@@ -212,7 +212,7 @@ def test_predictions_of_patients_of_the_training_say_so(way: Way, capsys: pytest
     assert set(table.index[told]) == of_training
     words = (*there(way, "mixed"), f"patients=[{min(of_training)}]")
     assert way.predict("one", *words, ckpt=way.root / "whole") == 0
-    assert "1 of 1 patients were trained on" in capsys.readouterr().out
+    assert "1 of 1 patients are of the training" in capsys.readouterr().out
 
 
 def test_a_run_of_before_is_compared_with_what_is_left(way: Way, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,10 +122,14 @@ MARKS = words(
     blocks=each(listed(listed(TEXT))), chance=each(NUMBER), telling=each(NUMBER), content=listed(TEXT),
     named=listed(TEXT),
 )  # fmt: skip
+HELD_OUT = words(
+    {"value": maybe(NUMBER), "lo": maybe(NUMBER), "hi": maybe(NUMBER), "events": maybe(WHOLE)},
+    metric=TEXT, n=WHOLE, reason=TEXT,
+)  # fmt: skip
 MODEL = words(
     {
         "thresholds": maybe(each(each(NUMBER))), "patients_sha256": maybe(listed(TEXT)), "derived": maybe(each(TEXT)),
-        "marks": maybe(MARKS), "git_commit": maybe(TEXT),
+        "marks": maybe(MARKS), "git_commit": maybe(TEXT), "held_out": maybe(each(HELD_OUT)),
     },
     schema=WHOLE, version=TEXT, run=TEXT, tasks=each(words(kind=TEXT, classes=listed(TEXT))),
     folds=each(words({"settings": maybe(each(SECTION))}, weights=each(TEXT), dims=MAPPING)),

@@ -107,7 +107,7 @@ def _features(name: str, before: Mapping[str, Any], now: Any, codes: Mapping[str
         }
     ).reindex(columns=list(COLUMNS))
     odd = pd.DataFrame(
-        [(name, column, float(len(new)), float(new.mean())) for column, new in now.strange.items()],
+        [(name, column, float(len(new)), float(new.mean())) for column, new in now.strange.items() if len(new)],
         columns=["modality", "feature", "n", "strange"],
     )
     # an ordered column is a number too; of a category the row tells nothing else

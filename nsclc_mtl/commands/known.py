@@ -112,7 +112,7 @@ def told(found: Known, ids: Sequence[str], packed: bool, strangers_only: bool) -
     unsure = [p for p in ids if p in found.unsure]
     said, out = list(found.how), set(unsure) if strangers_only else set[str]()
     if of_training and not found.plain:
-        who = f"{len(of_training)} of {len(ids)} patients were trained on, as their inputs show"
+        who = f"{len(of_training)} of {len(ids)} patients are of the training, as their inputs show"
         if strangers_only and not found.own:
             out |= set(of_training)
             said.append(f"{who}; they are left out: who was trained on says nothing about the model")

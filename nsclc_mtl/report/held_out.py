@@ -65,10 +65,9 @@ class HeldOut:
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> HeldOut:
-        """What `state()` came from. Raises TypeError or ValueError where it is something else."""
-        numbers = {k: math.nan if state.get(k) is None else float(state[k]) for k in ("value", "lo", "hi")}
-        events = state.get("events")
-        return cls(**{**state, **numbers, "n": int(state["n"]), "events": None if events is None else int(events)})
+        """What `state()` came from."""
+        value, lo, hi = (math.nan if state.get(word) is None else float(state[word]) for word in ("value", "lo", "hi"))
+        return cls(state["metric"], value, lo, hi, state["n"], state.get("events"), state["reason"])
 
 
 def held_out(

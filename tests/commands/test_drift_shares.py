@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nsclc_mtl.commands.drift import _code, outside_shares
+from nsclc_mtl.commands.drift import _code, _features, outside_shares
 from nsclc_mtl.metrics import drift
 from nsclc_mtl.report.section import Evidence
 from nsclc_mtl.report.sections.drift import drift as section_of
@@ -65,6 +65,18 @@ def test_categories_are_bins_and_what_training_lacked_is_one_more() -> None:
     found = _code("sex", ["f", "m"], before, now)
     assert found == pytest.approx(drift.index(np.array([10, 10, 10]), np.array([20, 60, 0])))
     assert np.isnan(_code("sex", ["f", "x"], before, now)).all()  # a category too rare to be kept
+
+
+def test_patients_of_whom_no_category_is_known_are_compared_without_it() -> None:
+    """A single patient may lack a column: there is nothing to take a mean of, and nothing to warn of."""
+    names = ["sex=f", "sex=m"]
+    before = {
+        "names": names, "mean": [0.25, 0.75], "sd": [0.4, 0.4], "measured": [80, 80], "read": 80,
+        "deciles": np.zeros((len(drift.LEVELS), 2)).tolist(), "below": np.zeros((len(drift.LEVELS), 2)).tolist(),
+    }  # fmt: skip
+    now = SimpleNamespace(values=pd.DataFrame([[np.nan, np.nan]], columns=names), strange={"sex": np.zeros(0, bool)})
+    found = _features("clinical", before, now, {"sex": ["f", "m"]})
+    assert found.set_index("feature")["missing"].to_dict() == {"sex=f": 1.0, "sex=m": 1.0}
 
 
 def test_the_page_tells_shares_and_keeps_them_as_rows() -> None:
