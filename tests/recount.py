@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import plain_metrics as plain
-from recount_files import NAN, Judged, Key, Row, repeated
+from recount_files import NAN, Judged, Key, Row, repeated, standing
 from recount_groups import Groups
 from recount_probabilities import Probabilities
 from scipy.stats import chi2
@@ -58,12 +58,13 @@ class Recount(Probabilities, Groups):
     def _comparison(self) -> None:
         asked = {}
         for task, judged in self.judged.items():
-            metric, n = self.primary(task), self.counted(task, self.parts[task])
+            metric, whole = self.primary(task), self.counted(task, self.parts[task])
             each = judged[metric]
             for model, made in each.items():
                 if not model.startswith("floor:") or math.isnan(made.value) or math.isnan(each["learner"].value):
                     continue
                 gap = self.difference(each["learner"], made)
+                n = self.counted(task, standing(self.parts[task], gap.folds))
                 p, test = plain.rarer_side(gap.spread), "bootstrap"
                 if self.tasks[task]["kind"] != "survival":
                     found = self._delong(task, model, gap)
@@ -72,15 +73,14 @@ class Recount(Probabilities, Groups):
                 smallest = (1.959963984540054 + 0.8416212335729143) * plain.spread(gap.spread)
                 self.put(task, f"smallest_difference:{metric}", [smallest], n, model)
                 if model == self.primary_floor:
-                    asked[task] = p
+                    asked[task] = p, n
                 if repeated(self.parts[task]):
                     self._over_splits(task, model, gap.folds)
                 if model == "floor:stage":
                     ratio = NAN if repeated(self.parts[task]) else self._beside_stage(task)
-                    self.put(task, "likelihood_ratio:stage", [ratio], n)
-                    self.put(task, "p_likelihood_ratio:stage", [float(chi2.sf(ratio, 1))], n)
-        for task, p in zip(asked, plain.holm(list(asked.values())), strict=True):
-            n = self.counted(task, self.parts[task])
+                    self.put(task, "likelihood_ratio:stage", [ratio], whole)
+                    self.put(task, "p_likelihood_ratio:stage", [float(chi2.sf(ratio, 1))], whole)
+        for (task, (_, n)), p in zip(asked.items(), plain.holm([p for p, _ in asked.values()]), strict=True):
             self.put(task, f"p_holm:{self.primary(task)}", [p], n, self.primary_floor)
 
     def _delong(self, task: str, model: str, gap: Judged) -> float:
@@ -99,7 +99,7 @@ class Recount(Probabilities, Groups):
         """Nadeau and Bengio's t-test over the folds of all repeats."""
         known, n, metric = (
             [v for v in gaps if not math.isnan(v)],
-            self.counted(task, self.parts[task]),
+            self.counted(task, standing(self.parts[task], gaps)),
             self.primary(task),
         )
         share = [self.splits.loc[self.splits["fold"] == k, "part"].value_counts() for k in set(self.splits["fold"])]

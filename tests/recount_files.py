@@ -83,6 +83,11 @@ def over(values: Sequence[np.ndarray], known: Sequence[float], sizes: Sequence[i
     return np.array(out)
 
 
+def standing(parts: Sequence[Part], *folds: Sequence[float]) -> list[Part]:
+    """The parts in which all of these values are known; where there are none, all."""
+    return [f for f, *values in zip(parts, *folds, strict=True) if not any(map(math.isnan, values))] or list(parts)
+
+
 def repeated(parts: Sequence[Part]) -> bool:
     """Whether somebody stands in several."""
     everyone = [p for f in parts for p in f.patients]
@@ -118,9 +123,12 @@ def weighed_by_themselves(f: Part) -> Part:
 
 
 def interval(value: float, draws: np.ndarray) -> tuple[float, float, float]:
-    """The value with the 2.5 and 97.5 % of its draws, where at least 20 and half of them have one."""
+    """The value with the 2.5 and 97.5 % of its draws, where at least 20 and half of them have one and not all the same
+    as it."""
     good = draws[~np.isnan(draws)]
     if math.isnan(value) or len(good) < 20 or len(good) < len(draws) / 2:
+        return value, NAN, NAN
+    if np.allclose(good, value, rtol=0, atol=1e-12):
         return value, NAN, NAN
     lo, hi = np.quantile(good, [0.025, 0.975])
     return value, float(lo), float(hi)

@@ -89,6 +89,10 @@ class Groups(Metrics):
                             NAN if math.isnan(value) else measure(f, "learner", np.repeat(i, d[i])) for d in w
                         ]))  # fmt: skip
                     made = Judged(folds, draws, [len(i) for i in at], True)
+                    known = [(f, i) for f, i, v in zip(parts, at, folds, strict=True) if not math.isnan(v)]
+                    there = {f.patients[k]: (f.label[k], f.event[k]) for f, i in known for k in i}
+                    had = sum((e if kind == "survival" else x) == 1 for x, e in there.values())
+                    n = (len(there), had if kind in ("survival", "binary") else None) if there else n
                 self.put(task, f"{metric}|{column}={level}", interval(made.value, made.spread), n)
                 values.append(made.value)
                 errors.append(plain.spread(made.spread))

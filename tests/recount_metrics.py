@@ -19,6 +19,7 @@ from recount_files import (
     draws_of,
     interval,
     repeated,
+    standing,
     weighed_by_themselves,
 )
 
@@ -147,7 +148,7 @@ class Metrics(Files):
         for word in self.too_few(parts):
             out |= dict.fromkeys((f"auc_{word}", f"brier_{word}"), lambda *_: NAN)
         for word, days in HORIZONS.items():
-            if days < max(f.label.max() for f in parts) and word not in self.too_few(parts):
+            if word not in self.too_few(parts):
                 out[f"auc_{word}"] = lambda f, m, w, d=days: plain.dynamic_auc(
                     risk(f, m)[w], f.label[w], f.event[w], g[f.fold][w], d
                 )
@@ -155,9 +156,9 @@ class Metrics(Files):
         return out
 
     def too_few(self, parts: Sequence[Part]) -> list[str]:
-        """Horizons that somebody is followed beyond, but fewer than ten."""
+        """Horizons that fewer than ten are followed to."""
         time = {p: t for f in parts for p, t in zip(f.patients, f.label, strict=True)}.values()
-        return [w for w, day in HORIZONS.items() if day < max(time) and sum(t >= day for t in time) < 10]
+        return [w for w, day in HORIZONS.items() if sum(t >= day for t in time) < 10]
 
     def judge(self, task: str) -> dict[str, dict[str, Judged]]:
         """Metric -> model -> values."""
@@ -165,12 +166,10 @@ class Metrics(Files):
         rows = self.predictions
         models = list(dict.fromkeys(rows.loc[(rows["task"] == task) & (rows["part"] == "test"), "model"]))
         out: dict[str, dict[str, Judged]] = {}
-        survival = self.tasks[task]["kind"] == "survival"
         for k, (metric, measure) in enumerate(self.measures(task).items()):
             for model in models:
                 made = self.bootstrap(parts, weights, lambda f, who, b=measure, m=model: b(f, m, who), repeated(parts))
-                refused = survival and metric.rpartition("_")[2] in self.too_few(parts)
-                if k == 0 or refused or any(not math.isnan(v) for v in made.folds):
+                if k == 0 or model == "learner" or any(not math.isnan(v) for v in made.folds):
                     out.setdefault(metric, {})[model] = made
         return out
 
@@ -198,22 +197,24 @@ class Metrics(Files):
 
     def _metrics(self, task: str) -> None:
         parts, judged = self.parts[task], self.judged[task]
-        n = self.counted(task, parts)
         for metric, models in judged.items():
             for model, made in models.items():
                 for k, f in enumerate(parts):
                     own = interval(made.folds[k], made.draws[k])
                     self.put(task, metric, own, self.counted(task, [f]), model, fold=f.fold)
+                n = self.counted(task, standing(parts, made.folds))
                 self.put(task, metric, interval(made.value, made.spread), n, model)
         for metric in (self.primary(task), *LOWER):
             for model, made in judged.get(metric, {}).items():
                 if model.startswith("floor:"):
                     gap = self.difference(judged[metric]["learner"], made)
+                    n = self.counted(task, standing(parts, gap.folds))
                     self.put(task, f"difference:{metric}", interval(gap.value, gap.spread), n, model)
         each = judged[self.primary(task)]
         ours, top, added = (each.get(m) for m in ("learner", "oracle:attainable", "oracle:additive"))
         if ours is None or top is None or added is None:
             return
+        n = self.counted(task, standing(parts, ours.folds))
         for metric, base, lower in (("share", 0.5, np.full(self.draws, 0.5)),
                                     ("fusion_share", added.value, added.spread)):  # fmt: skip
             if top.value - base > 0.02:
@@ -238,7 +239,7 @@ class Metrics(Files):
                 self.bootstrap(some, w, lambda f, who: measure(f, "learner", who), repeated(both))
                 for some, w in ((folds, weights[: len(folds)]), (test, weights[len(folds) :]))
             )
-            n = self.counted(task, folds)
+            n = self.counted(task, standing(folds, here.folds))
             self.put(task, metric, interval(here.value, here.spread), n, part=part)
             gap = interval(here.value - there.value, here.spread - there.spread)
             self.put(task, f"optimism:{metric}", gap, n, part=part)

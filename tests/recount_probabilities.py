@@ -93,7 +93,7 @@ class Probabilities(Metrics):
         chi = float(((count - len(s) / 10) ** 2 / (len(s) / 10)).sum())
         n = self.counted(task, self.parts[task])
         self.put(task, "d_calibration_chi2", [chi], n, model)
-        self.put(task, "d_calibration_p", [float(chi2.sf(chi, 9))], n, model)
+        self.put(task, "d_calibration_p", [float(chi2.sf(chi, 9)) if len(s) >= 50 else NAN], n, model)
 
     def _decision(self, task: str) -> None:
         label, event = (np.concatenate([getattr(f, w) for f in once(self.parts[task])]) for w in ("label", "event"))
@@ -130,16 +130,20 @@ def of_classes(p: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], dict[str,
     x = np.log(inside / (1 - inside))
     basis = np.c_[np.ones(len(x)), plain.spline(x, plain.knots_of(x))]
     fewest, constant = min(y.sum(), (1 - y).sum()), np.ptp(p) == 0
+    held = (p >= 1e-6) & (p <= 1 - 1e-6)  # the others have no logit
+    sloped = held.all() or (min(y[held].sum(), (1 - y[held]).sum()) >= 5 and np.ptp(p[held]) > 0)
 
     def of(who: np.ndarray) -> dict[str, float]:
         out = dict.fromkeys(("slope", "intercept", "in_the_large", "observed_expected", "ici", "e50", "e90"), NAN)
         out["observed_expected"] = float(y[who].sum() / p[who].sum()) if p[who].sum() > 0 else NAN
-        if fewest:
+        rest = y[who].sum() - (p[who] > 1 - 1e-6).sum()  # outcomes of those who have one, were the others right
+        if fewest and 0 < rest < held[who].sum():
             out["in_the_large"] = float(plain.logistic(np.ones((len(who), 1)), y[who], x[who])[0])
         if constant:
             gap = np.full(len(who), y[who].mean()) - p[who]
         elif fewest >= 5:
-            out["slope"], out["intercept"] = plain.logistic(np.c_[x, np.ones(len(x))][who], y[who])
+            if sloped:
+                out["slope"], out["intercept"] = plain.logistic(np.c_[x, np.ones(len(x))][who], y[who])
             beta = plain.logistic(basis[who], y[who])
             gap = 1 / (1 + np.exp(-(basis @ beta)[who])) - p[who]
         else:
@@ -156,17 +160,20 @@ def of_risks(
     x = np.log(-np.log(1 - np.clip(p, 1e-6, 1 - 1e-12)))
     seen, until = ((event == 1) & (time <= when)) * 1.0, np.minimum(time, when)
     basis = plain.spline(x, plain.knots_of(x))
+    held = (p >= 1e-6) & (p <= 1 - 1e-12)
 
     def of(who: np.ndarray) -> dict[str, float]:
         out = dict.fromkeys(("slope", "in_the_large", "observed_expected", "ici", "e50", "e90"), NAN)
-        out["in_the_large"] = plain.poisson_constant(seen[who], own[who])
+        if own.min() > 1e-12 * (1 + 1e-6):
+            out["in_the_large"] = plain.poisson_constant(seen[who], own[who])
         observed = plain.happened_by(time[who], event[who], when)
         out["observed_expected"] = observed / float(p[who].mean())
         if np.ptp(p) == 0:
             return out | distances(observed - p[who])
         if seen.sum() < 5:
             return out
-        out["slope"] = float(plain.cox(x[who, None], until[who], seen[who])["beta"][0])
+        if held.all() or (seen[held].sum() >= 5 and np.ptp(p[held]) > 0):
+            out["slope"] = float(plain.cox(x[who, None], until[who], seen[who])["beta"][0])
         fit = plain.cox(basis[who], until[who], seen[who])
         return out | distances(1 - np.exp(-fit["hazard"] * np.exp((basis @ fit["beta"])[who])) - p[who])
 

@@ -197,13 +197,12 @@ def _reading(attack: Attack) -> str:
     """One sentence for who has not read of attacks."""
     auc, found = attack.auc, attack.found
     told = f"{attack.task}: a training patient has a smaller loss than another with chance {auc.value:.2f}"
-    if np.isnan(auc.lo):
+    if np.isnan(auc.lo) and not auc.agree:
         return f"{told}, of which no interval can be had ({auc.reason})"
-    told += (
-        f" [{auc.lo:.2f}, {auc.hi:.2f}]; at false alarms for a tenth of the others {100 * found.value:.0f} % are found"
-    )
-    if auc.lo > 0.5:
+    band = auc.reason if auc.agree else f"{auc.lo:.2f}, {auc.hi:.2f}"
+    told += f" [{band}]; at false alarms for a tenth of the others {100 * found.value:.0f} % are found"
+    if auc.above(0.5):
         return f"{told}: the model gives away who trained it; fewer rounds, more weight decay or federated.privacy help"
-    if auc.hi < 0.5:
+    if auc.below(0.5):
         return f"{told}: training patients are the more difficult ones, which is no sign of learning by heart"
     return f"{told}: this attack finds nothing, which is no proof that a stronger one would not"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,10 @@ def assess(
     `val.prob` takes loess instead, and its numbers are others. A constant prediction has the observed rate as its
     curve.
 
+    Probabilities nearer to 0 or 1 than 1e-6 are clipped there, and what rests on their logits says how many. They tell
+    no intercept, however near to 1e-6 they are clipped, where the outcomes among the others leave it no finite value;
+    and no slope where fewer than five of either outcome are among the others.
+
     label: [n] of 0, 1, NaN = left out. probability: [n] of label 1. weights: [draw, n], how often each patient was
     drawn; knots stay where they are. grid: probabilities at which the curve is wanted.
     """
@@ -66,10 +70,19 @@ def assess(
     if fewest:
         found["in_the_large"] = logistic(one, y, w, offset=x)[:, 0]
     reasons["in_the_large"] = f"one outcome only ({int(y.sum())} of {len(y)}): the intercept is infinite"
+    inside = (p >= _EDGE) & (p <= 1 - _EDGE)
+    note = clipped(inside, "probabilities", "1e-6")
+    if fewest:
+        left = w @ (y - (p > 1 - _EDGE))  # outcomes that the others have to account for
+        found["in_the_large"][(left <= 0) | (left >= w @ inside)] = np.nan
+        reasons["in_the_large"] = f"{note}: the intercept is infinite" if note else _SEPARATED
     few = f"{int(y.sum())} positive of {len(y)}: at least {FEW} of either are needed" if fewest < FEW else ""
     constant = "probabilities are constant" if np.ptp(p) == 0 else ""
     reasons |= dict.fromkeys(("slope", "intercept", "ici", "e50", "e90"), few or constant or _SEPARATED)
-    if not few and not constant:
+    held = int(min(y[inside].sum(), (1 - y[inside]).sum()))
+    if note and not few and not constant and (held < FEW or np.ptp(p[inside]) == 0):
+        reasons |= dict.fromkeys(("slope", "intercept"), f"{note}: the others are too few or too alike for a slope")
+    elif not few and not constant:
         found["slope"], found["intercept"] = logistic(np.hstack([x[:, None], one]), y, w).T
     if constant:
         curve = np.repeat(observed[:, None], len(at), axis=1)
@@ -81,9 +94,10 @@ def assess(
         curve = _said(beta, _logit(at), knots)
     else:
         curve = np.full((len(w), len(at)), np.nan)
-    return told(found, reasons, NAMES, at, curve)
+    return told(found, reasons, NAMES, at, curve, {} if constant else dict.fromkeys(_OF_LOGITS, note))
 
 
+_OF_LOGITS = ("slope", "intercept", "in_the_large", "ici", "e50", "e90")
 _SEPARATED = "outcomes are perfectly separated: no finite fit"
 
 
@@ -95,6 +109,12 @@ def _said(beta: np.ndarray, x: np.ndarray, knots: np.ndarray) -> np.ndarray:
 def _logit(p: np.ndarray) -> np.ndarray:
     inside = np.clip(p, _EDGE, 1 - _EDGE)
     return np.asarray(np.log(inside / (1 - inside)))
+
+
+def clipped(inside: np.ndarray, what: str, at: str) -> str:
+    """How many were clipped, in words; "" where none was. inside: bool [n], of those that were not."""
+    lost = int((~inside).sum())
+    return f"{lost} of {len(inside)} {what} clipped at {at}" if lost else ""
 
 
 def unknown(reason: str, names: tuple[str, ...], draws: int, grid: np.ndarray) -> Assessed:
@@ -109,13 +129,22 @@ def unknown(reason: str, names: tuple[str, ...], draws: int, grid: np.ndarray) -
 
 
 def told(
-    found: dict[str, np.ndarray], reasons: dict[str, str], names: tuple[str, ...], grid: np.ndarray, curve: np.ndarray
+    found: dict[str, np.ndarray],
+    reasons: dict[str, str],
+    names: tuple[str, ...],
+    grid: np.ndarray,
+    curve: np.ndarray,
+    notes: Mapping[str, str],
 ) -> Assessed:
-    """Of arrays whose first row is the patients as they are: values, with reasons where there are none, and draws."""
+    """Of arrays whose first row is the patients as they are: values, with reasons where there are none, and draws.
+
+    notes: name -> what a value that there is has to say beside it.
+    """
     lacking = np.full(len(curve), np.nan)
     every = {name: found.get(name, lacking) for name in names}
     values = {
-        name: Score(float(v[0])) if np.isfinite(v[0]) else Score.missing(reasons[name]) for name, v in every.items()
+        name: Score(float(v[0]), notes.get(name, "")) if np.isfinite(v[0]) else Score.missing(reasons[name])
+        for name, v in every.items()
     }
     return Assessed(values, {name: v[1:] for name, v in every.items()}, grid, curve[0], curve[1:])
 

@@ -20,6 +20,8 @@ from nsclc_mtl.metrics.pairs import classes_in_order as classes_in_order
 from nsclc_mtl.metrics.pairs import survivors_in_order as survivors_in_order
 from nsclc_mtl.metrics.score import Score
 
+_SAME = 1e-12  # values that differ by less are one, but for rounding
+
 
 def resamples(sizes: Sequence[int], draws: int, rng: np.random.Generator) -> list[np.ndarray]:
     """How often each patient of each fold is drawn: one array [draws, n_fold] a fold, rows sum to n_fold."""
@@ -66,6 +68,15 @@ class Interval:
     lo: float
     hi: float
     reason: str = ""
+    agree: bool = False  # every resample has this very value: that there is no interval does not make it uncertain
+
+    def above(self, line: float) -> bool:
+        """Whether all of the interval lies above a line; where all resamples agree, whether the value does."""
+        return (self.value if self.agree else self.lo) > line
+
+    def below(self, line: float) -> bool:
+        """Whether all of the interval lies below a line; where all resamples agree, whether the value does."""
+        return (self.value if self.agree else self.hi) < line
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,9 @@ def interval_of(value: Score, draws: np.ndarray, level: float = 0.95) -> Interva
         return Interval(float(value), float("nan"), float("nan"), "; ".join(reasons))
     if len(good) < 0.9 * len(draws):
         reasons.append(f"interval from {len(good)} of {len(draws)} resamples")
+    if np.abs(good - float(value)).max() < _SAME:
+        reasons.append("all resamples agree: no interval can be told")
+        return Interval(float(value), float("nan"), float("nan"), "; ".join(reasons), agree=True)
     lo, hi = np.quantile(good, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(lo), float(hi), "; ".join(reasons))
 

@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import chi2 as chi_square
 
-from nsclc_mtl.metrics.calibration import FEW, Assessed, Observe, distances, told, unknown
+from nsclc_mtl.metrics.calibration import FEW, Assessed, Observe, clipped, distances, told, unknown
 from nsclc_mtl.metrics.fits import cox
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.splines import knots_of, restricted_cubic
 from nsclc_mtl.metrics.survival import kaplan_meier
 
 _LEAST, _MOST = 1e-6, 1 - 1e-12  # risks stay within before log(-log(1 - risk)): late ones come close to 1 in earnest
+_CERTAIN = -np.log(1e-12) - 1e-9  # the hazard of a survival of 1e-12, to which `interpolated` lifts a lower one
+_EXPECTED = 5  # patients in each bin, from which on chi-square has its distribution (Cochran, Biometrics, 1954)
 NAMES = ("slope", "in_the_large", "observed_expected", "ici", "e50", "e90")
 
 
@@ -79,8 +81,12 @@ def assess_at(
     distance between predicted and smooth observed risk over the patients (Austin, Harrell and van Klaveren, Statistics
     in Medicine, 2020); the smooth curve is a Cox regression on a restricted cubic spline of log(-log(1 - risk)), knots
     at its 10th, 50th and 90th percentile. That paper lets follow-up run on beyond the horizon; ours ends there, so that
-    a hazard that is no longer proportional later does not bend the curve. Risks above 1 - 1e-12 count as that. A
-    constant risk has Kaplan-Meier as its curve.
+    a hazard that is no longer proportional later does not bend the curve. A constant risk has Kaplan-Meier as
+    its curve.
+
+    Risks below 1e-6 and above 1 - 1e-12 are clipped there, and slope and distances say how many; there is no slope
+    where fewer than five events are among the others. There is no in_the_large where somebody was followed until his
+    predicted survival was below 1e-12: his expected hazard is infinite.
 
     risk, time, event: [n]; NaN outcomes are left out. weights: [draw, n]; knots stay. grid: risks for the curve.
     hazard: [n] H = -log S(min(time, when)).
@@ -105,6 +111,8 @@ def assess_at(
     reasons = dict.fromkeys(NAMES, few or constant or "risks order the events perfectly: no finite fit")
     reasons["observed_expected"] = "every risk is 0"
     found["in_the_large"], reasons["in_the_large"] = _in_the_large(seen, None if hazard is None else h[known], when, w)
+    inside = (r >= _LEAST) & (r <= _MOST)
+    note = clipped(inside, "risks", "1e-6 or 1 - 1e-12")
     if constant:
         curve = np.repeat(observed[:, None], len(at), axis=1)
         found |= distances(np.repeat(observed[:, None], len(r), axis=1) - r, w)
@@ -112,12 +120,16 @@ def assess_at(
         curve = np.full((len(w), len(at)), np.nan)
     else:
         x = _log_log(r)
-        found["slope"] = cox(x[:, None], until, seen * 1.0, w)[0][:, 0]
+        if note and (seen[inside].sum() < FEW or np.ptp(r[inside]) == 0):
+            reasons["slope"] = f"{note}: the others are too few or too alike for a slope"
+        else:
+            found["slope"] = cox(x[:, None], until, seen * 1.0, w)[0][:, 0]
         knots = knots_of(x)
         beta, hazard = cox(restricted_cubic(x, knots), until, seen * 1.0, w)
         found |= distances(_said(beta, hazard, x, knots) - r, w)
         curve = _said(beta, hazard, _log_log(at), knots)
-    return told(found, reasons, NAMES, at, curve)
+    notes = {} if constant else dict.fromkeys(("slope", "ici", "e50", "e90"), note)
+    return told(found, reasons, NAMES, at, curve, notes)
 
 
 def _in_the_large(seen: np.ndarray, hazard: np.ndarray | None, when: float, w: np.ndarray) -> tuple[np.ndarray, str]:
@@ -125,6 +137,10 @@ def _in_the_large(seen: np.ndarray, hazard: np.ndarray | None, when: float, w: n
     if hazard is None or np.isnan(hazard).any():
         why = "are not given" if hazard is None else "are NaN for some"
         return np.full(len(w), np.nan), f"the hazards until the patients were last seen {why}"
+    certain = int((hazard >= _CERTAIN).sum())
+    if certain and seen.any():
+        whom = f"{certain} of {len(hazard)} patients were followed until their predicted survival was 0"
+        return np.full(len(w), np.nan), f"{whom}: the expected hazard is infinite"
     observed, expected = w @ (seen * 1.0), w @ hazard
     some = (observed > 0) & (expected > 0)
     ratio = np.divide(observed, expected, out=np.full(len(w), np.nan), where=some)
@@ -172,7 +188,9 @@ def d_calibration(survival: ArrayLike, event: ArrayLike, bins: int = 10) -> DCal
     curve ends before his event) counts in the bins below his S in equal parts. Chi-square with bins - 1 degrees of
     freedom; spreading the censored makes bins alike, so that the test says "calibrated" more often the more there are.
 
-    >>> d_calibration([0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95], [1] * 10).p
+    No P where fewer than 5 patients are expected in a bin: the chi-square table does not hold for them.
+
+    >>> d_calibration([0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95] * 5, [1] * 50).p
     Score(1.0)
     """
     s, e = np.asarray(survival, dtype=float), np.asarray(event, dtype=float)
@@ -191,4 +209,6 @@ def d_calibration(survival: ArrayLike, event: ArrayLike, bins: int = 10) -> DCal
     count += np.where(whole > 0, part / np.where(whole > 0, whole, 1), low == 0).sum(axis=0)
     expected = len(s) / bins
     chi = float(((count - expected) ** 2 / expected).sum())
-    return DCalibration(Score(chi), Score(float(chi_square.sf(chi, bins - 1))), count / len(s))
+    few = f"{expected:.1f} patients are expected in each of {bins} bins, at least {_EXPECTED} are needed"
+    p = Score(float(chi_square.sf(chi, bins - 1))) if expected >= _EXPECTED else Score.missing(few)
+    return DCalibration(Score(chi), p, count / len(s))

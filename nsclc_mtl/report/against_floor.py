@@ -63,7 +63,7 @@ class AgainstFloor:
             return ""
         said = []
         if self.floor.value < CHANCE:
-            what = "lies below chance" if self.floor.hi < CHANCE else "is no better than chance"
+            what = "lies below chance" if self.floor.below(CHANCE) else "is no better than chance"
             said.append(f"the floor {what} ({self.floor.value:.3f})")
         if not self.above:
             said.append("the learner is not told apart from chance")

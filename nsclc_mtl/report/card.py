@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report.evaluation import TaskResult
 from nsclc_mtl.report.facts import KINDS, Facts, counted, facts, limits, listed, said
 from nsclc_mtl.report.measures import LEARNER
@@ -66,15 +67,18 @@ def _result(of: Facts, result: TaskResult) -> dict[str, Any]:
         "task": {"type": _KIND_TAGS.get(result.task.kind, "tabular-classification"), "name": result.task.name},
         "dataset": {"type": of.cohort, "name": f"{of.cohort}, test patients"},
         "metrics": [
-            {"type": metric, "value": round(float(at.value), 4), "name": f"{metric_word(metric)}{_band(at.lo, at.hi)}"}
+            {"type": metric, "value": round(float(at.value), 4), "name": f"{metric_word(metric)}{_band(at)}"}
             for metric, models in result.metrics.items()
             if math.isfinite((at := models[LEARNER].interval()).value)
         ],
     }
 
 
-def _band(lo: float, hi: float) -> str:
-    return f" (95 % interval {lo:.3f} to {hi:.3f})" if math.isfinite(lo) else ""
+def _band(at: Interval) -> str:
+    """The interval of a number, and what else has to be said beside it: of how many folds it is, say."""
+    words = [f"95 % interval {at.lo:.3f} to {at.hi:.3f}"] if math.isfinite(at.lo) else []
+    words += [at.reason] if at.reason else []
+    return f" ({'; '.join(words)})" if words else ""
 
 
 def _metrics(result: TaskResult, floor: str) -> list[Mapping[str, str]]:
@@ -84,12 +88,12 @@ def _metrics(result: TaskResult, floor: str) -> list[Mapping[str, str]]:
     name = f"floor:{floor}"
     for model in [LEARNER, *([name] if name in models else [])]:
         at = models[model].interval()
-        value = f"{at.value:.3f}" if math.isfinite(at.value) else f"– ({at.reason})"
-        out.append((model_word(model), f"{value}{_band(at.lo, at.hi)}"))
+        value = f"{at.value:.3f}" if math.isfinite(at.value) else "–"
+        out.append((model_word(model), f"{value}{_band(at)}"))
     if name in models:
         gap = result.difference(result.primary, name)
         value = f"{gap.value:+.3f}" if math.isfinite(gap.value) else "–"
-        out.append((f"learner minus {floor}", f"{value}{_band(gap.lo, gap.hi)}"))
+        out.append((f"learner minus {floor}", f"{value}{_band(gap)}"))
     task, metric = result.task.name, metric_word(result.primary)
     return [{"task": task, "metric": metric, "model": model, "value": value} for model, value in out]
 

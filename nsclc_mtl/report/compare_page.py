@@ -15,9 +15,9 @@ from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.report import curves, terminal
 from nsclc_mtl.report.contrast import p_word, point, striking
-from nsclc_mtl.report.evaluation import row
+from nsclc_mtl.report.evaluation import row, used
 from nsclc_mtl.report.fold import often
-from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY
+from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY, Fold
 from nsclc_mtl.report.page import FILTERS, Page, metric_word, slug
 from nsclc_mtl.report.section import Figure, Section
 from nsclc_mtl.report.side_by_side import Beside, Entry, Versus
@@ -67,10 +67,7 @@ def _task(one: Beside) -> dict[str, Any]:
         {
             "name": metric_word(metric),
             "low": metric in LOWER_IS_BETTER,
-            "at": [
-                r.metrics[metric][LEARNER].interval() if metric in r.metrics else _nothing("this run gives none")
-                for r in one.results.values()
-            ],
+            "at": [r.metrics[metric][LEARNER].interval() for r in one.results.values()],
         }
         for metric in metrics
     ]
@@ -100,25 +97,24 @@ def _task(one: Beside) -> dict[str, Any]:
 
 
 def _lines(one: Beside, metric: str, found: Mapping[str, Versus]) -> list[dict[str, Any]]:
-    """What a table of the page says of each run that has the metric."""
+    """What a table of the page says of each run."""
     made = []
     for label, result in one.results.items():
-        if metric in result.metrics:
-            other = found.get(label)
-            p = _adjusted(one, metric, label)
-            made.append(
-                {
-                    "label": label,
-                    "at": result.metrics[metric][LEARNER].interval(),
-                    "other": other.at if other else None,
-                    "p": p_word(other.at.p) if other else "",
-                    "adjusted": p_word(p) if other else "",
-                    "bold": _bold(one, metric, label),
-                    "splits": other.splits if other else None,
-                    "splits_p": p_word(other.splits.p) if other and other.splits else "",
-                    "left_out": one.left_out[label],
-                }
-            )
+        other = found.get(label)
+        p = _adjusted(one, metric, label)
+        made.append(
+            {
+                "label": label,
+                "at": result.metrics[metric][LEARNER].interval(),
+                "other": other.at if other else None,
+                "p": p_word(other.at.p) if other else "",
+                "adjusted": p_word(p) if other else "",
+                "bold": _bold(one, metric, label),
+                "splits": other.splits if other else None,
+                "splits_p": p_word(other.splits.p) if other and other.splits else "",
+                "left_out": one.left_out[label],
+            }
+        )
     return made
 
 
@@ -161,7 +157,8 @@ def metric_rows(made: Mapping[str, Beside]) -> list[dict[str, Any]]:
             for metric, models in result.metrics.items():
                 for k, fold in enumerate(result.folds):
                     rows.append(row(one.task, metric, fold.fold, label, models[LEARNER].fold_interval(k), [fold]))
-                rows.append(row(one.task, metric, "all", label, models[LEARNER].interval(), result.folds))
+                own = models[LEARNER]
+                rows.append(row(one.task, metric, "all", label, own.interval(), used(result.folds, own)))
         for metric, label, other in _each(one):
             at, numbers = other.at, dict[str, Interval]()
             numbers[f"difference:{metric}"] = at.difference
@@ -172,8 +169,15 @@ def metric_rows(made: Mapping[str, Beside]) -> list[dict[str, Any]]:
             if other.splits:
                 numbers[f"nadeau_bengio:{metric}"] = other.splits.difference
                 numbers[f"p_nadeau_bengio:{metric}"] = point(other.splits.p)
-            rows += [row(one.task, word, "all", label, i, one.results[label].folds) for word, i in numbers.items()]
+            both = _both(one, metric, label)
+            rows += [row(one.task, word, "all", label, i, both) for word, i in numbers.items()]
     return rows
+
+
+def _both(one: Beside, metric: str, label: str) -> list[Fold]:
+    """The folds of a run that its difference to the reference stands on."""
+    ours, theirs = (one.results[run].metrics[metric][LEARNER] for run in (label, one.reference))
+    return used(one.results[label].folds, *((ours, theirs) if one.same else (ours,)))
 
 
 def _each(one: Beside) -> Iterator[tuple[str, str, Versus]]:
@@ -220,7 +224,7 @@ def whole_table(made: Mapping[str, Beside]) -> pd.DataFrame:
 
 def _rows(one: Beside) -> list[tuple[str, str]]:
     """(metric, run) of what is compared, the primary metric first."""
-    return [(metric, label) for metric in one.every for label, r in one.results.items() if metric in r.metrics]
+    return [(metric, label) for metric in one.every for label in one.results]
 
 
 def table(made: Mapping[str, Beside], boxed: bool) -> Table:
@@ -251,5 +255,5 @@ def table(made: Mapping[str, Beside], boxed: bool) -> Table:
     return out
 
 
-def _nothing(reason: str = "") -> Interval:
-    return Interval(math.nan, math.nan, math.nan, reason)
+def _nothing() -> Interval:
+    return Interval(math.nan, math.nan, math.nan)

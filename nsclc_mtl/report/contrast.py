@@ -40,7 +40,7 @@ def striking(p: float, difference: Interval, ours: Interval) -> bool:
     """Whether a difference in a primary metric is printed bold: its adjusted P is below .05 and, where ours is the
     higher one, the interval of ours lies above chance. Whatever is above a model that is worse than chance is not yet
     good."""
-    return p < LEVEL and (difference.value < 0 or ours.lo > CHANCE)
+    return p < LEVEL and (difference.value < 0 or ours.above(CHANCE))
 
 
 def contrast(task: TaskSpec, ours: Judged, theirs: Judged) -> Contrast:

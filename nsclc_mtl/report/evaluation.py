@@ -19,7 +19,7 @@ from nsclc_mtl.metrics.classification import youden_threshold
 from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, paired_difference, repeated, resamples_of
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import DataFault, TaskSpec
-from nsclc_mtl.report.fold import MEAN, shown
+from nsclc_mtl.report.fold import MEAN
 from nsclc_mtl.report.measures import CHANCE, LEARNER, LOWER_IS_BETTER, PRIMARY, Fold, metrics_of, tried
 
 _FITTED = ("train", "validation")  # whose outputs fix a cut-off: the first that is there (older runs keep no train)
@@ -101,11 +101,10 @@ def judge(
             per_model = {}
             for model in models:
                 measures = [tried(measure_of, f, f.said[model]) for f in folds]
-                told = shown(measures) or any(isinstance(m, Score) and m.reason == unweighed for m in measures)
-                if metric == PRIMARY[task.kind] or told:
+                # the learner has a row of every metric, with the reason where there is no value
+                if metric == PRIMARY[task.kind] or model == LEARNER or not all(isinstance(m, Score) for m in measures):
                     per_model[model] = bootstrap(measures, weights, repeated(people))
-            if LEARNER in per_model:
-                result.metrics[metric] = per_model
+            result.metrics[metric] = per_model
         results[name] = result
     if not results:
         raise DataFault("predictions.csv holds no test-part rows of the configured tasks: run `mtl train` again")
@@ -183,17 +182,26 @@ def metric_rows(results: Mapping[str, TaskResult]) -> list[dict[str, Any]]:
                 for k, fold in enumerate(result.folds):
                     one = values.fold_interval(k)
                     rows.append(row(result.task, metric, fold.fold, model, one, [fold]))
-                rows.append(row(result.task, metric, "all", model, values.interval(), result.folds))
+                rows.append(row(result.task, metric, "all", model, values.interval(), used(result.folds, values)))
         for metric in (result.primary, *LOWER_IS_BETTER):
             for model in result.metrics.get(metric, {}):
                 if model.startswith("floor:"):
                     gap = result.difference(metric, model)
-                    rows.append(row(result.task, f"difference:{metric}", "all", model, gap, result.folds))
+                    both = used(result.folds, result.metrics[metric][LEARNER], result.metrics[metric][model])
+                    rows.append(row(result.task, f"difference:{metric}", "all", model, gap, both))
         for metric, share in shares(result).items():
-            rows.append(row(result.task, metric, "all", LEARNER, share, result.folds))
+            ours = used(result.folds, result.metrics[result.primary][LEARNER])
+            rows.append(row(result.task, metric, "all", LEARNER, share, ours))
         if name != result.task.name:
             raise ValueError(f"results of task {result.task.name!r} stand under {name!r}")
     return rows
+
+
+def used(folds: Sequence[Fold], *values: Bootstrapped) -> list[Fold]:
+    """The folds that a number stands on: those in which all of `values` are known; all where there are none, since a
+    missing number says why of all of them."""
+    each = zip(folds, *(one.folds for one in values), strict=True)
+    return [fold for fold, *scores in each if all(score.known for score in scores)] or list(folds)
 
 
 def shares(result: TaskResult) -> dict[str, Interval]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -170,12 +171,18 @@ def limits(of: Facts) -> list[str]:
 
 
 def _not_above(result: TaskResult, floor: str, tested: AgainstFloor | None) -> str:
-    """One sentence where the learner is not shown to be above the primary floor, after Holm, or that says little."""
+    """One sentence where the learner is not shown to be above the primary floor, after Holm, or that says little.
+
+    tested: None where one of the two has no value.
+    """
     if floor not in result.metrics[result.primary]:
         return ""
     name, linear = result.task.name, f"the linear floor ({floor[6:]})"
-    if tested is None or not tested.better:
-        return f"{name}: the model is not shown to be better than {linear}."
+    if tested is None or math.isnan(tested.adjusted):
+        return f"{name}: the model could not be compared with {linear}."
+    if not tested.better:
+        shown = "is shown to be worse" if tested.apart else "is not shown to be better"
+        return f"{name}: the model {shown} than {linear}."
     if tested.remark:
         return f"{name}: the model is {tested.word} {linear}, but {tested.remark[:1].lower()}{tested.remark[1:]}"
     return ""

@@ -40,10 +40,6 @@ class Fold:
     until: float | None = None  # day before which curves are judged, where not `censoring` says it: see `curves_until`
 
 
-class Refused(Score):
-    """A metric that could be computed and would say nothing; it keeps its row, with the reason."""
-
-
 def too_few_followed(followed: int) -> str:
     """Why nothing is said of a horizon that so many test patients are followed to; "" where they are enough."""
     if followed >= FOLLOWED:
@@ -132,11 +128,6 @@ def tried(measure_of: MeasureOf, fold: Fold, said: pd.DataFrame) -> Measure | Sc
     if said.shape[1] == 0 or said.isna().all(axis=None):
         return Score.missing("the model gives no output here")
     return measure_of(fold, said)
-
-
-def shown(measures: Sequence[Measure | Score]) -> bool:
-    """Whether a metric has a row: some fold has it, or it is refused in all and the row says why."""
-    return any(not isinstance(m, Score) or isinstance(m, Refused) for m in measures)
 
 
 def proba_of(task: TaskSpec, said: pd.DataFrame) -> np.ndarray | None:

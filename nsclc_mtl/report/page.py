@@ -293,7 +293,19 @@ def _interval(at: Interval) -> Markup:
     return _banded(_number(at.value), at)
 
 
-FILTERS: dict[str, Callable[..., str]] = {"number": _number, "interval": _interval, "signed": _signed}
+def _reason(at: Interval, told: str = "") -> Markup:
+    """What has to be said beside a number, on a line of its own, unless it was told before."""
+    if not at.reason or at.reason == told:
+        return Markup()
+    return Markup('<br><span class="soft">{}</span>').format(at.reason)
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "number": _number,
+    "interval": _interval,
+    "signed": _signed,
+    "reason": _reason,
+}
 """What templates of the report say numbers and intervals with."""
 
 

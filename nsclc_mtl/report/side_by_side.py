@@ -21,7 +21,6 @@ from nsclc_mtl.records import DataFault, TaskSpec
 from nsclc_mtl.report import shared_censoring
 from nsclc_mtl.report.contrast import Contrast, Judged, contrast, over_splits, same_folds
 from nsclc_mtl.report.evaluation import TaskResult, folds_of
-from nsclc_mtl.report.fold import shown
 from nsclc_mtl.report.measures import LEARNER, PRIMARY, Fold, MeasureOf, metrics_of, tried
 
 SECOND = {"survival": ("ibs",)}  # kind -> what is compared beside the primary metric: shown with its P, not adjusted
@@ -131,8 +130,9 @@ def _beside(
 
 
 def _contrasts(made: Beside, metric: str, splits: Mapping[str, pd.DataFrame | None]) -> dict[str, Versus]:
-    """The runs that have the metric, each minus the reference; none where the reference lacks it."""
-    has = {label: r.metrics[metric][LEARNER] for label, r in made.results.items() if metric in r.metrics}
+    """The runs minus the reference; of metrics beside the primary one those that have a value, if the reference has."""
+    each = {label: r.metrics[metric][LEARNER] for label, r in made.results.items()}
+    has = {label: values for label, values in each.items() if metric == PRIMARY[made.task.kind] or values.value.known}
     first = made.reference
     found = {}
     for label in has if first in has else ():
@@ -154,8 +154,7 @@ def _result(
     repeats = repeated([f.patients for f in folds])
     for metric, of in kinds.items():
         measures = [tried(of, f, f.said[LEARNER]) for f in folds]
-        if metric == PRIMARY[task.kind] or shown(measures):
-            result.metrics[metric] = {LEARNER: bootstrap(measures, weights, repeats)}
+        result.metrics[metric] = {LEARNER: bootstrap(measures, weights, repeats)}
     return result
 
 

@@ -17,7 +17,6 @@ from nsclc_mtl.report.fold import (
     LEARNER,
     Fold,
     MeasureOf,
-    Refused,
     curve_days,
     curves_until,
     score_of,
@@ -36,15 +35,14 @@ def measures(task: TaskSpec, folds: Sequence[Fold], tau: float | None = None) ->
     each |= dict.fromkeys(curves, _other_causes) if task.causes else curves
     seen = {patient: float(time) for f in folds for patient, time in zip(f.patients, f.label, strict=True)}
     for word, days in HORIZONS_DAYS.items():
-        if days < max(seen.values(), default=0.0):
-            few = too_few_followed(sum(time >= days for time in seen.values()))
-            each[f"auc_{word}"] = _refused(few) if few else _auc_at(days)
-            each[f"brier_{word}"] = _other_causes if task.causes else _refused(few) if few else _brier_at(days)
+        few = too_few_followed(sum(time >= days for time in seen.values()))
+        each[f"auc_{word}"] = _refused(few) if few else _auc_at(days)
+        each[f"brier_{word}"] = _other_causes if task.causes else _refused(few) if few else _brier_at(days)
     return each
 
 
 def _refused(why: str) -> MeasureOf:
-    return lambda _, __: Refused.missing(why)
+    return lambda _, __: Score.missing(why)
 
 
 def last_day(folds: Sequence[Fold]) -> float:

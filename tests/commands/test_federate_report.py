@@ -244,7 +244,9 @@ def test_values_stand_where_they_belong(told: dict[str, Any], html: str) -> None
                 continue
             sign = "+" if metric.startswith(DIFFERENCE) else ""
             assert cell.startswith(f"{at['value']:{sign}.3f}".replace("-", "−"))
-            assert f"{at['lo']:.3f} to {at['hi']:.3f}".replace("-", "−") in cell
+            band = at["reason"] if at["lo"] is None else f"{at['lo']:.3f} to {at['hi']:.3f}"
+            assert band.replace("-", "−") in cell
+            assert band
     assert "1 of 2 folds left out: the site could not be trained alone" in section
 
 

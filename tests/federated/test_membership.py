@@ -45,6 +45,9 @@ def test_learning_by_heart_is_found() -> None:
     assert one.found.value > 0.3  # chance finds .1
     assert (one.members, one.others) == (60, 60)
     assert "gives away who trained it" in one.reading
+    (sure,) = attacks([told(np.where(member, loss / 1e6, loss + 1), member=member)])
+    assert "chance 1.00 [all resamples agree: no interval can be told]" in sure.reading
+    assert "gives away who trained it" in sure.reading
 
 
 def test_what_is_independent_is_not_found() -> None:

@@ -283,3 +283,71 @@ def test_small_fits_are_nan_where_there_is_no_maximum() -> None:
     assert np.isfinite(beta).all()
     assert np.isnan(logistic(x, np.ones(8), w)).all()
     assert np.isnan(cox(x, np.arange(8.0), np.zeros(8), w)[0]).all()
+
+
+def test_probabilities_of_0_and_1_tell_no_intercept() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 200) * 1.0
+    for p in (y, 1 - y, np.zeros(200), np.ones(200)):
+        large = c.assess(y, p).values["in_the_large"]
+        assert large.reason == "200 of 200 probabilities clipped at 1e-6: the intercept is infinite"
+        assert not large.known
+    assert c.assess(y, y).values["observed_expected"] == 1
+    bold = np.where(rng.random(200) < 0.2, 1 - y, y)  # says 0 or 1 to everybody, and is wrong now and then
+    made = c.assess(y, bold).values
+    assert not made["in_the_large"].known
+    assert not made["slope"].known
+    assert not made["intercept"].known
+    assert made["slope"].reason.startswith("200 of 200 probabilities clipped at 1e-6: the others are too few")
+    assert made["ici"] == pytest.approx(np.mean(bold != y), abs=0.02)  # the rates at 0 and at 1 need no logit
+    assert made["ici"].reason == "200 of 200 probabilities clipped at 1e-6"
+
+
+def test_some_probabilities_of_0_and_1_are_counted_beside_the_values() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=150)
+    y, p = (rng.random(150) < 1 / (1 + np.exp(-x))) * 1.0, 1 / (1 + np.exp(-x))
+    right = np.r_[np.zeros(6), np.ones(4)]
+    made, without = c.assess(np.r_[y, right], np.r_[p, right]).values, c.assess(y, p).values
+    for name in ("slope", "intercept", "in_the_large"):  # who is certain, and right, tells nothing
+        assert made[name] == pytest.approx(without[name], abs=1e-4)
+        assert made[name].reason == "10 of 160 probabilities clipped at 1e-6"
+        assert without[name].reason == ""
+    assert made["observed_expected"].reason == ""
+    alone = c.assess(np.r_[y[:4], np.zeros(60), np.ones(60)], np.r_[p[:4], np.zeros(60), np.ones(60)]).values
+    assert not alone["slope"].known  # four others are too few
+    weights = np.vstack([np.r_[np.ones(150), np.zeros(10)], np.r_[np.zeros(150), np.ones(10) * 16]])
+    drawn = c.assess(np.r_[y, right], np.r_[p, right], weights).draws["in_the_large"]
+    assert drawn[0] == pytest.approx(without["in_the_large"])
+    assert np.isnan(drawn[1])  # a draw of those alone who are certain
+
+
+def test_risks_of_0_and_1_tell_no_slope_and_a_certain_death_that_was_none_no_intercept() -> None:
+    rng = np.random.default_rng(0)
+    time, event = rng.exponential(5, 200), (rng.random(200) < 0.7) * 1.0
+    for risk in (np.zeros(200), np.ones(200)):
+        own = -np.log(np.clip(1 - risk, 1e-12, 1))
+        large = sc.assess_at(risk, time, event, 3, hazard=own).values["in_the_large"]
+        assert not large.known
+        assert large.reason == (
+            "200 of 200 patients were followed until their predicted survival was 0: the expected hazard is infinite"
+            if risk[0]
+            else "every expected hazard is 0"
+        )
+    bold = rng.integers(0, 2, 200) * 1.0
+    made = sc.assess_at(bold, time, event, 3, hazard=np.where(bold == 1, 0.8, 0.1)).values
+    assert made["slope"].reason.startswith("200 of 200 risks clipped at 1e-6 or 1 - 1e-12: the others are too few")
+    assert made["in_the_large"].known
+    assert made["ici"].reason == "200 of 200 risks clipped at 1e-6 or 1 - 1e-12"
+    some = np.where(np.arange(200) < 7, 0.0, rng.uniform(0.1, 0.9, 200))
+    told = sc.assess_at(some, time, event, 3).values
+    assert told["slope"].known
+    assert told["slope"].reason == "7 of 200 risks clipped at 1e-6 or 1 - 1e-12"
+
+
+def test_d_calibration_of_few_patients_has_no_p() -> None:
+    s, event = np.random.default_rng(0).uniform(size=50), np.ones(50)
+    assert sc.d_calibration(s, event).p.known
+    made = sc.d_calibration(s[:24], event[:24])
+    assert made.p.reason == "2.4 patients are expected in each of 10 bins, at least 5 are needed"
+    assert made.chi2.known

@@ -67,7 +67,8 @@ def test_the_paired_difference_of_a_model_with_itself_is_zero() -> None:
     weights = c.resamples([50], 200, np.random.default_rng(0))
     one = c.bootstrap([c.survivors_in_order(*a)], weights)
     gap = c.paired_difference(one, one)
-    assert (gap.value, gap.lo, gap.hi) == (0, 0, 0)
+    assert gap.value == 0
+    assert gap.reason == "all resamples agree: no interval can be told"
     other = c.bootstrap([c.survivors_in_order(-a[0], *a[1:])], weights)
     back, forth = c.paired_difference(other, one), c.paired_difference(one, other)
     assert forth.value == pytest.approx(-back.value)
@@ -143,3 +144,18 @@ def test_a_draw_of_repeated_folds_leaves_out_those_without_a_value() -> None:
     values = [np.array([0.6, np.nan, np.nan]), np.array([0.8, 0.8, np.nan])]
     assert np.isnan(c.over_folds(values, [1, 3])[1])
     np.testing.assert_allclose(c.over_folds(values, [1, 3], repeats=True), [0.75, 0.8, np.nan])
+
+
+def test_where_all_resamples_agree_there_is_no_interval() -> None:
+    label = np.repeat([0.0, 1.0], 20)
+    weights = c.resamples([40], 100, np.random.default_rng(0))
+    perfect = c.bootstrap([c.classes_in_order(label, label)], weights).interval()
+    assert perfect.value == 1
+    assert np.isnan([perfect.lo, perfect.hi]).all()
+    assert perfect.reason == "all resamples agree: no interval can be told"
+    assert perfect.above(0.5)
+    assert not perfect.below(0.5)
+    near = c.bootstrap([c.classes_in_order(label, label + 0.3 * np.random.default_rng(1).normal(size=40))], weights)
+    assert near.interval().lo < near.interval().hi
+    assert near.interval().above(0.5)
+    assert not c.Interval(0.9, float("nan"), float("nan"), "no interval").above(0.5)

@@ -55,7 +55,7 @@ CLASSES: dict[str, tuple[Callable[..., Any], float | None, float | None, float |
     "specificity": (lambda y, p: c.specificity(y, p, 0.5), 1, 0, 0),
     "youden_threshold": (c.youden_threshold, 0.5, 0.5, None),
     "calibration_slope": (lambda y, p: cal.calibration_slope(y, p)[0], None, None, None),
-    "in_the_large": (cal.in_the_large, 0, 0, 0),
+    "in_the_large": (cal.in_the_large, None, None, 0),
     "ici": (lambda y, p: cal.integrated_index(y, p)[0], None, None, 0),
     "calibration_error": (lambda y, p: cal.calibration_error(y, two(p)), 0, 1, 0),
     "auc_influence": (lambda y, p: auc_influence(y, p).value, 1, 0, 0.5),

@@ -93,6 +93,17 @@ def test_a_floor_that_is_better_is_said_to_be(toy: dict[str, Any]) -> None:
     evidence = Evidence(results, turned["predictions"], settings={"primary_floor": "clinical"})
     assert cards(evidence)["survival"].startswith("Below the floor (clinical)")
     assert styles(evidence) == {"survival": "bold"}
+    assert "survival: the model is shown to be worse than the linear floor (clinical)." in card.render(evidence, "1")
+
+
+def test_a_floor_without_a_value_could_not_be_compared(toy: dict[str, Any]) -> None:
+    test = toy["predictions"][toy["predictions"]["part"] == "test"].assign(model="floor:clinical", value=np.nan)
+    only = {"survival": TASKS["survival"]}
+    results = evaluate_predictions(with_others(toy["predictions"], test), only, None, None, 20)
+    evidence = Evidence(results, toy["predictions"], settings={"primary_floor": "clinical"})
+    text = card.render(evidence, "1")
+    assert "survival: the model could not be compared with the linear floor (clinical)." in text
+    assert "not shown to be better" not in text
 
 
 def test_without_the_named_floor_nothing_is_bold(alone: Evidence) -> None:
@@ -162,4 +173,5 @@ def test_bold_is_a_small_p_and_where_ours_is_higher_an_interval_above_chance() -
     assert not striking(0.06, gap, good)
     assert not striking(0.01, gap, chance)
     assert striking(0.01, worse, chance)
+    assert striking(0.01, gap, Interval(1.0, float("nan"), float("nan"), "all resamples agree", agree=True))
     assert not striking(0.01, gap, Interval(0.6, float("nan"), float("nan"), "no interval"))

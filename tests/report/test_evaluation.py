@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn import metrics as sk
 from sksurv.metrics import concordance_index_censored, integrated_brier_score
 from sksurv.util import Surv
@@ -16,8 +18,10 @@ from nsclc_mtl.baselines import fit_floors
 from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics import survival
 from nsclc_mtl.records import DataFault
+from nsclc_mtl.report import card, page
 from nsclc_mtl.report.evaluation import metric_rows, shares
 from nsclc_mtl.report.fold import Fold
+from nsclc_mtl.report.section import Evidence
 from nsclc_mtl.report.survival_measures import last_day
 
 from .conftest import DAYS, TASKS
@@ -151,7 +155,10 @@ def test_survival_has_its_other_metrics_and_one_tau(results: Any, rows: pd.DataF
         ipa = survival.accuracy_index(curves, f.label, f.event, days, f.censoring, f.survival)
         one = rows[(rows["metric"] == "ipa") & (rows["model"] == "learner") & (rows["fold"] == f.fold)]
         assert one["value"].item() == pytest.approx(ipa)
-    assert ("brier_3y", "learner") not in own.index  # its curve ends after two years
+    curve = own.loc[("brier_3y", "learner")]  # which ends after two years
+    assert np.isnan(curve["value"])
+    assert curve["reason"] == "the learner writes no survival near 1095.75 days"
+    assert ("brier_3y", "floor:clinical") not in own.index
 
 
 def test_differences_are_learner_minus_floor(rows: pd.DataFrame) -> None:
@@ -254,3 +261,47 @@ def test_evaluation_repeats_itself(toy: dict[str, Any], results: Any) -> None:
     once = evaluate_predictions(toy["predictions"], TASKS, toy["manifest"], toy["splits"], draws=200, seed=1)
     ours, theirs = once["grade"].metrics["brier"]["learner"], results["grade"].metrics["brier"]["learner"]
     assert ours.interval() == theirs.interval()
+
+
+def test_the_learner_has_a_row_of_every_metric_and_the_reason_where_it_has_no_value(toy: dict[str, Any]) -> None:
+    predictions = toy["predictions"].copy()
+    graded = predictions["task"] == "grade"
+    predictions.loc[graded & (predictions["target"] != ""), "target"] = "G1"
+    predictions.loc[(predictions["task"] == "response") & (predictions["output"] == "p:yes"), "value"] = 0.4
+    predictions.loc[(predictions["task"] == "response") & (predictions["output"] == "p:no"), "value"] = 0.6
+    two = {name: TASKS[name] for name in ("grade", "response")}
+    rows = metric_rows(evaluate_predictions(predictions, two, None, None, 20))
+    whole = {(r["task"], r["metric"]): r for r in rows if r["fold"] == "all"}
+    for metric in ("ordinal_auc", "auc_above_G1", "auc_above_G2", "balanced_accuracy", "quadratic_kappa"):
+        assert whole["grade", metric]["value"] is None
+        assert whole["grade", metric]["reason"] == "one class only"
+        assert whole["grade", metric]["n"] > 0
+    for metric in ("sensitivity", "specificity", "balanced_accuracy_at_threshold"):
+        assert whole["response", metric]["value"] is None
+        assert "no threshold" in whole["response", metric]["reason"]
+
+
+def test_a_number_of_some_folds_counts_their_patients_and_says_so(toy: dict[str, Any]) -> None:
+    predictions = toy["predictions"].copy()
+    first = (predictions["fold"] == 0) & (predictions["task"] == "response") & (predictions["part"] == "test")
+    predictions.loc[first & (predictions["target"] != ""), "target"] = "yes"
+    floor = predictions[predictions["part"] == "test"].assign(model="floor:clinical")
+    floor["value"] += 0.1 * np.random.default_rng(0).normal(size=len(floor))
+    results = evaluate_predictions(with_others(predictions, floor), {"response": TASKS["response"]}, None, None, 50)
+    found = {(r["metric"], r["fold"], r["model"]): r for r in metric_rows(results)}
+    part = [found["auc", str(k), "learner"] for k in (1, 2)]
+    for metric, model in (("auc", "learner"), ("auc", "floor:clinical"), ("difference:auc", "floor:clinical")):
+        row = found[metric, "all", model]
+        assert row["n"] == sum(r["n"] for r in part) < results["response"].n
+        assert row["n_events"] == sum(r["n_events"] for r in part)
+    assert found["brier", "all", "learner"]["n"] == results["response"].n
+    evidence = Evidence(results, predictions, settings={"primary_floor": "clinical", "bootstrap": 50, "seed": 0})
+    told = "1 of 3 folds left out: one class only"
+    html = page.render(evidence, page.Story("toy", primary_floor="floor:clinical")).html
+    line = re.search(r'<tr><th scope="row">balanced accuracy</th>.*?</tr>', html, flags=re.S)
+    assert line is not None
+    assert f'<br><span class="soft">{told}</span>' in line[0]
+    front = yaml.safe_load(card.render(evidence, "1").split("---\n")[1])
+    names = {m["type"]: m["name"] for m in front["model-index"][0]["results"][0]["metrics"]}
+    assert names["auc"].endswith(f"; {told})")
+    assert "left out" not in names["brier"]

@@ -172,6 +172,10 @@ def test_a_number_is_left_out_by_the_spread_of_its_members() -> None:
         "patient_id": frame["patient_id"], "fold": "0", "task": "ki67", "what": "spread", "value": noise.astype(str),
     })  # fmt: skip
     [section] = abstention(Evidence(results, frame, trust=rows))
+    assert ", better than at random.</p>" in section.html
+    off = np.abs(known) - np.abs(frame["value"] - known)  # those of the middle who are far off are the surest
+    turned = rows.assign(value=off.rank().astype(str))
+    assert ", worse than at random.</p>" in abstention(Evidence(results, frame, trust=turned))[0].html
     table = section.tables["ki67-abstention"].set_index("kept")
     assert table.loc[0.5, "value"] > table.loc[0.5, "random_hi"]
     assert abstention(Evidence(results, frame, trust=rows.assign(what="other"))) == []

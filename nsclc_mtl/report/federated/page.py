@@ -125,7 +125,7 @@ def _head(row: Mapping[str, Any] | None, site: str, measure: str) -> dict[str, A
 
 def verdict(gap: Interval) -> str:
     """What the interval of a difference to the federated model says, in words."""
-    if not math.isfinite(gap.lo):
+    if not math.isfinite(gap.value):
         return "not compared with"
     return "above" if gap.lo > 0 else "below" if gap.hi < 0 else "not told apart from"
 

@@ -18,7 +18,7 @@ from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, diff
 from nsclc_mtl.metrics.measure import Measure
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.report.evaluation import folds_of, row
+from nsclc_mtl.report.evaluation import folds_of, row, used
 from nsclc_mtl.report.measures import LEARNER, PRIMARY, Fold, MeasureOf, metrics_of, tried
 from nsclc_mtl.report.side_by_side import training_outcomes
 
@@ -149,14 +149,15 @@ def _rows(
     for way, values in each.items():
         known = [score.known for score in values.folds]
         score = _with_reason(values.value, known, groups, _why(values))
-        out.append(_row(task, metric, site, measure, way, interval_of(score, values.draws), _of(folds, known)))
+        out.append(_row(task, metric, site, measure, way, interval_of(score, values.draws), used(folds, values)))
     for way, values in each.items():
         if way != FEDERATED:
             known = _both(each[FEDERATED], values)
             value, draws = difference_draws(each[FEDERATED], values)
             score = _with_reason(value, known, groups, _why(each[FEDERATED], values))
             at = interval_of(score, draws)
-            out.append(_row(task, DIFFERENCE + metric, site, measure, way, at, _of(folds, known)))
+            both = used(folds, each[FEDERATED], values)
+            out.append(_row(task, DIFFERENCE + metric, site, measure, way, at, both))
     return out
 
 
@@ -178,11 +179,6 @@ def _why(*values: Bootstrapped) -> str:
 
 def _both(ours: Bootstrapped, theirs: Bootstrapped) -> list[bool]:
     return [one.known and other.known for one, other in zip(ours.folds, theirs.folds, strict=True)]
-
-
-def _of(folds: Sequence[Fold], known: Sequence[bool]) -> list[Fold]:
-    """The folds that a value stands on; all where there is no value."""
-    return [fold for fold, there in zip(folds, known, strict=True) if there] or list(folds)
 
 
 def _row(

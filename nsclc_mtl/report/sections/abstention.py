@@ -60,16 +60,24 @@ def _abstention(result: TaskResult, rows: pd.DataFrame) -> Section | None:
     for metric, table in found:
         half = table[table["kept"] == 0.5].iloc[0]
         if np.isfinite(half["value"]):
-            inside = half["random_lo"] <= half["value"] <= half["random_hi"]
             told.append(
                 f"With the less certain half left out the {metric_word(metric)} is {half['value']:.3f} "
                 f"(all: {table['value'].iloc[0]:.3f}; half left out at random: {half['random_lo']:.3f} to "
-                f"{half['random_hi']:.3f})" + (", not told apart from chance." if inside else ".")
+                f"{half['random_hi']:.3f})" + _verdict(half)
             )
     html = template("sections/abstention.html.j2", FILTERS).render(task=task, told=told, first=once_said(result.folds))
     tables = {f"{name}-abstention": pd.concat([t.assign(metric=m) for m, t in found])}
     title = "When the least certain are left out"
     return Section(f"{name}-abstention", title, Markup(html), task.name, figures, tables)
+
+
+def _verdict(half: pd.Series) -> str:
+    """How a sentence on half of the patients ends; the metrics that are shown are higher where better."""
+    if np.isnan(half["random_lo"]):
+        return "."
+    if half["random_lo"] <= half["value"] <= half["random_hi"]:
+        return ", not told apart from chance."
+    return f", {'better' if half['value'] > half['random_hi'] else 'worse'} than at random."
 
 
 def _certainty(task: TaskSpec, rows: pd.DataFrame, fold: Fold) -> np.ndarray:

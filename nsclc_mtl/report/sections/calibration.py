@@ -155,8 +155,6 @@ def _line(told: _Told, model: str) -> dict[str, Any]:
         "ratio": at["observed_expected"],
         "ici": at["ici"],
         "e90": at["e90"],
-        "why": next((at[k].reason for k in ("slope", "ici") if math.isnan(at[k].value)), ""),
-        "large_why": at["in_the_large"].reason,
     }
 
 

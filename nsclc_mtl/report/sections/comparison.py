@@ -16,7 +16,7 @@ from nsclc_mtl.metrics.comparison import repeated
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.report.against_floor import against_floor, both, compared, of_floor
 from nsclc_mtl.report.contrast import Contrast, over_splits, p_word, point
-from nsclc_mtl.report.evaluation import TaskResult, row
+from nsclc_mtl.report.evaluation import TaskResult, row, used
 from nsclc_mtl.report.measures import LEARNER, score_of
 from nsclc_mtl.report.page import FILTERS, metric_word, model_word, slug
 from nsclc_mtl.report.section import Evidence, Section
@@ -196,15 +196,16 @@ def _rows(result: TaskResult, lines: list[_Line], ratio: likelihood_ratio.Likeli
     out = []
     for line in lines:
         metric = result.primary
+        both = used(result.folds, result.metrics[metric][LEARNER], result.metrics[metric][line.model])
         numbers = {f"p_{line.at.test.lower()}:{metric}": line.at.p, f"smallest_difference:{metric}": line.at.smallest}
         if not math.isnan(line.adjusted):
             numbers[f"p_holm:{metric}"] = Score(line.adjusted)
         for word, value in numbers.items():
-            out.append(row(result.task, word, "all", line.model, point(value), result.folds))
+            out.append(row(result.task, word, "all", line.model, point(value), both))
         if line.splits:
             word = f"nadeau_bengio:{metric}"
-            out.append(row(result.task, word, "all", line.model, line.splits.difference, result.folds))
-            out.append(row(result.task, f"p_{word}", "all", line.model, point(line.splits.p), result.folds))
+            out.append(row(result.task, word, "all", line.model, line.splits.difference, both))
+            out.append(row(result.task, f"p_{word}", "all", line.model, point(line.splits.p), both))
         if line.model == STAGE:
             for word, value in (("likelihood_ratio", ratio.statistic), ("p_likelihood_ratio", ratio.p)):
                 out.append(row(result.task, f"{word}:stage", "all", LEARNER, point(value), result.folds))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Canvas
 from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, interval_of, repeated, resamples_of
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.report import curves
-from nsclc_mtl.report.evaluation import TaskResult, folds_of, row
+from nsclc_mtl.report.evaluation import TaskResult, folds_of, row, used
 from nsclc_mtl.report.measures import LEARNER, Fold, metrics_of, tried
 from nsclc_mtl.report.page import FILTERS, metric_word
 from nsclc_mtl.report.section import Evidence, Figure, Section
@@ -49,7 +49,7 @@ def _line(result: TaskResult, own: pd.DataFrame, settings: Any) -> dict[str, Any
     line: dict[str, Any] = {"task": task.name, "metric": metric_word(metric), "rows": []}
     for part in ("train", "validation"):
         folds = folds_of(own[own["part"] == part], task, {}) if (own["part"] == part).any() else []
-        seen, gap = _beside(result, folds, draws, rng, part)
+        seen, gap, folds = _beside(result, folds, draws, rng, part)
         at[part], line[f"{part} minus test"] = seen, gap
         line["rows"] += [
             row(task, metric, "all", LEARNER, seen, folds, part),
@@ -60,14 +60,14 @@ def _line(result: TaskResult, own: pd.DataFrame, settings: Any) -> dict[str, Any
 
 def _beside(
     result: TaskResult, folds: list[Fold], draws: int, rng: np.random.Generator, part: str
-) -> tuple[Interval, Interval]:
-    """The metric in a part, and less that of the test part.
+) -> tuple[Interval, Interval, list[Fold]]:
+    """The metric in a part, and less that of the test part; and the folds that they stand on.
 
     Whoever is drawn is drawn in both: a patient trains some folds and tests another.
     """
     if not folds:
         none = Interval(math.nan, math.nan, math.nan, f"predictions.csv holds no outputs of {part} patients")
-        return none, none
+        return none, none, folds
     both = [*folds, *result.folds]
     people = [f.patients for f in both]
     weights = resamples_of(people, draws, rng)
@@ -80,8 +80,11 @@ def _beside(
 
     here, test = over(folds, slice(0, len(folds))), over(result.folds, slice(len(folds), None))
     if not here.value.known or not test.value.known:
-        return here.interval(), interval_of(Score.missing(here.value.reason or test.value.reason), here.draws)
-    return here.interval(), interval_of(Score(here.value - test.value), here.draws - test.draws)
+        gap = interval_of(Score.missing(here.value.reason or test.value.reason), here.draws)
+    else:
+        reason = "; ".join(dict.fromkeys(r for r in (here.value.reason, test.value.reason) if r))
+        gap = interval_of(Score(here.value - test.value, reason), here.draws - test.draws)
+    return here.interval(), gap, used(folds, here)
 
 
 def _figure(lines: list[dict[str, Any]]) -> Figure:

@@ -19,7 +19,7 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.contrast import p_word, point
-from nsclc_mtl.report.evaluation import TaskResult, row
+from nsclc_mtl.report.evaluation import TaskResult, row, used
 from nsclc_mtl.report.fold import among
 from nsclc_mtl.report.measures import LEARNER, Fold, metrics_of, tried
 from nsclc_mtl.report.page import FILTERS, metric_word, slug
@@ -102,7 +102,7 @@ def _level(result: TaskResult, word: str, who: set[str], weights: Sequence[np.nd
     of = metrics_of(result.task, result.folds)[result.primary]
     # of small subgroups some fold lacks a pair in nearly every draw: a draw averages over those that have a value
     values = bootstrap([tried(of, f, f.said[LEARNER]) for f in folds], drawn, repeats=True)
-    return Level(word, people, events, values.interval(), float(standard_error(values.draws)), folds)
+    return Level(word, people, events, values.interval(), float(standard_error(values.draws)), used(folds, values))
 
 
 def _count(task: TaskSpec, folds: Sequence[Fold]) -> tuple[int, int | None, int]:
