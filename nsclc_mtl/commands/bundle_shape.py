@@ -123,7 +123,7 @@ MARKS = words(
     named=listed(TEXT),
 )  # fmt: skip
 HELD_OUT = words(
-    {"value": maybe(NUMBER), "lo": maybe(NUMBER), "hi": maybe(NUMBER), "events": maybe(WHOLE)},
+    {"value": maybe(NUMBER), "lo": maybe(NUMBER), "hi": maybe(NUMBER), "events": maybe(WHOLE), "agree": plain(bool)},
     metric=TEXT, n=WHOLE, reason=TEXT,
 )  # fmt: skip
 MODEL = words(

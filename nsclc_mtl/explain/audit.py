@@ -74,7 +74,7 @@ def summarise(
                         "loss": _number(at.value),
                         "lo": _number(at.lo),
                         "hi": _number(at.hi),
-                        "verdict": _verdict(at.lo, at.hi, touched >= ENOUGH * having),
+                        "verdict": _verdict(*at.ends, touched >= ENOUGH * having),
                         "n": touched,
                         "of": having,
                         "reason": reason,

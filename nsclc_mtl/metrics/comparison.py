@@ -70,13 +70,18 @@ class Interval:
     reason: str = ""
     agree: bool = False  # every resample has this very value: that there is no interval does not make it uncertain
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """What a verdict goes by: the ends of the interval; where all resamples agree, the value twice."""
+        return (self.value, self.value) if self.agree else (self.lo, self.hi)
+
     def above(self, line: float) -> bool:
-        """Whether all of the interval lies above a line; where all resamples agree, whether the value does."""
-        return (self.value if self.agree else self.lo) > line
+        """Whether all of the interval lies above a line."""
+        return self.ends[0] > line
 
     def below(self, line: float) -> bool:
-        """Whether all of the interval lies below a line; where all resamples agree, whether the value does."""
-        return (self.value if self.agree else self.hi) < line
+        """Whether all of the interval lies below a line."""
+        return self.ends[1] < line
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,15 @@ class HeldOut:
     n: int
     events: int | None  # events (survival), positives (binary)
     reason: str = ""  # why a number is missing
+    agree: bool = False  # all resamples have this very value, as `Interval.agree`
 
     @property
     def verdict(self) -> str:
         """The metric against chance, by its interval."""
-        if self.lo > CHANCE:
+        at = Interval(self.value, self.lo, self.hi, agree=self.agree)
+        if at.above(CHANCE):
             return "better than chance"
-        return "worse than chance" if self.hi < CHANCE else "not told apart from chance"
+        return "worse than chance" if at.below(CHANCE) else "not told apart from chance"
 
     @property
     def sentence(self) -> str:
@@ -67,7 +69,8 @@ class HeldOut:
     def load(cls, state: Mapping[str, Any]) -> HeldOut:
         """What `state()` came from."""
         value, lo, hi = (math.nan if state.get(word) is None else float(state[word]) for word in ("value", "lo", "hi"))
-        return cls(state["metric"], value, lo, hi, state["n"], state.get("events"), state["reason"])
+        events, agree = state.get("events"), bool(state.get("agree"))
+        return cls(state["metric"], value, lo, hi, state["n"], events, state["reason"], agree)
 
 
 def held_out(
@@ -89,7 +92,7 @@ def held_out(
         of = metrics_of(task, result.folds)[PRIMARY[task.kind]]
         measures = (tried(of, fold, fold.said[LEARNER]) for fold in result.folds)
         at = enough(bootstrap(measures, weights, repeated(people)).interval(), result.n)
-        made[name] = HeldOut(PRIMARY[task.kind], at.value, at.lo, at.hi, result.n, result.events, at.reason)
+        made[name] = HeldOut(PRIMARY[task.kind], at.value, at.lo, at.hi, result.n, result.events, at.reason, at.agree)
     return made
 
 
@@ -98,4 +101,4 @@ def enough(at: Interval, patients: int) -> Interval:
     if patients >= FEWEST or not math.isfinite(at.value):
         return at
     few = f"no interval: {patients} patient{'s' * (patients != 1)}, at least {FEWEST} are needed"
-    return replace(at, lo=math.nan, hi=math.nan, reason=few)
+    return replace(at, lo=math.nan, hi=math.nan, reason=few, agree=False)

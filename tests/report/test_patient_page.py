@@ -38,6 +38,21 @@ def patient() -> patient_page.Patient:
     return patient_page.Patient(EVIL, EVIL, tasks, said, trust, reasons=["no rna", EVIL], missing=["rna"])
 
 
+def test_a_perfect_model_is_told_apart_from_chance() -> None:
+    """All resamples agree, so that there is no interval: that does not make it uncertain."""
+    n = 40
+    proba = np.repeat([0.9, 0.1], n // 2)
+    rows = pd.DataFrame(
+        {"patient_id": [f"P{i}" for i in range(n)], "task": "response", "fold": "0", "part": "test",
+         "target": np.repeat(["no", "yes"], n // 2), "event": np.nan, "time_days": np.nan}
+    )  # fmt: skip
+    both = [rows.assign(output="p:no", value=proba), rows.assign(output="p:yes", value=1 - proba)]
+    found = held_out.held_out(pd.concat(both), {"response": TaskSpec("response", "binary", ("no", "yes"))})["response"]
+    assert (found.value, found.agree, found.verdict) == (1.0, True, "better than chance")
+    assert "AUC 1.000, better than chance" in found.sentence
+    assert HeldOut.load(json.loads(json.dumps(found.state()))).verdict == "better than chance"
+
+
 def test_the_page_is_escaped_and_says_reasons_and_sets_in_words() -> None:
     page = patient_page.render(patient())
     assert EVIL not in page
