@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from nsclc_mtl.commands import assemble, evaluate, predict, train
 from nsclc_mtl.commands.cohort import open_cohort
 from nsclc_mtl.commands.sites import unknown_sites
 from nsclc_mtl.config import compose, execute, plain
+from nsclc_mtl.phantom.cohort import make
 from nsclc_mtl.records import DataFault, UsageFault
 
 SHIFTED = ("cohort.level=features", "cohort.n=60", "cohort.site=shift", "modalities=[rna,clinical]")
@@ -83,9 +83,8 @@ def test_trained_and_carried_to_patients_of_another_site(tmp_path: Path, capsys:
     kept = json.loads((run / "fold0" / "fitted.json").read_text())["fitted"]["combat"]["rna"]
     assert set(kept["sites"]) == {"A", "B"}  # of C fewer than combat.least train
     assert kept["kept"]["kinds"] == {"age": "numeric", "sex": "categorical"}
-    (root,) = (tmp_path / "out" / "phantom").iterdir()
-    table = pd.read_csv(root / "patients.csv", dtype=str, keep_default_na=False)
-    new = shutil.copytree(root, tmp_path / "new")
+    new = make(tmp_path / "new", level="features", n=60, seed=9, site="shift")
+    table = pd.read_csv(new / "patients.csv", dtype=str, keep_default_na=False)
     table.assign(site="Z").to_csv(new / "patients.csv", index=False)
     elsewhere = ["cohort=phantom", "cohort.level=features", "cohort.n=60", "cohort.site=shift", f"cohort.root={new}"]
     capsys.readouterr()
