@@ -98,7 +98,7 @@ def intervals(
     found = {}
     for task, metrics in METRICS.items():
         made = results[task].metrics
-        for metric in (m for m in metrics if m in made):
+        for metric in (m for m in metrics if m in made and made[m]["learner"].value.known):  # else there are no weights
             at = {metric: made[metric]["learner"].interval()}
             if OTHER in made[metric] and metric in PAIRED[task]:
                 at[f"difference:{metric}"] = results[task].difference(metric, OTHER)
