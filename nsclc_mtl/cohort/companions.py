@@ -20,8 +20,8 @@ def companions(manifest: Manifest, words: Sequence[str], root: Path | None, grou
 
     `group`: the same value in the column `group` of the patients table (a family, two tumours of one person); `slides`:
     the same slide file (path, or content below `root`); `rows`: the same row in every table that both have, where
-    chance would not bring it about; `any_row`: in one table at least. Raises UsageFault on another word and DataFault
-    where the column is absent.
+    chance would not bring it about, or where the outcomes are the same too; `any_row`: in one table at least. Raises
+    UsageFault on another word and DataFault where the column is absent.
     """
     strange = [word for word in words if word not in WORDS]
     if strange:
@@ -42,6 +42,7 @@ def companions(manifest: Manifest, words: Sequence[str], root: Path | None, grou
     if "rows" in words or "any_row" in words:
         rows = twins.same_rows(manifest)
         found += rows if "any_row" in words else twins.same_in_all(manifest, rows)
+        found += twins.same_in_outcomes(manifest)
     return found
 
 

@@ -17,6 +17,9 @@ from nsclc_mtl.records import Manifest
 RARE = math.log(
     1e-3
 )  # natural log of the expected pairs of equal rows by chance, from which a table tells patients apart
+LIKE = 5.0  # how much oftener than strangers two who have the same row may have the same outcomes by chance
+USUAL = 0.02  # share of the patients, more than two, above which outcomes say nothing: the last day of a trial
+MISTAKEN = 0.05  # share of the pairs with the same row and the same outcomes that chance may have made
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,49 @@ def same_in_all(manifest: Manifest, rows: Sequence[Twins]) -> list[Twins]:
             told = f"have the same row in every table of {'both' if len(one) == 2 else 'any two of them'}"
             found.append(Twins("rows", " + ".join(tables), one, sentence=told))
     return found
+
+
+def same_in_outcomes(manifest: Manifest) -> list[Twins]:
+    """Groups of patients with the same row in every table and the same outcomes in every task: a person entered several
+    times whose few columns alone would not tell it.
+
+    Many share age, sex and stage, but few of them die on one day. Of the pairs with equal rows so many must have equal
+    outcomes that chance explains at most a twentieth, were it five times as likely in them as it is in others. Outcomes
+    that many share take no part.
+    """
+    rows, outcomes = _joined(manifest.tables), _joined(manifest.labels)
+    outcomes = outcomes[outcomes.map(outcomes.value_counts()) <= max(2, USUAL * len(outcomes))]
+    known = [p for p in manifest.ids if p in rows.index and p in outcomes.index]
+    rows, outcomes = rows.loc[known], outcomes.loc[known]
+    both = rows + outcomes
+    alike, agreed = _pairs(rows), _pairs(both)
+    others = len(known) * (len(known) - 1) / 2 - alike
+    if not agreed or not others:
+        return []
+    chance = (_pairs(outcomes) - agreed) / others
+    if LIKE * chance * alike > MISTAKEN * agreed:
+        return []
+    told = "have the same row in every table and the same outcomes"
+    again = both[both.duplicated(keep=False)]
+    return [
+        Twins("rows", "patients", tuple(map(str, group.index)), sentence=told)
+        for _, group in again.groupby(again, sort=False)
+    ]
+
+
+def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.Series:
+    """Patient -> text that is equal for patients with the same rows in the same tables; who has none is left out."""
+    parts = [table.dropna(how="all").pipe(_hashed).map(f"{name} {{}}\n".format) for name, table in tables.items()]
+    if not parts:
+        return pd.Series(dtype=object)
+    joined: pd.Series = pd.concat(parts, axis=1).fillna("").agg("".join, axis=1)
+    return joined
+
+
+def _pairs(said: pd.Series) -> float:
+    """How many pairs say the same."""
+    counts = said.value_counts().to_numpy(float)
+    return float((counts * (counts - 1)).sum() / 2)
 
 
 def same_slides(manifest: Manifest, root: Path | None) -> list[Twins]:

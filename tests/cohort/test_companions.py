@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import h5py
@@ -57,6 +58,60 @@ def test_the_same_rows_in_all_tables_make_one_person_and_in_one_table_do_not() -
     assert set(any_row.patients) == {first, second, third}
     said = [f.sentence for f in findings(manifest) if f.rule == "duplicate"]
     assert any("one person?" in sentence for sentence in said)
+
+
+def registry(n: int, seed: int, days: int) -> Manifest:
+    """A cohort of one narrow table: age, sex and stage, of which many have the same; survival in whole days."""
+    draw = np.random.default_rng(seed)
+    ids = [f"r{i}" for i in range(n)]
+    row = {"age": draw.integers(40, 80, n) * 1.0, "sex": draw.integers(0, 2, n) * 1.0, "stage": draw.integers(1, 5, n)}
+    event = draw.integers(0, 2, n) * 1.0
+    time = np.where(event == 1, draw.integers(1, days, n), np.minimum(draw.integers(1, 2 * days, n), days)) * 1.0
+    return Manifest(
+        "registry", pd.DataFrame({"site": "a"}, index=ids), {}, {"clinical": ModalitySpec("clinical", "clinical")},
+        {"os": pd.DataFrame({"event": event, "time_days": time}, index=ids)},
+        {"clinical": pd.DataFrame(row, index=ids)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_many_share_a_narrow_row_and_some_of_them_a_day(seed: int) -> None:
+    """Half of the censored end on one day, as in a trial: nobody is there twice."""
+    assert twins.same_in_outcomes(registry(800, seed, 2000)) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_person_entered_twice_is_told_by_row_and_outcomes(seed: int) -> None:
+    manifest = registry(800, seed, 2000)
+    again, first = manifest.ids[700:], manifest.ids[:100]
+    for table in (manifest.tables["clinical"], manifest.labels["os"]):
+        table.loc[again] = table.loc[first].to_numpy()
+    assert twins.same_in_all(manifest, twins.same_rows(manifest)) == []  # the row alone does not tell it
+    found = companions.companions(manifest, ["rows"], None, None)
+    joined = {frozenset(pair) for same in found for pair in combinations(same.patients, 2)}
+    died = manifest.labels["os"]["time_days"] < 2000  # of those who end with the trial nothing is told
+    pairs = {frozenset(pair) for pair in zip(first, again, strict=True) if died[pair[0]]}
+    assert pairs <= joined
+    assert len(joined - pairs) <= 3
+    manifest.labels["os"].loc[again, "time_days"] += 1
+    assert companions.companions(manifest, ["rows"], None, None) == []
+
+
+def test_one_person_twice_in_a_small_cohort() -> None:
+    manifest = registry(40, 1, 2000)
+    died = [p for p in manifest.ids if manifest.labels["os"].loc[p, "event"] == 1]
+    for table in (manifest.tables["clinical"], manifest.labels["os"]):
+        table.loc[died[1]] = table.loc[died[0]]
+    (same,) = twins.same_in_outcomes(manifest)
+    assert set(same.patients) == set(died[:2])
+
+
+def test_of_classes_many_have_the_same_and_it_tells_nothing() -> None:
+    manifest = registry(300, 0, 2000)
+    manifest.labels = {"grade": pd.DataFrame({"value": np.arange(300) % 3 * 1.0}, index=manifest.ids)}
+    assert twins.same_in_outcomes(manifest) == []
+    manifest.tables = {}
+    assert twins.same_in_outcomes(manifest) == []
 
 
 def test_empty_profiles_are_no_twins() -> None:

@@ -30,24 +30,28 @@ def duplicates(
         told = f"patients {some(found.patients)} {found.sentence}: one person?" + _sides(found, splits)
         out.append(Finding("warning", "duplicate", found.where, told))
     said = {found.patients for found in whole}
+    repeated = [f for f in twins.same_in_outcomes(manifest) if tuple(sorted(f.patients)) not in said]
+    if repeated:
+        out.append(_alike("patients", repeated, splits, "one person?"))
     for modality in manifest.tables:
         alike = [f for f in rows if f.where == modality and tuple(sorted(f.patients)) not in said]
         if alike:
-            out.append(_alike(modality, alike, splits))
+            out.append(_alike(modality, alike, splits, "filled in, empty, or entered twice?"))
     for found in twins.same_ids(manifest.ids):
         told = f"{some(found.patients)} {found.sentence}" + _sides(found, splits)
         out.append(Finding("warning", "duplicate", "patients", told))
     return out
 
 
-def _alike(modality: str, alike: list[Twins], splits: pd.DataFrame | None) -> Finding:
+def _alike(modality: str, alike: list[Twins], splits: pd.DataFrame | None, asked: str) -> Finding:
     """One finding for all groups of equal rows in a table: an empty profile makes many."""
     largest = max(alike, key=lambda f: len(f.patients))
     told = f"patients {some(largest.patients)} {largest.sentence}"
     if len(alike) > 1:
         everybody = sum(len(f.patients) for f in alike)
         told += f", and so have {len(alike) - 1} further groups ({everybody} patients in all)"
-    told += "; filled in, empty, or entered twice?" + _sides(largest, splits)
+    apart = [f for f in alike if twins.apart(f.patients, splits)]
+    told += f"; {asked}" + _sides(max(apart, key=lambda f: len(f.patients), default=largest), splits)
     return Finding("warning", "duplicate", modality, told)
 
 
