@@ -233,6 +233,14 @@ def test_its_own_patients_are_refused(way: Way, capsys: pytest.CaptureFixture[st
     assert way.run("bundle", "twice", f"ckpt={packed}") == 2
 
 
+def test_the_run_that_made_a_bundle_names_it(way: Way, tmp_path: Path) -> None:
+    made = way.folder("bundle", "b")
+    assert bundled.at(made) == made / "bundle" == bundled.at(made / "bundle" / "fold0")
+    trained = shutil.copytree(way.folder(), tmp_path / "run")
+    shutil.copytree(made / "bundle", trained / "bundle")
+    assert bundled.at(trained) is None  # a run of training stays one, whatever lies in it
+
+
 def test_a_bundle_is_whole_and_never_written_over(way: Way, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert way.run("bundle", "again", f"ckpt={way.folder()}", f"out={tmp_path / 'b'}") == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]  # and nothing half-written

@@ -28,9 +28,11 @@ _AGAIN = "take the bundle again from where it was made"
 
 
 def at(ckpt: Any) -> Path | None:
-    """The bundle that `ckpt` names, by its folder or one of its folds; None where it is none (a run, or nothing)."""
+    """The bundle that `ckpt` names, by its folder, one of its folds or the run of `mtl bundle`; None where it is none
+    (a run of training, or nothing)."""
     path = Path(str(ckpt))
-    return next((p for p in (path, path.parent) if _looks_like_one(p)), None)
+    within = () if (path / "splits.csv").is_file() else (path / "bundle",)
+    return next((p for p in (path, path.parent, *within) if _looks_like_one(p)), None)
 
 
 def _looks_like_one(folder: Path) -> bool:
