@@ -164,7 +164,8 @@ def sentences(spec: TaskSpec, facts: Mapping[str, str], value: Mapping[str, floa
                 f"Judged likelier: {word}{' at' if said == 'event-free' else ''}{at} (probability {chance(sure)})."
             )
         if "risk" in value:
-            told.append(f"Risk score {value['risk']:.3f}: higher is worse; it has no unit and compares within a fold.")
+            score = f"{value['risk']:.3f}".replace("-", "−")
+            told.append(f"Risk score {score}: higher is worse; it has no unit and compares within a fold.")
     elif said:
         told.append(f"Predicted: {said}, with probability {chance(sure)}.")
     told.append(_set(spec, facts))
@@ -234,10 +235,11 @@ def curve_figure(
         axes.plot(x, y, color=BLUE, lw=1.8, marker="o", ms=4.5)
         for day, v in zip(x[1:], y[1:], strict=True):
             axes.annotate(chance(v), (day, v), (3, 5), textcoords="offset points", fontsize=8)
-        for day, word, colour, style in ((horizon, "horizon", GREY, (0, (2, 3))), (bound, "lower bound", ORANGE, "--")):
+        lines = ((horizon, "horizon", GREY, (0, (2, 3))), (bound, "lower bound", ORANGE, "--"))
+        for height, (day, word, colour, style) in zip((0.02, 0.09), lines, strict=True):  # two days may be close
             if math.isfinite(day) and 0 <= day <= days[-1]:
                 axes.axvline(day / DAYS_PER_MONTH, color=colour, lw=1.0, ls=style)
-                axes.text(day / DAYS_PER_MONTH, 0.02, f" {word}", color=colour, fontsize=8, va="bottom")
+                axes.text(day / DAYS_PER_MONTH, height, f" {word}", color=colour, fontsize=8, va="bottom")
         axes.set(ylim=(0, 1.08), ylabel="event-free", xlabel="months", xlim=(0, x[-1] * 1.07))
         axes.set_xticks(np.arange(0, x[-1] + 0.01, 12 if x[-1] > 24 else 3))
         told = "; ".join(f"day {d:g}: {chance(v)}" for d, v in zip(days, curve, strict=True))
