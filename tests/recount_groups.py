@@ -92,7 +92,14 @@ class Groups(Metrics):
                     known = [(f, i) for f, i, v in zip(parts, at, folds, strict=True) if not math.isnan(v)]
                     there = {f.patients[k]: (f.label[k], f.event[k]) for f, i in known for k in i}
                     had = sum((e if kind == "survival" else x) == 1 for x, e in there.values())
-                    n = (len(there), had if kind in ("survival", "binary") else None) if there else n
+                    left = [x for x, _ in there.values()]
+                    fewest = {"survival": had, "binary": min(had, len(there) - had)}.get(
+                        kind, len(there) - max((left.count(k) for k in set(left)), default=0)
+                    )
+                    if there and (len(there) < 10 or fewest < 5):
+                        made = Judged([NAN], [np.full(self.draws, NAN)], [0])
+                    elif there:
+                        n = (len(there), had if kind in ("survival", "binary") else None)
                 self.put(task, f"{metric}|{column}={level}", interval(made.value, made.spread), n)
                 values.append(made.value)
                 errors.append(plain.spread(made.spread))

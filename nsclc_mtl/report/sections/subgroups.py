@@ -97,12 +97,19 @@ def _level(result: TaskResult, word: str, who: set[str], weights: Sequence[np.nd
     people, events, rare = _count(result.task, folds)
     reason = _too_few(result.task, people, rare)
     if reason:
-        nan = math.nan
-        return Level(word, people, events, Interval(nan, nan, nan, reason), nan, folds)
+        return _without(word, people, events, reason, folds)
     of = metrics_of(result.task, result.folds)[result.primary]
     # of small subgroups some fold lacks a pair in nearly every draw: a draw averages over those that have a value
     values = bootstrap([tried(of, f, f.said[LEARNER]) for f in folds], drawn, repeats=True)
-    return Level(word, people, events, values.interval(), float(standard_error(values.draws)), used(folds, values))
+    kept = used(folds, values)
+    held, _, rare = _count(result.task, kept)
+    if values.value.known and (reason := _too_few(result.task, held, rare)):  # some folds are left out
+        return _without(word, people, events, f"{reason} in the folds that have a value", folds)
+    return Level(word, people, events, values.interval(), float(standard_error(values.draws)), kept)
+
+
+def _without(word: str, people: int, events: int | None, reason: str, folds: Sequence[Fold]) -> Level:
+    return Level(word, people, events, Interval(math.nan, math.nan, math.nan, reason), math.nan, folds)
 
 
 def _count(task: TaskSpec, folds: Sequence[Fold]) -> tuple[int, int | None, int]:
