@@ -22,7 +22,7 @@ from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
 from nsclc_mtl.report.contrast import p_word
 from nsclc_mtl.report.evaluation import TaskResult, shares
 from nsclc_mtl.report.facts import facts
-from nsclc_mtl.report.fold import OWN, often, once, once_said
+from nsclc_mtl.report.fold import OWN, dealt, once, once_said
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
 from nsclc_mtl.report.survival_measures import ends
@@ -84,7 +84,7 @@ class Page:
 def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Page:
     """The page. makers: kinds of sections, in the order in which they stand on it."""
     sections = [section for make in makers for section in make(evidence)]
-    tested = against_floor(evidence.results, story.primary_floor)
+    tested = against_floor(evidence.results, story.primary_floor, evidence.splits)
     tasks = [
         _task(r, story.primary_floor, tested.get(name)) | {"late": evidence.late.get(name, "")}
         for name, r in evidence.results.items()
@@ -98,6 +98,7 @@ def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Pa
         chapters=chapters | {tripod.NAME: sections[-1].title},
         images=_images(story.images),
         folds=facts(evidence).folds if all(r.averaged for r in evidence.results.values()) else 0,
+        repeats=any(one.at.splits for one in tested.values()),
         has_floor=any(r.models("floor:") for r in evidence.results.values()),
         has_ceiling=any(r.models("oracle:") for r in evidence.results.values()),
     )
@@ -209,7 +210,7 @@ def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -
         "unit": result.task.unit,
         "metric": metric_word(primary),
         "n": result.n,
-        "often": often(result.folds),
+        "dealt": dealt([f.patients for f in result.folds]),
         "events": result.events,
         "ours": ours,
         "floors": floors,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import pandas as pd
 from rich.box import HEAVY_HEAD
 from rich.table import Table
 
@@ -14,13 +15,13 @@ from nsclc_mtl.report.evaluation import TaskResult
 from nsclc_mtl.report.page import metric_word, model_word
 
 
-def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table:
+def table(results: Mapping[str, TaskResult], primary: str, splits: pd.DataFrame | None, boxed: bool) -> Table:
     """The learner of each task, the floors below it, the paired difference beside them; `primary` is a floor's name.
 
     Bold: told apart from the primary floor after Holm and, where above it, from chance. Without `boxed` the table has
     no lines, as a log wants it.
     """
-    tested = against_floor(results, primary)
+    tested = against_floor(results, primary, splits)
     title = "Learner and floor, 95 % intervals conditional on the trained models"
     made = Table(title=title, title_justify="left", box=HEAVY_HEAD if boxed else None)
     for column in ("task", "n", "events", "metric", "model", "value", "learner minus it"):
@@ -41,6 +42,8 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
     if any(primary in result.metrics[result.primary] for result in results.values()):
         bold = "; bold: P below .05, adjusted by Holm over the tasks; above a floor only if above chance, too"
         made.caption = "* primary floor" + (bold if any(one.bold for one in tested.values()) else "")
+        ruled = [f"{name}: {one.at.by}" for name, one in tested.items() if one.at.by]
+        made.caption += "".join(f"\n{words}" for words in ruled)
     return made
 
 
