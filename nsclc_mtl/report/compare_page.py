@@ -18,10 +18,11 @@ from nsclc_mtl.report.contrast import Contrast, p_word, point, striking
 from nsclc_mtl.report.evaluation import row, used
 from nsclc_mtl.report.fold import dealt
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY, Fold
-from nsclc_mtl.report.page import FILTERS, Page, metric_word, slug
+from nsclc_mtl.report.page import Page
 from nsclc_mtl.report.section import Figure, Section
 from nsclc_mtl.report.side_by_side import Beside, Entry
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, slug
 
 
 def render(

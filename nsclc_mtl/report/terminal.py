@@ -12,7 +12,7 @@ from rich.table import Table
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report.against_floor import against_floor
 from nsclc_mtl.report.evaluation import TaskResult
-from nsclc_mtl.report.page import metric_word, model_word
+from nsclc_mtl.report.words import metric_word, model_word
 
 
 def table(results: Mapping[str, TaskResult], primary: str, splits: pd.DataFrame | None, boxed: bool) -> Table:

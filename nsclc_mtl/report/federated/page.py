@@ -16,8 +16,9 @@ from nsclc_mtl.report import terminal
 from nsclc_mtl.report.federated import figures
 from nsclc_mtl.report.federated.ways import ALL, CENTRALISED, DIFFERENCE, FEDERATED, LEFT_OUT, LOCAL, WAYS
 from nsclc_mtl.report.measures import LOWER_IS_BETTER, PRIMARY
-from nsclc_mtl.report.page import FILTERS, Page, metric_word, slug
+from nsclc_mtl.report.page import Page
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, slug
 
 WORDS = {
     FEDERATED: "federated: the sites together, without pooling",

@@ -17,9 +17,9 @@ from nsclc_mtl.report.contrast import Contrast, p_word, point
 from nsclc_mtl.report.evaluation import TaskResult, row, used
 from nsclc_mtl.report.fold import once, once_said
 from nsclc_mtl.report.measures import LEARNER, score_of
-from nsclc_mtl.report.page import FILTERS, metric_word, model_word, slug
 from nsclc_mtl.report.section import Evidence, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, model_word, slug
 
 STAGE = "floor:stage"
 

@@ -16,9 +16,9 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, folds_of, row, used
 from nsclc_mtl.report.measures import LEARNER, Fold, metrics_of, tried
-from nsclc_mtl.report.page import FILTERS, metric_word
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word
 
 PARTS = ("train", "validation", "test")
 

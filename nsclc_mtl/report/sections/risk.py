@@ -19,9 +19,9 @@ from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, row
 from nsclc_mtl.report.fold import once, once_said
 from nsclc_mtl.report.measures import HORIZONS_DAYS, LEARNER
-from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.section import Evidence, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, slug
 
 WAYS = {"median": "the median", "tertiles": "the tertiles", "maxstat": "the maximally selected log-rank cut-off"}
 NAMES = {2: ("low risk", "high risk"), 3: ("low risk", "medium risk", "high risk")}

@@ -22,11 +22,11 @@ from nsclc_mtl.report.contrast import p_word, point
 from nsclc_mtl.report.evaluation import TaskResult, row, used
 from nsclc_mtl.report.fold import among
 from nsclc_mtl.report.measures import LEARNER, Fold, metrics_of, tried
-from nsclc_mtl.report.page import FILTERS, metric_word, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.subgroup import Subgroups
 from nsclc_mtl.report.subgroup import subgroups as parted
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, slug
 
 LEAST_PATIENTS, LEAST_EVENTS = 10, 5
 
