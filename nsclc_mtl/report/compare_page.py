@@ -13,7 +13,7 @@ from rich.table import Table
 
 from nsclc_mtl.metrics.comparison import Interval, repeated
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.report import curves, terminal
+from nsclc_mtl.report import curves
 from nsclc_mtl.report.contrast import Contrast, p_word, point, striking
 from nsclc_mtl.report.evaluation import row, used
 from nsclc_mtl.report.fold import dealt
@@ -22,7 +22,7 @@ from nsclc_mtl.report.page import Page
 from nsclc_mtl.report.section import Figure, Section
 from nsclc_mtl.report.side_by_side import Beside, Entry
 from nsclc_mtl.report.templates import template
-from nsclc_mtl.report.words import FILTERS, metric_word, slug
+from nsclc_mtl.report.words import FILTERS, metric_word, slug, told
 
 
 def render(
@@ -245,13 +245,13 @@ def table(made: Mapping[str, Beside], boxed: bool) -> Table:
             events = "" if result.events is None else str(result.events)
             of = (name, str(result.n), events) if metric == result.primary else ("", "", "")
             head = (*of, metric_word(metric)) if label == one.reference else ("", "", "", "")
-            told: tuple[str, ...] = ()
+            beside: tuple[str, ...] = ()
             if other is not None:
                 holm = p_word(p) if metric == result.primary else ""
-                told = (terminal.told(other.difference, "+"), p_word(other.p), holm)
-                told += (p_word(other.splits.p),) if other.splits else ()
-            at = terminal.told(result.metrics[metric][LEARNER].interval())
-            out.add_row(*head, label, at, *told, style="bold" if _bold(one, metric, label) else "")
+                beside = (told(other.difference, "+"), p_word(other.p), holm)
+                beside += (p_word(other.splits.p),) if other.splits else ()
+            at = told(result.metrics[metric][LEARNER].interval())
+            out.add_row(*head, label, at, *beside, style="bold" if _bold(one, metric, label) else "")
         out.add_section()
     if repeats:
         out.caption = "Holm: of the larger of P and P over the repeated splits"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import pandas as pd
 from rich.box import HEAVY_HEAD
 from rich.table import Table
 
-from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report.against_floor import against_floor
 from nsclc_mtl.report.evaluation import TaskResult
-from nsclc_mtl.report.words import metric_word, model_word
+from nsclc_mtl.report.words import metric_word, model_word, told
 
 
 def table(results: Mapping[str, TaskResult], primary: str, splits: pd.DataFrame | None, boxed: bool) -> Table:
@@ -45,11 +43,3 @@ def table(results: Mapping[str, TaskResult], primary: str, splits: pd.DataFrame 
         ruled = [f"{name}: {one.at.by}" for name, one in tested.items() if one.at.by]
         made.caption += "".join(f"\n{words}" for words in ruled)
     return made
-
-
-def told(at: Interval, sign: str = "") -> str:
-    """A value with its interval; a dash, with the reason, where there is none. `sign` is `+` for differences."""
-    if not math.isfinite(at.value):
-        return f"- ({at.reason})" if at.reason else "-"
-    band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if math.isfinite(at.lo) else ""
-    return f"{at.value:{sign}.3f}{band}"

@@ -61,6 +61,14 @@ def model_word(model: str) -> str:
     return model.replace("floor:", "").replace("oracle:", "ceiling: ")
 
 
+def told(at: Interval, sign: str = "") -> str:
+    """A value with its interval; a dash, with the reason, where there is none. `sign` is `+` for differences."""
+    if not math.isfinite(at.value):
+        return f"- ({at.reason})" if at.reason else "-"
+    band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if math.isfinite(at.lo) else ""
+    return f"{at.value:{sign}.3f}{band}"
+
+
 def _number(value: float) -> str:
     if not math.isfinite(value):
         return "–"

@@ -17,6 +17,7 @@ from nsclc_mtl.metrics.roc import GRID, Roc, roc
 from nsclc_mtl.report import curves, page, words
 from nsclc_mtl.report.evaluation import metric_rows
 from nsclc_mtl.report.section import Evidence, Section, save
+from nsclc_mtl.report.sections import SECTIONS
 from nsclc_mtl.report.sections.cohort import cohort
 from nsclc_mtl.report.sections.intended import intended
 from nsclc_mtl.report.sections.risk import risk
@@ -221,3 +222,14 @@ def test_every_curve_is_drawn_and_none_looks_like_another() -> None:
     for k in range(8):
         assert f">class {k}</text>" in shown
         assert follow.count(f">site {k}</text>") == 2  # beside the numbers at risk, and in the legend
+
+
+def test_where_there_is_no_interval_no_text_tells_nan(toy: dict[str, Any]) -> None:
+    """Predictions that do not vary: every resample has .5, and the pictures' words say the value alone."""
+    same = toy["predictions"].assign(value=1.0)
+    results = evaluate_predictions(same, {"survival": TASKS["survival"]}, toy["manifest"], toy["splits"], 40)
+    settings = {"bootstrap": 40, "seed": 0}
+    evidence = Evidence(results, same, toy["manifest"], toy["splits"], settings)
+    made = page.render(evidence, page.Story("toy"), SECTIONS)
+    assert "learner 0.500" in made.html
+    assert not re.search(r"\bnan\b", re.sub(r'base64,[^"]*', "", made.html))

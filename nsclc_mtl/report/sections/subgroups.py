@@ -26,7 +26,7 @@ from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.subgroup import Subgroups
 from nsclc_mtl.report.subgroup import subgroups as parted
 from nsclc_mtl.report.templates import template
-from nsclc_mtl.report.words import FILTERS, metric_word, slug
+from nsclc_mtl.report.words import FILTERS, metric_word, slug, told
 
 LEAST_PATIENTS, LEAST_EVENTS = 10, 5
 
@@ -198,8 +198,8 @@ def forest(name: str, task: TaskSpec, metric: str, factors: Sequence[Factor], wh
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(metric)
-        told = "; ".join(f"{f.by.column} {x.word}: {_said(x.at)}" for f in factors for x in f.levels)
-        shown = curves.svg(drawn, f"{task.name}: subgroups", f"{metric} with 95 % intervals. {told}.")
+        said = "; ".join(f"{f.by.column} {x.word}: {told(x.at)}" for f in factors for x in f.levels)
+        shown = curves.svg(drawn, f"{task.name}: subgroups", f"{metric} with 95 % intervals. {said}.")
     data = pd.DataFrame(
         [
             (f.by.column, x.word, x.patients, x.events, x.at.value, x.at.lo, x.at.hi, float(f.p), x.at.reason)
@@ -212,10 +212,6 @@ def forest(name: str, task: TaskSpec, metric: str, factors: Sequence[Factor], wh
         f"Dashed: all patients, {whole.value:.3f}. Grey line: 0.5, chance. P: that all levels of a column are equal."
     )
     return Figure(name, shown, data, caption)
-
-
-def _said(at: Interval) -> str:
-    return f"{at.value:.3f} ({at.lo:.3f} to {at.hi:.3f})" if math.isfinite(at.value) else at.reason
 
 
 def _short(word: str, most: int) -> str:
