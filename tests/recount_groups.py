@@ -123,7 +123,7 @@ class Groups(Metrics):
         horizon = next((d for d in sorted(HORIZONS.values(), reverse=True) if d <= reached), reached)
         means = {name: plain.restricted_mean(time[who], event[who], horizon) for name, who in members.items()}
         for name, (area, variance) in means.items():
-            who, half = members[name], 1.959963984540054 * math.sqrt(variance)
+            who, half = members[name], 1.959963984540054 * math.sqrt(variance) if variance else NAN
             self.put(
                 task,
                 f"restricted_mean_days:{name}",
@@ -136,7 +136,7 @@ class Groups(Metrics):
         beta, error = float(fit["beta"][0]), 1.959963984540054 * float(fit["error"][0])
         self.put(task, "hazard_ratio:high_risk", tuple(np.exp([beta, beta - error, beta + error])), whole)
         (low, a), (worse, b) = means.values()
-        half = 1.959963984540054 * math.sqrt(a + b)
+        half = 1.959963984540054 * math.sqrt(a + b) if a and b else NAN
         self.put(task, "restricted_mean_days:difference", (low - worse, low - worse - half, low - worse + half), whole)
         self.put(task, "log_rank", [plain.log_rank(time, event, high)], whole)
         if len(parts) == 1:

@@ -253,6 +253,8 @@ def _months(at: Interval) -> str:
     def word(days: float) -> str:
         return f"{days / curves.DAYS_PER_MONTH:.1f}".replace("-", "−") if days == days else "not reached"
 
+    if at.lo != at.lo and at.reason:
+        return Markup('{} <span class="soft">({})</span>').format(word(at.value), at.reason)
     return _banded(word(at.value), word(at.lo), word(at.hi))
 
 
