@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plain_metrics as plain
-from recount_files import NAN, Judged, Key, Row, repeated, standing
+from recount_files import NAN, Judged, Key, Row, once, repeated, standing
 from recount_groups import Groups
 from recount_probabilities import Probabilities
 from scipy.stats import chi2
@@ -75,9 +75,11 @@ class Recount(Probabilities, Groups):
                 if model == self.primary_floor:
                     asked[task] = p, n
                 if repeated(self.parts[task]):
-                    self._over_splits(task, model, gap.folds)
+                    over = self._over_splits(task, model, gap)
+                    if model == self.primary_floor:  # a verdict needs both
+                        asked[task] = max(p, over), n
                 if model == "floor:stage":
-                    ratio = NAN if repeated(self.parts[task]) else self._beside_stage(task)
+                    ratio = self._beside_stage(task)
                     self.put(task, "likelihood_ratio:stage", [ratio], whole)
                     self.put(task, "p_likelihood_ratio:stage", [float(chi2.sf(ratio, 1))], whole)
         for (task, (_, n)), p in zip(asked.items(), plain.holm([p for p, _ in asked.values()]), strict=True):
@@ -95,11 +97,11 @@ class Recount(Probabilities, Groups):
             return 1.0 if abs(gap.value) < 1e-12 else NAN
         return plain.two_sided(gap.value / math.sqrt(variance))
 
-    def _over_splits(self, task: str, model: str, gaps: Sequence[float]) -> None:
-        """Nadeau and Bengio's t-test over the folds of all repeats."""
+    def _over_splits(self, task: str, model: str, gap: Judged) -> float:
+        """Nadeau and Bengio's t-test over the folds of all repeats; its P, 1 where it points the other way."""
         known, n, metric = (
-            [v for v in gaps if not math.isnan(v)],
-            self.counted(task, standing(self.parts[task], gaps)),
+            [v for v in gap.folds if not math.isnan(v)],
+            self.counted(task, standing(self.parts[task], gap.folds)),
             self.primary(task),
         )
         share = [self.splits.loc[self.splits["fold"] == k, "part"].value_counts() for k in set(self.splits["fold"])]
@@ -109,11 +111,12 @@ class Recount(Probabilities, Groups):
         self.put(task, f"nadeau_bengio:{metric}", (mean, mean - half, mean + half), n, model)
         p = float(2 * student.sf(abs(mean) / error, len(known) - 1))
         self.put(task, f"p_nadeau_bengio:{metric}", [p], n, model)
+        return 1.0 if mean * gap.value < 0 else p
 
     def _beside_stage(self, task: str) -> float:
         """Twice the gain in log likelihood when the learner's score joins the stage floor's, folds apart."""
         columns: dict[str, list[np.ndarray]] = {w: [] for w in ("ours", "stage", "label", "event", "fold")}
-        for k, f in enumerate(self.parts[task]):
+        for k, f in enumerate(once(self.parts[task])):
             ours, stage = self.score(task, f, "learner"), self.score(task, f, "floor:stage")
             if not np.isnan(stage).all():
                 for word, v in (("ours", ours), ("stage", stage)):

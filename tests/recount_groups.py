@@ -92,7 +92,14 @@ class Groups(Metrics):
                     known = [(f, i) for f, i, v in zip(parts, at, folds, strict=True) if not math.isnan(v)]
                     there = {f.patients[k]: (f.label[k], f.event[k]) for f, i in known for k in i}
                     had = sum((e if kind == "survival" else x) == 1 for x, e in there.values())
-                    n = (len(there), had if kind in ("survival", "binary") else None) if there else n
+                    left = [x for x, _ in there.values()]
+                    fewest = {"survival": had, "binary": min(had, len(there) - had)}.get(
+                        kind, len(there) - max((left.count(k) for k in set(left)), default=0)
+                    )
+                    if there and (len(there) < 10 or fewest < 5):
+                        made = Judged([NAN], [np.full(self.draws, NAN)], [0])
+                    elif there:
+                        n = (len(there), had if kind in ("survival", "binary") else None)
                 self.put(task, f"{metric}|{column}={level}", interval(made.value, made.spread), n)
                 values.append(made.value)
                 errors.append(plain.spread(made.spread))
@@ -116,7 +123,7 @@ class Groups(Metrics):
         horizon = next((d for d in sorted(HORIZONS.values(), reverse=True) if d <= reached), reached)
         means = {name: plain.restricted_mean(time[who], event[who], horizon) for name, who in members.items()}
         for name, (area, variance) in means.items():
-            who, half = members[name], 1.959963984540054 * math.sqrt(variance)
+            who, half = members[name], 1.959963984540054 * math.sqrt(variance) if variance else NAN
             self.put(
                 task,
                 f"restricted_mean_days:{name}",
@@ -129,7 +136,7 @@ class Groups(Metrics):
         beta, error = float(fit["beta"][0]), 1.959963984540054 * float(fit["error"][0])
         self.put(task, "hazard_ratio:high_risk", tuple(np.exp([beta, beta - error, beta + error])), whole)
         (low, a), (worse, b) = means.values()
-        half = 1.959963984540054 * math.sqrt(a + b)
+        half = 1.959963984540054 * math.sqrt(a + b) if a and b else NAN
         self.put(task, "restricted_mean_days:difference", (low - worse, low - worse - half, low - worse + half), whole)
         self.put(task, "log_rank", [plain.log_rank(time, event, high)], whole)
         if len(parts) == 1:

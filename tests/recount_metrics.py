@@ -220,9 +220,8 @@ class Metrics(Files):
             if top.value - base > 0.02:
                 with np.errstate(all="ignore"):
                     draws = (ours.spread - lower) / (top.spread - lower)
-                good = draws[np.isfinite(draws)]
-                ends = np.quantile(good, [0.025, 0.975]) if len(good) >= 20 else (NAN, NAN)
-                self.put(task, metric, ((ours.value - base) / (top.value - base), *ends), n)
+                value = (ours.value - base) / (top.value - base)
+                self.put(task, metric, interval(value, np.where(np.isfinite(draws), draws, NAN)), n)
             else:
                 self.put(task, metric, [NAN], n)
 

@@ -149,7 +149,7 @@ def _patients_tables(trained: Mapping[str, Any], source: Path) -> list[str]:
 
 def card(content: Mapping[str, Any], cohort: Mapping[str, Any], source: Path, follow_up: bool) -> str:
     """`card.md`: what the model was trained on and how it did on patients that its folds held out."""
-    from nsclc_mtl.report.page import metric_word
+    from nsclc_mtl.report.words import metric_word
 
     file = source / "metrics.json"
     rows = json.loads(file.read_text("utf-8")) if file.is_file() else []

@@ -28,7 +28,7 @@ def probe(settings: Mapping[str, Any], run: Run) -> None:
     from threadpoolctl import threadpool_limits
 
     from nsclc_mtl.commands.probe_table import made
-    from nsclc_mtl.report.page import metric_word
+    from nsclc_mtl.report.words import metric_word
 
     runs = [Trained(settings["ckpt"], settings, run)]
     if settings["against"] is not None:

@@ -146,7 +146,7 @@ def write(
     section.save(made.sections, made.figures, run.path)
     (run.path / "report.html").write_text(made.html, encoding="utf-8")
     (run.path / "card.md").write_text(card.render(evidence, __version__, settings["license"]), encoding="utf-8")
-    run.show(terminal.table(results, primary, boxed=run.console.is_terminal))
+    run.show(terminal.table(results, primary, splits, boxed=run.console.is_terminal))
     run.say(f"{folder.resolve().name}: {counted}")
     run.say(f"report: {run.path / 'report.html'}")
     return list(results)
@@ -158,11 +158,13 @@ def _meta(
     """What the head of the page says of the run."""
     from datetime import UTC, datetime
 
+    from nsclc_mtl.report.fold import dealt_rows
+
     version, commit = _made_by(folder)
     return [
         ("Cohort", manifest.name),
         ("Run", folder.resolve().name),
-        ("Folds", judged or (str(splits["fold"].nunique()) if splits is not None else "external patients")),
+        ("Folds", judged or (dealt_rows(splits) if splits is not None else "external patients")),
         ("Modalities", ", ".join(manifest.modalities)),
         ("Seed", str(trained.get("seed", ""))),
         ("Version", version),

@@ -81,7 +81,7 @@ def of_patient(
     """What the page of one patient shows, as `patient_page.Patient`. spread: rows of heterogeneity.csv. seen: task ->
     how the models do on the patients who were held out. scale: of the maps' colours."""
     from nsclc_mtl.report import patient_page
-    from nsclc_mtl.report.page import slug
+    from nsclc_mtl.report.words import slug
 
     manifest, row = made.manifest, made.cautions.loc[patient]
     said = made.table[made.table["patient_id"] == patient]

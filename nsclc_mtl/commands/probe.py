@@ -180,7 +180,7 @@ def _show(
     title = "AUC of telling the site from a table, 95 % intervals; .5 is chance"
     run.show(made(title, ["table", "patients", "sites", "before", "after", "change"], sites))
     if tasks:
-        from nsclc_mtl.report.page import metric_word
+        from nsclc_mtl.report.words import metric_word
 
         named = [{**row, "task": f"{row['task']}, {metric_word(row['metric'])}"} for row in tasks]
         columns = ["task", "floor", "without", *(f"{how} minus it" for how in unseen)]

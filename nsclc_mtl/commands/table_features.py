@@ -48,7 +48,7 @@ def explain(made: Predicted, options: Mapping[str, Any], run: Run) -> None:
 def of_patient(patient: str, table: pd.DataFrame, run: Run, units: Mapping[str, str]) -> None:
     """`patients/<id>/features.csv`, and a figure of each task whose score has a unit in `units`."""
     from nsclc_mtl.report import feature_bars
-    from nsclc_mtl.report.page import slug
+    from nsclc_mtl.report.words import slug
 
     folder = patient_folder(run.path, patient)
     folder.mkdir(parents=True, exist_ok=True)

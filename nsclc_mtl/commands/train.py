@@ -50,6 +50,7 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
     from nsclc_mtl.commands.assemble import lines, one_cause, options, sound
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.sites import adapted_sites, unknown_sites
+    from nsclc_mtl.report.fold import dealt_rows
 
     here = not fold_jobs.elsewhere(settings)
     if here:
@@ -70,7 +71,7 @@ def opened(settings: dict[str, Any], run: Run) -> tuple[Manifest, pd.DataFrame, 
         run.say(f"note: {note}")
     run.say(
         f"{manifest.name}: {splits['patient_id'].nunique()} patients, modalities {', '.join(manifest.modalities)}, "
-        f"tasks {', '.join(manifest.tasks)}, {splits['fold'].nunique()} folds"
+        f"tasks {', '.join(manifest.tasks)}, {dealt_rows(splits)}"
     )
     if not (splits["part"] == "calibration").any() and not settings["trust"].get("validation"):
         run.say(

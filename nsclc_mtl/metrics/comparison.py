@@ -6,6 +6,7 @@ fold and averaged with the number of patients as weight. Intervals are condition
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,17 @@ def repeated(patients: Sequence[Sequence[str]]) -> bool:
     """Whether somebody is tested in more than one fold."""
     everyone = [p for ids in patients for p in ids]
     return len(set(everyone)) < len(everyone)
+
+
+def times_dealt(patients: Sequence[Sequence[str]]) -> int:
+    """How often all patients were dealt into folds: in how many folds everybody is tested; 1 where not alike often.
+
+    >>> times_dealt([["a", "b"], ["c"], ["a"], ["b", "c"]]), times_dealt([["a", "b"], ["a", "c"]])
+    (2, 1)
+    """
+    times = set(Counter(p for ids in patients for p in ids).values())
+    often = times.pop() if len(times) == 1 else 1
+    return often if len(patients) % often == 0 else 1
 
 
 def over_folds(values: Sequence[np.ndarray], sizes: Sequence[int], repeats: bool = False) -> np.ndarray:

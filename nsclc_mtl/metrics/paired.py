@@ -79,9 +79,10 @@ def corrected_t(differences: Sequence[float], test_share: float, level: float = 
         return Compared(Interval(float(given.mean()) if len(given) else nan, nan, nan, reason), Score.missing(reason))
     mean, freedom = float(given.mean()), len(given) - 1
     error = math.sqrt((1 / len(given) + test_share) * float(given.var(ddof=1)))
-    half = float(t.ppf((1 + level) / 2, freedom)) * error
     if error < 1e-15:
-        p = Score(1.0) if abs(mean) < 1e-15 else Score.missing("the difference is the same in every split")
-    else:
-        p = Score(float(2 * t.sf(abs(mean) / error, freedom)))
+        reason = "the difference is the same in every split"
+        p = Score(1.0) if abs(mean) < 1e-15 else Score.missing(reason)
+        return Compared(Interval(mean, nan, nan, reason, agree=True), p)
+    half = float(t.ppf((1 + level) / 2, freedom)) * error
+    p = Score(float(2 * t.sf(abs(mean) / error, freedom)))
     return Compared(Interval(mean, mean - half, mean + half), p)

@@ -167,7 +167,8 @@ def restricted_mean(time: ArrayLike, event: ArrayLike, horizon: float) -> Interv
     """Mean time without the event until the horizon: the area under the Kaplan-Meier curve, with its 95 % interval.
 
     Variance of Greenwood's form (Royston and Parmar, BMC Medical Research Methodology, 2013). NaN with a reason where
-    the curve is not known up to the horizon.
+    the curve is not known up to the horizon. No interval where the variance is 0: nobody had the event before, and the
+    form does not know how far the next patient would fall short.
 
     >>> restricted_mean([1, 2, 3], [1, 1, 1], 3).value
     2.0
@@ -178,10 +179,12 @@ def restricted_mean(time: ArrayLike, event: ArrayLike, horizon: float) -> Interv
 def restricted_mean_difference(
     lower: tuple[ArrayLike, ArrayLike], higher: tuple[ArrayLike, ArrayLike], horizon: float
 ) -> Interval:
-    """Restricted mean of the lower risk group minus that of the higher one, each (time, event): the time lost."""
+    """Restricted mean of the lower risk group minus that of the higher one, each (time, event): the time lost. No
+    interval where one of the two has none."""
     better, better_variance = _area(*lower, horizon)
     worse, worse_variance = _area(*higher, horizon)
-    return _with_error(Score(better - worse, better.reason or worse.reason), better_variance + worse_variance)
+    variance = better_variance + worse_variance if better_variance * worse_variance else 0.0
+    return _with_error(Score(better - worse, better.reason or worse.reason), variance)
 
 
 def _area(time: ArrayLike, event: ArrayLike, horizon: float) -> tuple[Score, float]:
@@ -206,6 +209,10 @@ def _area(time: ArrayLike, event: ArrayLike, horizon: float) -> tuple[Score, flo
 
 
 def _with_error(value: Score, variance: float) -> Interval:
+    if value.known and variance == 0:
+        return Interval(
+            float(value), math.nan, math.nan, "no event before the horizon, so that no interval can be told"
+        )
     half = Z * math.sqrt(variance) if variance == variance else math.nan
     return Interval(float(value), value - half, value + half, value.reason)
 

@@ -1,4 +1,5 @@
 """The learner against the floor that was named beforehand: one question a task, P adjusted over the tasks by Holm.
+Over repeated splits it is the larger of two P (`Contrast.ruling`).
 
 Whatever is bold, above or below on the terminal, the page and the card rests on this. A floor can be worse than chance,
 and a floor that nobody named can be higher than the learner; then *above the floor* alone would mislead.
@@ -9,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import pandas as pd
 
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.multiplicity import holm
@@ -58,9 +61,9 @@ class AgainstFloor:
 
     @property
     def remark(self) -> str:
-        """What has to be said beside *above* and *higher*, as a sentence; "" where there is nothing."""
+        """What has to be said beside the word, as a sentence; "" where there is nothing."""
         if not self.better:
-            return ""
+            return f"{self.at.by}." if self.at.by and not self.apart else ""
         said = []
         if self.floor.value < CHANCE:
             what = "lies below chance" if self.floor.below(CHANCE) else "is no better than chance"
@@ -73,10 +76,15 @@ class AgainstFloor:
         return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def against_floor(results: Mapping[str, TaskResult], floor: str) -> dict[str, AgainstFloor]:
-    """{task: the learner against the floor}, of the tasks in which both have a value. floor: as a model."""
-    asked = {name: of_floor(result, floor) for name, result in results.items() if compared(result, floor)}
-    adjusted = holm([float(at.p) for at in asked.values()])
+def against_floor(
+    results: Mapping[str, TaskResult], floor: str, splits: pd.DataFrame | None
+) -> dict[str, AgainstFloor]:
+    """{task: the learner against the floor}, of the tasks in which both have a value.
+
+    floor: as a model. splits: what both were trained on (patient_id, fold, part), None for patients of another cohort.
+    """
+    asked = {name: of_floor(result, floor, splits) for name, result in results.items() if compared(result, floor)}
+    adjusted = holm([float(at.ruling) for at in asked.values()])
     return {name: _beside(results[name], floor, at, p) for (name, at), p in zip(asked.items(), adjusted, strict=True)}
 
 
@@ -94,12 +102,8 @@ def compared(result: TaskResult, floor: str) -> bool:
     return floor in each and each[floor].value.known and each[LEARNER].value.known
 
 
-def of_floor(result: TaskResult, floor: str) -> Contrast:
+def of_floor(result: TaskResult, floor: str, splits: pd.DataFrame | None) -> Contrast:
     """The learner against one floor, P as it is."""
-    return contrast(result.task, *both(result, floor))
-
-
-def both(result: TaskResult, floor: str) -> tuple[Judged, Judged]:
-    """The learner and a floor with what they said and how they were judged."""
     each = result.metrics[result.primary]
-    return Judged(result.folds, LEARNER, each[LEARNER]), Judged(result.folds, floor, each[floor])
+    ours, theirs = (Judged(result.folds, model, each[model]) for model in (LEARNER, floor))
+    return contrast(result.task, ours, theirs, [] if splits is None else [splits])

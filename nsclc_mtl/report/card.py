@@ -12,9 +12,9 @@ from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report.evaluation import TaskResult
 from nsclc_mtl.report.facts import KINDS, Facts, counted, facts, limits, listed, said
 from nsclc_mtl.report.measures import LEARNER
-from nsclc_mtl.report.page import metric_word, model_word
 from nsclc_mtl.report.section import Evidence
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import metric_word, model_word
 
 TAGS = ("medical", "oncology", "multimodal", "multitask", "research-use-only")
 _KIND_TAGS = {"survival": "survival-analysis", "regression": "tabular-regression"}

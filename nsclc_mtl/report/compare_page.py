@@ -11,17 +11,18 @@ from markupsafe import Markup
 from rich.box import HEAVY_HEAD
 from rich.table import Table
 
-from nsclc_mtl.metrics.comparison import Interval
+from nsclc_mtl.metrics.comparison import Interval, repeated
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.report import curves, terminal
-from nsclc_mtl.report.contrast import p_word, point, striking
+from nsclc_mtl.report import curves
+from nsclc_mtl.report.contrast import Contrast, p_word, point, striking
 from nsclc_mtl.report.evaluation import row, used
-from nsclc_mtl.report.fold import often
+from nsclc_mtl.report.fold import dealt
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, PRIMARY, Fold
-from nsclc_mtl.report.page import FILTERS, Page, metric_word, slug
+from nsclc_mtl.report.page import Page
 from nsclc_mtl.report.section import Figure, Section
-from nsclc_mtl.report.side_by_side import Beside, Entry, Versus
+from nsclc_mtl.report.side_by_side import Beside, Entry
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, slug, told
 
 
 def render(
@@ -89,14 +90,14 @@ def _task(one: Beside) -> dict[str, Any]:
         "events": first.events,
         "reference": one.reference,
         "same": one.same,
-        "folds": {label: len(r.folds) for label, r in one.results.items()},
-        "often": often(first.folds),
+        "again": any(repeated([f.patients for f in r.folds]) for r in one.results.values()),
+        "dealt": dealt([f.patients for f in first.folds]),
         "others": others,
         "labels": list(one.results),
     }
 
 
-def _lines(one: Beside, metric: str, found: Mapping[str, Versus]) -> list[dict[str, Any]]:
+def _lines(one: Beside, metric: str, found: Mapping[str, Contrast]) -> list[dict[str, Any]]:
     """What a table of the page says of each run."""
     made = []
     for label, result in one.results.items():
@@ -106,8 +107,8 @@ def _lines(one: Beside, metric: str, found: Mapping[str, Versus]) -> list[dict[s
             {
                 "label": label,
                 "at": result.metrics[metric][LEARNER].interval(),
-                "other": other.at if other else None,
-                "p": p_word(other.at.p) if other else "",
+                "other": other,
+                "p": p_word(other.p) if other else "",
                 "adjusted": p_word(p) if other else "",
                 "bold": _bold(one, metric, label),
                 "splits": other.splits if other else None,
@@ -126,10 +127,10 @@ def _adjusted(one: Beside, metric: str, label: str) -> float:
 def _bold(one: Beside, metric: str, label: str) -> bool:
     """Of the primary metric alone: the others are not adjusted."""
     other, ours = one.every[metric].get(label), one.results[label].metrics[metric][LEARNER].interval()
-    return other is not None and striking(_adjusted(one, metric, label), other.at.difference, ours)
+    return other is not None and striking(_adjusted(one, metric, label), other.difference, ours)
 
 
-def _splits(found: Mapping[str, Versus]) -> bool:
+def _splits(found: Mapping[str, Contrast]) -> bool:
     return any(other.splits for other in found.values())
 
 
@@ -159,16 +160,16 @@ def metric_rows(made: Mapping[str, Beside]) -> list[dict[str, Any]]:
                     rows.append(row(one.task, metric, fold.fold, label, models[LEARNER].fold_interval(k), [fold]))
                 own = models[LEARNER]
                 rows.append(row(one.task, metric, "all", label, own.interval(), used(result.folds, own)))
-        for metric, label, other in _each(one):
-            at, numbers = other.at, dict[str, Interval]()
+        for metric, label, at in _each(one):
+            numbers = dict[str, Interval]()
             numbers[f"difference:{metric}"] = at.difference
             numbers[f"p_{at.test.lower()}:{metric}"] = point(at.p)
             if metric == PRIMARY[one.task.kind]:
-                numbers[f"p_holm:{metric}"] = point(Score(one.adjusted[label]))
+                numbers[f"p_holm:{metric}"] = point(Score(one.adjusted[label], at.ruling.reason))
             numbers[f"smallest_difference:{metric}"] = point(at.smallest)
-            if other.splits:
-                numbers[f"nadeau_bengio:{metric}"] = other.splits.difference
-                numbers[f"p_nadeau_bengio:{metric}"] = point(other.splits.p)
+            if at.splits:
+                numbers[f"nadeau_bengio:{metric}"] = at.splits.difference
+                numbers[f"p_nadeau_bengio:{metric}"] = point(at.splits.p)
             both = _both(one, metric, label)
             rows += [row(one.task, word, "all", label, i, both) for word, i in numbers.items()]
     return rows
@@ -180,7 +181,7 @@ def _both(one: Beside, metric: str, label: str) -> list[Fold]:
     return used(one.results[label].folds, *((ours, theirs) if one.same else (ours,)))
 
 
-def _each(one: Beside) -> Iterator[tuple[str, str, Versus]]:
+def _each(one: Beside) -> Iterator[tuple[str, str, Contrast]]:
     for metric, found in one.every.items():
         for label, other in found.items():
             yield metric, label, other
@@ -194,7 +195,7 @@ def whole_table(made: Mapping[str, Beside]) -> pd.DataFrame:
             result = one.results[label]
             at = result.metrics[metric][LEARNER].interval()
             other = one.every[metric].get(label)
-            gap = other.at.difference if other else _nothing()
+            gap = other.difference if other else _nothing()
             rows.append(
                 {
                     "task": one.task.name,
@@ -211,10 +212,10 @@ def whole_table(made: Mapping[str, Beside]) -> pd.DataFrame:
                     "difference": gap.value,
                     "difference_lo": gap.lo,
                     "difference_hi": gap.hi,
-                    "p": float(other.at.p) if other else math.nan,
-                    "test": other.at.test if other else "",
+                    "p": float(other.p) if other else math.nan,
+                    "test": other.test if other else "",
                     "p_holm": _adjusted(one, metric, label),
-                    "smallest_difference": float(other.at.smallest) if other else math.nan,
+                    "smallest_difference": float(other.smallest) if other else math.nan,
                     "p_nadeau_bengio": float(other.splits.p) if other and other.splits else math.nan,
                     "reason": gap.reason or at.reason,
                 }
@@ -228,7 +229,7 @@ def _rows(one: Beside) -> list[tuple[str, str]]:
 
 
 def table(made: Mapping[str, Beside], boxed: bool) -> Table:
-    """The same for the terminal; bold is what stays below .05 after Holm (`striking`)."""
+    """The same for the terminal; bold is what stays below .05 after Holm (`striking`), by both P if there are two."""
     out = Table(
         title="The same test patients, 95 % intervals conditional on the trained models",
         title_justify="left",
@@ -244,14 +245,16 @@ def table(made: Mapping[str, Beside], boxed: bool) -> Table:
             events = "" if result.events is None else str(result.events)
             of = (name, str(result.n), events) if metric == result.primary else ("", "", "")
             head = (*of, metric_word(metric)) if label == one.reference else ("", "", "", "")
-            told: tuple[str, ...] = ()
+            beside: tuple[str, ...] = ()
             if other is not None:
                 holm = p_word(p) if metric == result.primary else ""
-                told = (terminal.told(other.at.difference, "+"), p_word(other.at.p), holm)
-                told += (p_word(other.splits.p),) if other.splits else ()
-            at = terminal.told(result.metrics[metric][LEARNER].interval())
-            out.add_row(*head, label, at, *told, style="bold" if _bold(one, metric, label) else "")
+                beside = (told(other.difference, "+"), p_word(other.p), holm)
+                beside += (p_word(other.splits.p),) if other.splits else ()
+            at = told(result.metrics[metric][LEARNER].interval())
+            out.add_row(*head, label, at, *beside, style="bold" if _bold(one, metric, label) else "")
         out.add_section()
+    if repeats:
+        out.caption = "Holm: of the larger of P and P over the repeated splits"
     return out
 
 

@@ -1,4 +1,10 @@
-"""Two models of one task on the same patients: the difference, its P, and the smallest that could have been shown."""
+"""Two models of one task on the same patients: the difference, its P, and the smallest that could have been shown.
+
+Over repeated splits a difference has two P. That of the patients (DeLong, bootstrap) is conditional on the models as
+trained; averaging over more of them makes it smaller, although they share their training patients. That of the splits
+(Nadeau and Bengio) allows for the shared training patients, and takes every split for a sample of test patients. A
+verdict needs both, so it goes by the larger.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +40,29 @@ class Contrast:
     p: Score  # two-sided
     test: str  # `DeLong` or `bootstrap`
     smallest: Score  # difference found with power 80 % at the two-sided level 5 %
+    splits: paired.Compared | None = None  # the same over repeated splits; None where the patients were dealt once
+
+    @property
+    def ruling(self) -> Score:
+        """P that a verdict goes by: `p`, or over repeated splits the larger of the two; 1 where they point apart."""
+        if self.splits is None or not self.p.known:
+            return self.p
+        if not self.splits.p.known:  # where all splits agree there is nothing that they could add
+            return self.p if self.splits.difference.agree else self.splits.p
+        apart = self.difference.value * self.splits.difference.value < 0
+        return Score(1.0) if apart else max(self.p, self.splits.p)
+
+    @property
+    def by(self) -> str:
+        """In words which two P there are and that the larger one rules, where one alone is below .05; else ""."""
+        if self.splits is None or not self.p.known or not self.splits.p.known:
+            return ""
+        if (self.p < LEVEL) == (self.splits.p < LEVEL):
+            return ""
+        return (
+            f"P is {p_word(self.p)} by {self.test if self.test == 'DeLong' else 'the bootstrap'} and "
+            f"{p_word(self.splits.p)} over the repeated splits: the larger one counts"
+        )
 
 
 def striking(p: float, difference: Interval, ours: Interval) -> bool:
@@ -43,11 +72,11 @@ def striking(p: float, difference: Interval, ours: Interval) -> bool:
     return p < LEVEL and (difference.value < 0 or ours.above(CHANCE))
 
 
-def contrast(task: TaskSpec, ours: Judged, theirs: Judged) -> Contrast:
+def contrast(task: TaskSpec, ours: Judged, theirs: Judged, splits: Sequence[pd.DataFrame]) -> Contrast:
     """Compares two models on the same patients and draws; within the same folds, or each within folds of its own.
 
     P is DeLong's for classes, added over folds, and the bootstrap's for survival and numbers, and where a fold has too
-    few patients of a class for DeLong's variance.
+    few patients of a class for DeLong's variance. splits: those that the two were trained on, see `over_splits`.
     """
     alike = same_folds(ours.folds, theirs.folds)
     if alike:
@@ -60,17 +89,24 @@ def contrast(task: TaskSpec, ours: Judged, theirs: Judged) -> Contrast:
         found = _delong(task, ours, theirs, alike)
         if found.known:
             p, test = found, "DeLong"
-    return Contrast(interval_of(value, draws), p if value.known else Score.missing(value.reason), test, smallest)
+    again = over_splits(ours, theirs, splits) if alike else None
+    return Contrast(interval_of(value, draws), p if value.known else Score.missing(value.reason), test, smallest, again)
 
 
-def over_splits(ours: Judged, theirs: Judged, splits: pd.DataFrame | None) -> paired.Compared | None:
+def over_splits(ours: Judged, theirs: Judged, splits: Sequence[pd.DataFrame]) -> paired.Compared | None:
     """Nadeau and Bengio's test of two models with the same folds, where the patients were dealt into them anew several
-    times; else None. splits: the split that both were trained on (patient_id, fold, part), None where there is none."""
-    if splits is None or not repeated([f.patients for f in ours.folds]):
+    times; else None. splits: the tables (patient_id, fold, part) that the models were trained on, one where it is the
+    same, none where nothing is known of it; the one with fewer training patients beside its test patients counts."""
+    if not splits or not repeated([f.patients for f in ours.folds]):
         return None
     gaps = [float(a) - float(b) for a, b in zip(ours.values.folds, theirs.values.folds, strict=True)]
-    count = splits.groupby([splits["fold"].astype(str), "part"]).size().unstack(fill_value=0)
-    return paired.corrected_t(gaps, float((count["test"] / count["train"]).mean()))
+    return paired.corrected_t(gaps, max(_test_share(split) for split in splits))
+
+
+def _test_share(split: pd.DataFrame) -> float:
+    """Test patients a training patient, on average over the folds."""
+    count = split.groupby([split["fold"].astype(str), "part"]).size().unstack(fill_value=0)
+    return float((count["test"] / count["train"]).mean())
 
 
 def same_folds(ours: Sequence[Fold], theirs: Sequence[Fold]) -> bool:

@@ -21,6 +21,7 @@ from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.roc import GRID, Roc
 from nsclc_mtl.metrics.survival import kaplan_meier
 from nsclc_mtl.report.section import Figure
+from nsclc_mtl.report.words import told as value_told
 
 BLUE, ORANGE, GREEN, PINK, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7a7f87", "#22262b"
 STYLES: tuple[tuple[str, Any], ...] = (
@@ -196,7 +197,7 @@ def interval_figure(
             colour, marker = (BLUE, "o") if k == 0 else ((ORANGE, "D") if oracle else (GREY, "s"))
             axes.plot([at.lo, at.hi], [y, y], color=colour, lw=2.2 if k == 0 else 1.4, solid_capstyle="butt")
             axes.plot([at.value], [y], marker, color=colour, ms=6 if k == 0 else 4.5)
-            told.append(f"{word} {at.value:.3f} ({at.lo:.3f} to {at.hi:.3f})")
+            told.append(f"{word} {value_told(at)}")
         if reference is not None:
             axes.axvline(reference, color="#c4c8cc", lw=0.9, zorder=0)
         if rows and np.isfinite(rows[0][1].value):

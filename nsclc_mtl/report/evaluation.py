@@ -16,7 +16,15 @@ import pandas as pd
 
 from nsclc_mtl.metrics import survival
 from nsclc_mtl.metrics.classification import youden_threshold
-from nsclc_mtl.metrics.comparison import Bootstrapped, Interval, bootstrap, paired_difference, repeated, resamples_of
+from nsclc_mtl.metrics.comparison import (
+    Bootstrapped,
+    Interval,
+    bootstrap,
+    interval_of,
+    paired_difference,
+    repeated,
+    resamples_of,
+)
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.records import DataFault, TaskSpec
 from nsclc_mtl.report.fold import MEAN
@@ -228,13 +236,12 @@ def _share(ours: Bootstrapped, top: Bootstrapped, base: Bootstrapped, what: str,
     gap = float(top.value) - float(base.value)
     if not gap > _GAP:
         shown = round(gap, 3) + 0.0  # no minus before 0
-        much = "next to nothing" if shown else "nothing"
+        much = "next to nothing" if shown > 0 else "nothing"
         return Interval(nan, nan, nan, f"{much} {what} (attainable minus {word} {shown:.3f})")
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (ours.draws - base.draws) / (top.draws - base.draws)
-    good = draws[np.isfinite(draws)]
-    lo, hi = np.quantile(good, [0.025, 0.975]) if len(good) >= 20 else (float("nan"), float("nan"))
-    return Interval((float(ours.value) - float(base.value)) / gap, float(lo), float(hi), ours.value.reason)
+    value = Score((float(ours.value) - float(base.value)) / gap, ours.value.reason)
+    return interval_of(value, np.where(np.isfinite(draws), draws, np.nan))
 
 
 def _n(folds: Iterable[Fold]) -> int:

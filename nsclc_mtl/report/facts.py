@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nsclc_mtl.metrics.comparison import times_dealt
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
 from nsclc_mtl.report.evaluation import TaskResult
@@ -46,6 +47,7 @@ class Facts:
     sites: int  # among them
     modalities: dict[str, tuple[str, int]]  # name -> kind in words, patients who have it
     folds: int
+    repeats: int  # how often all patients were dealt into folds; of `folds` each has so many
     external: bool  # patients of another cohort
 
     @property
@@ -57,12 +59,6 @@ class Facts:
     def trained(self) -> Mapping[str, Any]:
         """Settings of the training."""
         return self.evidence.trained
-
-    @property
-    def repeats(self) -> int:
-        """How often all patients were dealt into folds."""
-        times = int((self.trained.get("folds") or {}).get("repeats") or 1)
-        return times if self.folds % times == 0 else 1
 
     @property
     def design(self) -> str:
@@ -108,7 +104,9 @@ def facts(evidence: Evidence) -> Facts:
     held = evidence.folder.glob("fold*/fitted.json") if evidence.folder is not None else ()
     folds = (len(evidence.mean_of) or len(list(held))) if external else len(judged)
     name = manifest.name if manifest is not None else "unnamed"
-    return Facts(evidence, name, len(ids), sites, modalities, folds, external)
+    tested = evidence.predictions.loc[evidence.predictions["part"] == "test", ["patient_id", "fold"]].drop_duplicates()
+    often = times_dealt([list(of) for _, of in tested.groupby("fold")["patient_id"]])
+    return Facts(evidence, name, len(ids), sites, modalities, folds, often, external)
 
 
 def said(task: TaskSpec) -> str:
@@ -148,7 +146,7 @@ def limits(of: Facts) -> list[str]:
     if not of.evidence.locked:
         out.append("Nothing was predicted before its outcome was known: this is no prospective study.")
     floor = f"floor:{of.evidence.settings.get('primary_floor', '')}"
-    tested = against_floor(of.results, floor)
+    tested = against_floor(of.results, floor, of.evidence.splits)
     for name, result in of.results.items():
         if result.events is not None:
             fewer = result.events if result.task.kind == "survival" else min(result.events, result.n - result.events)
@@ -163,7 +161,7 @@ def limits(of: Facts) -> list[str]:
     for name, (_, n) in of.modalities.items():
         if of.patients and n < (1 - _MUCH_MISSING) * of.patients:
             out.append(f"{name} is missing for {100 * (1 - n / of.patients):.0f} % of the patients.")
-    if int(of.trained.get("members") or 1) == 1 and not int((of.trained.get("folds") or {}).get("repeats") or 1) > 1:
+    if int(of.trained.get("members") or 1) == 1 and of.repeats == 1:
         out.append(
             "Each fold was trained once: another seed or split would give other numbers, which no interval here holds."
         )

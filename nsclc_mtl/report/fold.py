@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nsclc_mtl.metrics.classification import expected_class
-from nsclc_mtl.metrics.comparison import repeated
+from nsclc_mtl.metrics.comparison import repeated, times_dealt
 from nsclc_mtl.metrics.measure import Measure
 from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.survival import Curve, censoring_curve
@@ -87,12 +87,25 @@ def once_said(folds: Sequence[Fold]) -> str:
     return " Who was tested in several repeats stands here once, with the first." if again else ""
 
 
-def often(folds: Sequence[Fold]) -> str:
-    """In how many of the folds a patient is tested, in words; "" where in one."""
-    times = Counter(p for f in folds for p in f.patients).values()
-    if max(times, default=1) == 1:
-        return ""
-    return f"each patient is tested in {'' if min(times) == max(times) else 'up to '}{max(times)} of them"
+def dealt(patients: Sequence[Sequence[str]]) -> str:
+    """Folds and repeats in words. patients: whom each fold tests.
+
+    >>> dealt([["a", "b"], ["c"], ["a"], ["b", "c"]]), dealt([["a"], ["b"], ["a"]]), dealt([["a"]])
+    ('2 folds, 2 repeats', '3 folds, each patient is tested in up to 2 of them', '1 fold')
+    """
+    often = times_dealt(patients)
+    each = len(patients) // often
+    words = f"{each} fold{'s' * (each != 1)}"
+    if often > 1:
+        return f"{words}, {often} repeats"
+    most = max(Counter(p for ids in patients for p in ids).values(), default=1)
+    return words if most == 1 else f"{words}, each patient is tested in up to {most} of them"
+
+
+def dealt_rows(rows: pd.DataFrame) -> str:
+    """`dealt` of the test patients among the rows (patient_id, fold, part) of a split or of predictions."""
+    tested = rows.loc[rows["part"] == "test", ["patient_id", "fold"]].drop_duplicates()
+    return dealt([list(ids) for _, ids in tested.groupby("fold")["patient_id"]])
 
 
 def own_censoring(fold: Fold) -> Fold:

@@ -17,7 +17,7 @@ from nsclc_mtl.metrics.comparison import Interval, bootstrap, repeated, resample
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.evaluation import TaskResult, folds_of
 from nsclc_mtl.report.measures import CHANCE, LEARNER, PRIMARY, metrics_of, tried
-from nsclc_mtl.report.page import metric_word
+from nsclc_mtl.report.words import metric_word
 
 FEWEST = 10  # patients for an interval: resamples of fewer give back little more than the least and the greatest value
 UNKNOWN = "How the model does on patients whom it had not seen is not known: neither run nor bundle has it on record."

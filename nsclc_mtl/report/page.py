@@ -6,15 +6,13 @@ import base64
 import html
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
-from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.roc import Roc, roc
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report import curves, tripod
@@ -22,36 +20,13 @@ from nsclc_mtl.report.against_floor import AgainstFloor, against_floor
 from nsclc_mtl.report.contrast import p_word
 from nsclc_mtl.report.evaluation import TaskResult, shares
 from nsclc_mtl.report.facts import facts
-from nsclc_mtl.report.fold import OWN, often, once, once_said
+from nsclc_mtl.report.fold import dealt, once, once_said
 from nsclc_mtl.report.measures import LEARNER, LOWER_IS_BETTER, Fold, proba_of, score_of
 from nsclc_mtl.report.section import Evidence, Figure, Maker, Section
 from nsclc_mtl.report.survival_measures import ends
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, model_word, slug
 
-METRIC_WORDS = {
-    "auc": "AUC",
-    "ordinal_auc": "ordinal AUC",
-    "c_index": "C-index",
-    "uno_c": "Uno’s C",
-    "antolini_c": "Antolini’s C",
-    "ibs": "integrated Brier score",
-    "ipa": "index of prediction accuracy",
-    "brier": "Brier score",
-    "concordance": "concordance",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "r2": "R²",
-    "spearman": "Spearman’s correlation",
-    "balanced_accuracy": "balanced accuracy",
-    "average_precision": "average precision",
-    "quadratic_kappa": "quadratic weighted kappa",
-    "sensitivity": "sensitivity at the training threshold",
-    "specificity": "specificity at the training threshold",
-    "balanced_accuracy_at_threshold": "balanced accuracy at the training threshold",
-    "calibration_slope": "calibration slope",
-    "share": "share of the attainable margin",
-    "fusion_share": "fusion share",
-}
 _LARGEST_BYTES = 5_000_000
 _IMAGES = 6
 
@@ -84,7 +59,7 @@ class Page:
 def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Page:
     """The page. makers: kinds of sections, in the order in which they stand on it."""
     sections = [section for make in makers for section in make(evidence)]
-    tested = against_floor(evidence.results, story.primary_floor)
+    tested = against_floor(evidence.results, story.primary_floor, evidence.splits)
     tasks = [
         _task(r, story.primary_floor, tested.get(name)) | {"late": evidence.late.get(name, "")}
         for name, r in evidence.results.items()
@@ -98,6 +73,7 @@ def render(evidence: Evidence, story: Story, makers: Sequence[Maker] = ()) -> Pa
         chapters=chapters | {tripod.NAME: sections[-1].title},
         images=_images(story.images),
         folds=facts(evidence).folds if all(r.averaged for r in evidence.results.values()) else 0,
+        repeats=any(one.at.splits for one in tested.values()),
         has_floor=any(r.models("floor:") for r in evidence.results.values()),
         has_ceiling=any(r.models("oracle:") for r in evidence.results.values()),
     )
@@ -119,30 +95,6 @@ def _within(sections: Sequence[Section]) -> dict[str, str]:
     for section in sections:
         out |= {a: html.unescape(t) for a, t in re.findall(r'<h3 id="([^"<>]+)">([^<]+)</h3>', section.html)}
     return out
-
-
-def slug(name: str) -> str:
-    """The name as a part of file names and anchors: a-z, 0-9 and -."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x"
-
-
-def metric_word(metric: str) -> str:
-    """The metric as a reader says it."""
-    if metric in METRIC_WORDS:
-        return METRIC_WORDS[metric]
-    if metric.startswith(OWN):
-        return f"{metric_word(metric.removeprefix(OWN))}, own censoring"
-    if metric.startswith("auc_above_"):
-        return f"AUC, above {metric.removeprefix('auc_above_')}"
-    name, _, horizon = metric.partition("_")
-    if name in ("auc", "brier") and horizon.endswith("y") and horizon[:-1].isdigit():
-        return f"{METRIC_WORDS[name]} at {horizon[:-1]} year{'s' if horizon != '1y' else ''}"
-    return f"AUC, {metric.removeprefix('auc_')} against the rest" if metric.startswith("auc_") else metric
-
-
-def model_word(model: str) -> str:
-    """The model as a reader says it."""
-    return model.replace("floor:", "").replace("oracle:", "ceiling: ")
 
 
 def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -> dict[str, Any]:
@@ -209,7 +161,7 @@ def _task(result: TaskResult, primary_floor: str, tested: AgainstFloor | None) -
         "unit": result.task.unit,
         "metric": metric_word(primary),
         "n": result.n,
-        "often": often(result.folds),
+        "dealt": dealt([f.patients for f in result.folds]),
         "events": result.events,
         "ours": ours,
         "floors": floors,
@@ -267,49 +219,3 @@ def _images(images: Sequence[tuple[Path, str]]) -> list[dict[str, str]]:
         left -= len(data) * 4 // 3
         out.append({"uri": "data:image/png;base64," + base64.b64encode(data).decode(), "caption": caption})
     return out
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    return f"{_no_minus(value):.3f}".replace("-", "−")
-
-
-def _no_minus(value: float) -> float:
-    """The value, without the sign of one that is 0.000 on the page."""
-    return 0.0 if abs(value) < 0.0005 else value
-
-
-def _signed(at: Interval) -> Markup:
-    """A difference with its interval, the interval on a line of its own where the page is narrow."""
-    if not math.isfinite(at.value):
-        return Markup("–")
-    value = _no_minus(at.value)
-    return _banded(f"{value:+.3f}".replace("-", "−") if value else _number(value), at)
-
-
-def _interval(at: Interval) -> Markup:
-    """A value with its interval."""
-    return _banded(_number(at.value), at)
-
-
-def _reason(at: Interval, told: str = "") -> Markup:
-    """What has to be said beside a number, on a line of its own, unless it was told before."""
-    if not at.reason or at.reason == told:
-        return Markup()
-    return Markup('<br><span class="soft">{}</span>').format(at.reason)
-
-
-FILTERS: dict[str, Callable[..., str]] = {
-    "number": _number,
-    "interval": _interval,
-    "signed": _signed,
-    "reason": _reason,
-}
-"""What templates of the report say numbers and intervals with."""
-
-
-def _banded(value: str, at: Interval) -> Markup:
-    if not math.isfinite(at.lo):
-        return Markup("{}").format(value)
-    return Markup('{} <span class="band">({} to {})</span>').format(value, _number(at.lo), _number(at.hi))

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure as Canvas
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.curves import BLUE, DAYS_PER_MONTH, GREY, ORANGE, RC, WIDTH, svg
 from nsclc_mtl.report.held_out import UNKNOWN, HeldOut
-from nsclc_mtl.report.page import slug
 from nsclc_mtl.report.patient_pictures import embedded
 from nsclc_mtl.report.section import Figure
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import slug
 from nsclc_mtl.trust import conformal
 
 UNCALIBRATED = "Probabilities are not calibrated on patients whom the model had not seen: they may be far too sure."

@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.cohort.split_record import digest
 from nsclc_mtl.metrics.comparison import bootstrap, repeated, resamples_of
 from nsclc_mtl.metrics.multiplicity import holm
-from nsclc_mtl.metrics.paired import Compared
 from nsclc_mtl.records import DataFault, TaskSpec
 from nsclc_mtl.report import shared_censoring
-from nsclc_mtl.report.contrast import Contrast, Judged, contrast, over_splits, same_folds
+from nsclc_mtl.report.contrast import Contrast, Judged, contrast, same_folds
 from nsclc_mtl.report.evaluation import TaskResult, folds_of
 from nsclc_mtl.report.measures import LEARNER, PRIMARY, Fold, MeasureOf, metrics_of, tried
 
@@ -36,14 +34,6 @@ class Entry:
     split: pd.DataFrame | None = None  # patient_id, fold, part; None for patients of another cohort
 
 
-@dataclass(frozen=True)
-class Versus:
-    """One run minus the reference in one metric."""
-
-    at: Contrast
-    splits: Compared | None  # over repeated splits that both runs share
-
-
 @dataclass
 class Beside:
     """One task of several runs, all judged on the same patients."""
@@ -52,12 +42,12 @@ class Beside:
     results: dict[str, TaskResult]  # label -> metrics under the name of the learner; the reference first
     same: bool  # whether the patients stand in the same folds in all runs
     left_out: dict[str, int]  # label -> its test patients that another run did not test
-    contrasts: dict[str, Versus] = field(default_factory=dict)  # label -> that run minus the reference
-    second: dict[str, dict[str, Versus]] = field(default_factory=dict)  # further metric -> the same
+    contrasts: dict[str, Contrast] = field(default_factory=dict)  # label -> that run minus the reference
+    second: dict[str, dict[str, Contrast]] = field(default_factory=dict)  # further metric -> the same
     adjusted: dict[str, float] = field(default_factory=dict)  # label -> P by Holm, over all tasks and runs
 
     @property
-    def every(self) -> dict[str, dict[str, Versus]]:
+    def every(self) -> dict[str, dict[str, Contrast]]:
         """Metric -> label -> that run minus the reference; the primary metric first."""
         return {PRIMARY[self.task.kind]: self.contrasts, **self.second}
 
@@ -79,7 +69,7 @@ def side_by_side(entries: Sequence[Entry], draws: int, seed: int) -> dict[str, B
         if len(having) > 1:
             made[name] = _beside(name, having, {e.label: e for e in entries}, draws, seed)
     pairs = [(name, label) for name, one in made.items() for label in one.contrasts]
-    adjusted = holm([float(made[name].contrasts[label].at.p) for name, label in pairs])
+    adjusted = holm([float(made[name].contrasts[label].ruling) for name, label in pairs])
     for (name, label), p in zip(pairs, adjusted, strict=True):
         made[name].adjusted[label] = p
     return made
@@ -129,7 +119,7 @@ def _beside(
     return made
 
 
-def _contrasts(made: Beside, metric: str, splits: Mapping[str, pd.DataFrame | None]) -> dict[str, Versus]:
+def _contrasts(made: Beside, metric: str, splits: Mapping[str, pd.DataFrame | None]) -> dict[str, Contrast]:
     """The runs minus the reference; of metrics beside the primary one those that have a value, if the reference has."""
     each = {label: r.metrics[metric][LEARNER] for label, r in made.results.items()}
     has = {label: values for label, values in each.items() if metric == PRIMARY[made.task.kind] or values.value.known}
@@ -138,13 +128,9 @@ def _contrasts(made: Beside, metric: str, splits: Mapping[str, pd.DataFrame | No
     for label in has if first in has else ():
         if label != first:
             ours, theirs = (Judged(made.results[run].folds, LEARNER, has[run]) for run in (label, first))
-            split = splits[first] if made.same and _one_split(splits[label], splits[first]) else None
-            found[label] = Versus(contrast(made.task, ours, theirs), over_splits(ours, theirs, split))
+            trained = [split for run in (label, first) if (split := splits[run]) is not None]
+            found[label] = contrast(made.task, ours, theirs, trained)
     return found
-
-
-def _one_split(ours: pd.DataFrame | None, theirs: pd.DataFrame | None) -> bool:
-    return ours is not None and theirs is not None and digest(ours) == digest(theirs)
 
 
 def _result(

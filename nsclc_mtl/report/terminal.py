@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
+import pandas as pd
 from rich.box import HEAVY_HEAD
 from rich.table import Table
 
-from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report.against_floor import against_floor
 from nsclc_mtl.report.evaluation import TaskResult
-from nsclc_mtl.report.page import metric_word, model_word
+from nsclc_mtl.report.words import metric_word, model_word, told
 
 
-def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table:
+def table(results: Mapping[str, TaskResult], primary: str, splits: pd.DataFrame | None, boxed: bool) -> Table:
     """The learner of each task, the floors below it, the paired difference beside them; `primary` is a floor's name.
 
     Bold: told apart from the primary floor after Holm and, where above it, from chance. Without `boxed` the table has
     no lines, as a log wants it.
     """
-    tested = against_floor(results, primary)
+    tested = against_floor(results, primary, splits)
     title = "Learner and floor, 95 % intervals conditional on the trained models"
     made = Table(title=title, title_justify="left", box=HEAVY_HEAD if boxed else None)
     for column in ("task", "n", "events", "metric", "model", "value", "learner minus it"):
@@ -41,12 +40,6 @@ def table(results: Mapping[str, TaskResult], primary: str, boxed: bool) -> Table
     if any(primary in result.metrics[result.primary] for result in results.values()):
         bold = "; bold: P below .05, adjusted by Holm over the tasks; above a floor only if above chance, too"
         made.caption = "* primary floor" + (bold if any(one.bold for one in tested.values()) else "")
+        ruled = [f"{name}: {one.at.by}" for name, one in tested.items() if one.at.by]
+        made.caption += "".join(f"\n{words}" for words in ruled)
     return made
-
-
-def told(at: Interval, sign: str = "") -> str:
-    """A value with its interval; a dash, with the reason, where there is none. `sign` is `+` for differences."""
-    if not math.isfinite(at.value):
-        return f"- ({at.reason})" if at.reason else "-"
-    band = f" ({at.lo:{sign}.3f} to {at.hi:{sign}.3f})" if math.isfinite(at.lo) else ""
-    return f"{at.value:{sign}.3f}{band}"

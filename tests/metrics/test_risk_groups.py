@@ -135,3 +135,20 @@ def test_laws(drawn: list[tuple[int, int, bool]]) -> None:
             assert ratio.value * turned.value == pytest.approx(1)
     whole = rg.restricted_mean(time, event, float(time.min()))
     assert whole.value == pytest.approx(time.min())  # nobody leaves before
+    assert math.isnan(whole.lo)
+
+
+def test_a_mean_of_a_group_without_an_event_has_no_interval() -> None:
+    """Greenwood's variance is 0 there; of a difference it would leave out what that group does not know."""
+    calm, other = ([5.0, 6.0, 7.0], [0, 0, 0]), ([1.0, 3.0, 6.0, 7.0], [1, 1, 0, 0])
+    alone = rg.restricted_mean(*calm, 5)
+    assert (alone.value, alone.reason) == (5, "no event before the horizon, so that no interval can be told")
+    assert math.isnan(alone.lo)
+    for pair in ((calm, other), (other, calm), (calm, calm)):
+        lost = rg.restricted_mean_difference(*pair, 5)
+        assert lost.value == lost.value
+        assert math.isnan(lost.lo)
+        assert "no event before" in lost.reason
+    known = rg.restricted_mean_difference(other, other, 5)
+    assert known.lo < known.value < known.hi
+    assert rg.restricted_mean_difference(([5.0], [0]), ([], []), 5).reason == "no patients"

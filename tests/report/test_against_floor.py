@@ -35,7 +35,7 @@ def judged(toy: dict[str, Any], noise: float, tasks: list[str], seed: int = 0) -
 
 def styles(evidence: Evidence) -> dict[str, str]:
     """Task -> style of the learner's row on the terminal."""
-    made = terminal.table(evidence.results, "floor:clinical", boxed=False)
+    made = terminal.table(evidence.results, "floor:clinical", None, boxed=False)
     names = [Text.from_markup(str(cell)).plain for cell in made.columns[0].cells]
     return {name: str(row.style or "") for name, row in zip(names, made.rows, strict=True) if name}
 
@@ -107,7 +107,7 @@ def test_a_floor_without_a_value_could_not_be_compared(toy: dict[str, Any]) -> N
 
 
 def test_without_the_named_floor_nothing_is_bold(alone: Evidence) -> None:
-    made = terminal.table(alone.results, "floor:stage", boxed=False)
+    made = terminal.table(alone.results, "floor:stage", None, boxed=False)
     assert not any(row.style for row in made.rows if row.style != "dim")
 
 
@@ -154,7 +154,7 @@ def test_a_learner_above_chance_and_a_floor_below_it_is_above_and_the_floor_is_t
     assert "not told apart from chance" not in said
     assert styles(evidence) == {"survival": "bold"}
     assert "<strong>+" in comparison(evidence)[0].html
-    one = against_floor(evidence.results, "floor:clinical")["survival"]
+    one = against_floor(evidence.results, "floor:clinical", None)["survival"]
     near = replace(one, floor=Interval(0.48, 0.41, 0.55))  # below 0.5, and not told apart from it
     assert near.remark == "The floor is no better than chance (0.480)."
     assert replace(one, floor=Interval(0.6, 0.55, 0.65)).remark == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,19 @@ from nsclc_mtl.baselines import likelihood_ratio
 from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics import delong, multiplicity
 from nsclc_mtl.metrics.classification import auc
+from nsclc_mtl.metrics.comparison import Interval
+from nsclc_mtl.metrics.paired import Compared, corrected_t
+from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.metrics.survival import c_index
+from nsclc_mtl.report import card, page, terminal
+from nsclc_mtl.report.against_floor import against_floor
+from nsclc_mtl.report.contrast import Contrast, p_word
 from nsclc_mtl.report.section import Evidence, Section
-from nsclc_mtl.report.sections.comparison import comparison
+from nsclc_mtl.report.sections import SECTIONS
+from nsclc_mtl.report.sections.comparison import comparison, stage_ratio
 from nsclc_mtl.report.sections.optimism import optimism
 
-from .conftest import TASKS, make
+from .conftest import TASKS, again
 
 SOME = {name: TASKS[name] for name in ("response", "type", "survival")}
 
@@ -99,29 +107,88 @@ def test_without_floors_there_is_nothing_to_say(toy: dict[str, Any]) -> None:
     assert comparison(Evidence(results, toy["predictions"])) == []
 
 
-def test_repeated_folds_are_tested_over_the_splits() -> None:
-    one, two = make(60, 3, 1), make(60, 3, 1)
-    rng = np.random.default_rng(0)
-    mixed = dict(zip(sorted(one["splits"]["patient_id"].unique()), rng.permutation(60), strict=True))
-    back = {i: p for p, i in zip(sorted(mixed), range(60), strict=True)}
-    for frame in (two["splits"], two["predictions"]):  # the same patients dealt anew
-        frame["fold"] += 3
-    moved = two["splits"].assign(patient_id=two["splits"]["patient_id"].map(lambda p: back[mixed[p]]))
-    parts = moved.set_index(["fold", "patient_id"])["part"]
-    again = two["predictions"]
-    again["part"] = [parts[f, p] for f, p in zip(again["fold"], again["patient_id"], strict=True)]
-    study = {
-        "manifest": one["manifest"],
-        "predictions": pd.concat([one["predictions"], again], ignore_index=True),
-        "splits": pd.concat([one["splits"], moved], ignore_index=True),
-    }
-    sections = comparison(evidence(study, 0.8))
+@pytest.fixture(scope="module")
+def several(toy: dict[str, Any]) -> Evidence:
+    """The same with three repeats."""
+    predictions = again(toy, 3)
+    split = predictions[["patient_id", "fold", "part"]].drop_duplicates()
+    return evidence(toy | {"predictions": predictions}, 0.8, split)
+
+
+def test_repeated_folds_are_tested_over_the_splits(several: Evidence) -> None:
+    sections = comparison(several)
     found = numbers(sections)
     row = found["response", "nadeau_bengio:auc"]
     assert row["lo"] < row["value"] < row["hi"]
     assert 0 < found["response", "p_nadeau_bengio:auc"]["value"] <= 1
-    assert "several folds" in found["response", "likelihood_ratio:stage"]["reason"]
     assert "Nadeau" in sections[0].html
+
+
+def test_holm_adjusts_the_larger_of_two_p(several: Evidence) -> None:
+    found = numbers(comparison(several))
+    ruling = {}
+    for task, result in several.results.items():
+        metric = result.primary
+        own = found.get((task, f"p_delong:{metric}"), found.get((task, f"p_bootstrap:{metric}")))
+        ruling[task, metric] = max(own["value"], found[task, f"p_nadeau_bengio:{metric}"]["value"])
+    adjusted = [found[task, f"p_holm:{metric}"]["value"] for task, metric in ruling]
+    assert adjusted == pytest.approx(multiplicity.holm(list(ruling.values())))
+
+
+def test_a_small_p_of_the_patients_alone_is_no_verdict(several: Evidence) -> None:
+    """One repeat of three against the others: the bootstrap is certain, the splits are not."""
+    rng = np.random.default_rng(1)
+    test = several.predictions[several.predictions["part"] == "test"]
+    # the floor says what the learner says, but in the first repeat
+    lost = test["fold"].isin([0, 1, 2]) & (test["task"] == "survival")
+    floor = test.assign(model="floor:stage", value=np.where(lost, rng.normal(size=len(test)), test["value"]))
+    only = {"survival": TASKS["survival"]}
+    results = evaluate_predictions(with_others(several.predictions, floor), only, None, None, 400)
+    made = Evidence(results, several.predictions, splits=several.splits, settings=several.settings)
+    one = against_floor(results, "floor:stage", made.splits)["survival"]
+    assert one.at.p < 0.05 < one.at.splits.p
+    assert one.adjusted == pytest.approx(one.at.splits.p)
+    assert not one.better
+    assert one.word == "not told apart from"
+    said = f"P is {p_word(one.at.p)} by the bootstrap and {p_word(one.at.splits.p)} over the repeated splits"
+    assert one.remark == f"{said}: the larger one counts."
+    [section] = comparison(made)
+    assert one.remark in section.html
+    assert "<strong>+" not in section.html
+    shown = terminal.table(results, "floor:stage", made.splits, boxed=False)
+    assert f"survival: {said}" in str(shown.caption)
+    assert not any(row.style for row in shown.rows)
+    html = page.render(made, page.Story("toy", primary_floor="floor:stage"), SECTIONS).html
+    assert re.search(r'class="verdict">Not told apart from the floor \(stage\).*?the larger one counts', html, re.S)
+    assert "survival: the model is not shown to be better than the linear floor (stage)" in card.render(made, "1")
+
+
+def test_the_larger_p_and_when_there_is_none() -> None:
+    gap = Interval(0.1, 0.02, 0.18)
+    over = Compared(Interval(0.1, -0.1, 0.3), Score(0.3))
+    assert Contrast(gap, Score(0.01), "DeLong", Score(0.1)).ruling == 0.01
+    assert Contrast(gap, Score(0.01), "DeLong", Score(0.1), over).ruling == 0.3
+    assert Contrast(gap, Score(0.4), "DeLong", Score(0.1), over).ruling == 0.4
+    assert Contrast(gap, Score(0.01), "DeLong", Score(0.1), corrected_t([-0.1, -0.1001, -0.1], 0.5)).ruling == 1
+    # the same in every split: the splits have nothing to add; a difference in one alone: nothing can be said
+    assert Contrast(gap, Score(0.01), "DeLong", Score(0.1), corrected_t([0.1] * 6, 0.5)).ruling == 0.01
+    none = Contrast(gap, Score(0.01), "DeLong", Score(0.1), corrected_t([0.1, np.nan], 0.5)).ruling
+    assert np.isnan(none)
+    assert none.reason == "1 of 2 splits have a difference"
+
+
+def test_the_score_added_to_the_stage_counts_patients_of_repeats_once(several: Evidence, toy: dict[str, Any]) -> None:
+    """The first repeat is the study without repeats: so is the test."""
+    rows = several.predictions[several.predictions["fold"] < 3]
+    alone = Evidence(
+        {name: replace(r, folds=r.folds[:3]) for name, r in several.results.items()}, rows, splits=several.splits
+    )
+    for name in ("response", "survival"):
+        ratio, first = stage_ratio(several.results[name]), stage_ratio(alone.results[name])
+        assert ratio.statistic.known
+        assert (ratio.statistic, ratio.p) == (first.statistic, first.p)
+    [section] = [s for s in comparison(several) if s.task == "survival"]
+    assert "stands here once, with the first" in section.html
 
 
 def test_optimism_from_the_predictions(given: Evidence) -> None:

@@ -221,6 +221,21 @@ def test_no_share_of_a_ceiling_that_has_no_value_or_hardly_a_margin(toy: dict[st
         assert np.isnan(shares(result)["share"].value)
 
 
+def test_a_share_that_all_resamples_agree_on_has_no_interval(toy: dict[str, Any]) -> None:
+    """Of a learner whose predictions do not vary; and a ceiling below chance has no *next to nothing* of a margin."""
+    test = toy["predictions"]["part"] == "test"
+    same = toy["predictions"][test & (toy["predictions"]["task"] == "response")].assign(value=0.5)
+    truth = (same["target"] == "yes").astype(float)
+    for sign, reason in ((1, "all resamples agree: no interval can be told"), (-1, "nothing was there to be known")):
+        top = same.drop_duplicates(["fold", "patient_id"]).assign(model="oracle:attainable", output="score")
+        top["value"] = sign * truth.loc[top.index]
+        results = evaluate_predictions(with_others(same, top), {"response": TASKS["response"]}, None, None, 100)
+        share = shares(results["response"])["share"]
+        assert share.reason.startswith(reason)
+        assert np.isnan([share.lo, share.hi]).all()
+        assert (share.value == 0) == (sign == 1)
+
+
 def test_a_fold_of_one_class_is_named_and_left_out(toy: dict[str, Any]) -> None:
     predictions = toy["predictions"].copy()
     first = (predictions["fold"] == 0) & (predictions["task"] == "response") & (predictions["part"] == "test")

@@ -14,9 +14,10 @@ from markupsafe import Markup
 from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.metrics.roc import GRID, Roc, roc
-from nsclc_mtl.report import curves, page
+from nsclc_mtl.report import curves, page, words
 from nsclc_mtl.report.evaluation import metric_rows
 from nsclc_mtl.report.section import Evidence, Section, save
+from nsclc_mtl.report.sections import SECTIONS
 from nsclc_mtl.report.sections.cohort import cohort
 from nsclc_mtl.report.sections.intended import intended
 from nsclc_mtl.report.sections.risk import risk
@@ -177,10 +178,10 @@ def test_sections_stand_in_their_chapters_and_their_files_beside_the_page(
 
 
 def test_words_of_metrics() -> None:
-    assert page.metric_word("auc_3y") == "AUC at 3 years"
-    assert page.metric_word("auc_above_G1") == "AUC, above G1"
-    assert page.metric_word("auc_b") == "AUC, b against the rest"
-    assert page.model_word("floor:all tables") == "all tables"
+    assert words.metric_word("auc_3y") == "AUC at 3 years"
+    assert words.metric_word("auc_above_G1") == "AUC, above G1"
+    assert words.metric_word("auc_b") == "AUC, b against the rest"
+    assert words.model_word("floor:all tables") == "all tables"
 
 
 def test_the_chapters_are_listed_at_the_head(told: tuple[str, Any]) -> None:
@@ -197,11 +198,11 @@ def test_the_chapters_are_listed_at_the_head(told: tuple[str, Any]) -> None:
 
 
 def test_what_is_zero_on_the_page_has_no_sign() -> None:
-    assert page.FILTERS["number"](-0.0004) == "0.000"
-    assert page.FILTERS["signed"](Interval(-0.0004, -0.01, 0.0001)) == (
+    assert words.FILTERS["number"](-0.0004) == "0.000"
+    assert words.FILTERS["signed"](Interval(-0.0004, -0.01, 0.0001)) == (
         '0.000 <span class="band">(−0.010 to 0.000)</span>'
     )
-    assert str(page.FILTERS["signed"](Interval(0.0006, -0.01, 0.02))).startswith("+0.001 ")
+    assert str(words.FILTERS["signed"](Interval(0.0006, -0.01, 0.02))).startswith("+0.001 ")
 
 
 def test_one_curve_needs_no_legend() -> None:
@@ -221,3 +222,14 @@ def test_every_curve_is_drawn_and_none_looks_like_another() -> None:
     for k in range(8):
         assert f">class {k}</text>" in shown
         assert follow.count(f">site {k}</text>") == 2  # beside the numbers at risk, and in the legend
+
+
+def test_where_there_is_no_interval_no_text_tells_nan(toy: dict[str, Any]) -> None:
+    """Predictions that do not vary: every resample has .5, and the pictures' words say the value alone."""
+    same = toy["predictions"].assign(value=1.0)
+    results = evaluate_predictions(same, {"survival": TASKS["survival"]}, toy["manifest"], toy["splits"], 40)
+    settings = {"bootstrap": 40, "seed": 0}
+    evidence = Evidence(results, same, toy["manifest"], toy["splits"], settings)
+    made = page.render(evidence, page.Story("toy"), SECTIONS)
+    assert "learner 0.500" in made.html
+    assert not re.search(r"\bnan\b", re.sub(r'base64,[^"]*', "", made.html))

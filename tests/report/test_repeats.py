@@ -11,7 +11,7 @@ import pytest
 
 from nsclc_mtl.commands.judging import evaluate_predictions, with_others
 from nsclc_mtl.report import page
-from nsclc_mtl.report.fold import once, once_rows
+from nsclc_mtl.report.fold import dealt, dealt_rows, once, once_rows
 from nsclc_mtl.report.section import Evidence, Section
 from nsclc_mtl.report.sections import SECTIONS
 from nsclc_mtl.report.sections.abstention import abstention
@@ -141,7 +141,7 @@ def test_no_count_on_the_page_is_of_rows(several: Evidence) -> None:
     assert found
     assert max(found) <= most
     assert all(r["n"] <= most for r in made.rows)
-    assert "within each of 9 folds (each patient is tested in 3 of them)" in " ".join(made.html.split())
+    assert "within each fold (3 folds, 3 repeats)" in " ".join(made.html.split())
     assert "cross-validation over 3 folds, in 3 repeats" in made.html
     assert "3 folds, dealt anew in 3 repeats" in made.html
 
@@ -150,3 +150,11 @@ def test_rows_of_the_first_fold_in_the_order_of_their_numbers() -> None:
     rows = pd.DataFrame({"patient_id": ["a", "a", "b", "a"], "fold": ["10", "9", "10", "9"], "value": [1, 2, 3, 4]})
     assert list(once_rows(rows)["value"]) == [2, 3, 4]
     assert once_rows(rows.iloc[:0]).empty
+
+
+def test_folds_and_repeats_are_told_from_who_is_tested(toy: dict[str, Any]) -> None:
+    assert dealt_rows(toy["splits"]) == "3 folds"
+    assert dealt_rows(again(toy, REPEATS)) == "3 folds, 3 repeats"
+    assert dealt([["a", "b"], ["a", "b"]]) == "1 fold, 2 repeats"  # the same patients, trained twice
+    assert dealt([["a", "b"], ["c"], ["a"]]) == "3 folds, each patient is tested in up to 2 of them"
+    assert dealt([]) == "0 folds"

@@ -128,6 +128,29 @@ def test_few_events_have_a_reason(given: Evidence) -> None:
     assert "not tested" in section.html
 
 
+def test_the_least_number_is_of_the_folds_that_have_a_value(given: Evidence) -> None:
+    """Of 18 patients 12 stand in folds where all of them have one outcome: what six of them show is no number."""
+    rows = given.predictions.query("task == 'response' and part == 'test' and target != ''")
+    people = rows.drop_duplicates("patient_id").set_index("patient_id")
+    ends = ((0, "yes"), (1, "no"))
+    alike = [people.index[(people["fold"] == k) & (people["target"] == word)][:6] for k, word in ends]
+    last = people[people["fold"] == 2]
+    mixed = [last.index[last["target"] == word][:3] for word in ("yes", "no")]
+    chosen = np.concatenate([*alike, *mixed])
+    patients = given.manifest.patients.assign(sex="others")
+    patients.loc[chosen, "sex"] = "few"
+    evidence = replace(given, manifest=replace(given.manifest, patients=patients))
+    [section] = [s for s in section_of(evidence) if s.task == "response"]
+    data = section.figures[0].data.set_index(["column", "level"])
+    assert data.loc[("sex", "few"), "patients"] == len(chosen) == 18
+    assert np.isnan(data.loc[("sex", "few"), "value"])
+    assert data.loc[("sex", "few"), "reason"] == "fewer than 10 patients in the folds that have a value"
+    rows = {r["metric"]: r for r in section.rows}
+    assert rows["auc|sex=few"]["reason"] == data.loc[("sex", "few"), "reason"]
+    assert rows["auc|sex=few"]["n"] == 18
+    assert data.loc[("sex", "others"), "value"] > 0
+
+
 def test_without_a_manifest_or_columns_there_is_nothing(given: Evidence) -> None:
     assert section_of(replace(given, manifest=None)) == []
     assert section_of(replace(given, settings={**given.settings, "subgroups": []})) == []

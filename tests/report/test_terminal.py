@@ -19,9 +19,9 @@ def test_learner_floors_and_their_difference_stand_in_the_table(toy: dict[str, A
     shuffled = tested.groupby(["task", "fold", "output"])["value"].transform(lambda v: rng.permutation(v))
     floors = [tested.assign(model=f"floor:{name}", value=shuffled) for name in ("clinical", "stage")]
     results = evaluate_predictions(with_others(toy["predictions"], *floors), TASKS, toy["manifest"], toy["splits"], 50)
-    made = terminal.table(results, "floor:clinical", boxed=False)
+    made = terminal.table(results, "floor:clinical", None, boxed=False)
     assert made.box is None
-    assert terminal.table(results, "floor:clinical", boxed=True).box is not None
+    assert terminal.table(results, "floor:clinical", None, boxed=True).box is not None
     console = Console(width=200)
     with console.capture() as captured:
         console.print(made)

@@ -17,7 +17,7 @@ from nsclc_mtl.metrics.calibration import groups, rates
 from nsclc_mtl.metrics.classification import auc
 from nsclc_mtl.metrics.roc import roc
 from nsclc_mtl.metrics.survival import kaplan_meier
-from nsclc_mtl.report.page import slug as slug_of_report
+from nsclc_mtl.report.words import slug as slug_of_report
 from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board
 from nsclc_mtl.viewer.cohort import Cohort

@@ -16,6 +16,7 @@ from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report.curves import BLUE, GREEN, GREY, INK, ORANGE, RC, STYLES, WIDTH, above, svg
 from nsclc_mtl.report.federated.ways import CENTRALISED, FEDERATED, LOCAL
 from nsclc_mtl.report.section import Figure
+from nsclc_mtl.report.words import told as value_told
 
 SIGNS = {FEDERATED: (BLUE, "o"), CENTRALISED: (ORANGE, "s"), LOCAL: (GREEN, "^")}
 _MANY = 40  # points beyond which a line has no dots
@@ -47,7 +48,7 @@ def ways_figure(
                 axes.plot([at.lo, at.hi], [y, y], color=colour, lw=1.6, solid_capstyle="butt")
                 axes.plot([at.value], [y], marker, color=colour, ms=5.5, label=None if way in seen else way)
                 seen.append(way)
-                told.append(f"{site}, {way}: {at.value:.3f} ({at.lo:.3f} to {at.hi:.3f})")
+                told.append(f"{site}, {way}: {value_told(at)}")
         if chance is not None:
             axes.axvline(chance, color="#c4c8cc", lw=0.9, zorder=0)
         axes.set_yticks(range(len(lines)), [short(site) for site in reversed(list(lines))])

@@ -12,12 +12,12 @@ from rich.text import Text
 
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.records import PARTS
-from nsclc_mtl.report import terminal
 from nsclc_mtl.report.federated import figures
 from nsclc_mtl.report.federated.ways import ALL, CENTRALISED, DIFFERENCE, FEDERATED, LEFT_OUT, LOCAL, WAYS
 from nsclc_mtl.report.measures import LOWER_IS_BETTER, PRIMARY
-from nsclc_mtl.report.page import FILTERS, Page, metric_word, slug
+from nsclc_mtl.report.page import Page
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, slug, told
 
 WORDS = {
     FEDERATED: "federated: the sites together, without pooling",
@@ -196,7 +196,7 @@ def table(account: Mapping[str, Any], boxed: bool) -> Table:
 def _told(value: Interval, sign: str = "") -> str:
     """As on every terminal, with a star where a value does not stand on every group."""
     star = " *" if math.isfinite(value.value) and LEFT_OUT in value.reason else ""
-    return terminal.told(value, sign) + star
+    return told(value, sign) + star
 
 
 def size(count: float) -> str:

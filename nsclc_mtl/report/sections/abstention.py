@@ -18,10 +18,10 @@ from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult
 from nsclc_mtl.report.fold import once, once_said
 from nsclc_mtl.report.measures import LEARNER, Fold, metrics_of, proba_of, tried
-from nsclc_mtl.report.page import FILTERS, metric_word, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
 from nsclc_mtl.report.trust_table import numbers
+from nsclc_mtl.report.words import FILTERS, metric_word, slug
 
 KEPT = np.round(np.arange(1.0, 0.29, -0.05), 2)  # shares of the patients that are kept
 _FEWEST = 20  # kept patients: of fewer a metric says nothing

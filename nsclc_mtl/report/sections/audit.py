@@ -16,9 +16,9 @@ from nsclc_mtl.explain.weighing import Weighing, compare
 from nsclc_mtl.metrics.comparison import Interval
 from nsclc_mtl.report import audit_figures
 from nsclc_mtl.report.measures import PRIMARY
-from nsclc_mtl.report.page import FILTERS, metric_word, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, slug
 
 WORDS = {"permute": "permuted", "mean": "training mean", "drop": "left out", "shapley": "Shapley value"}
 Rows = Sequence[Mapping[str, Any]]

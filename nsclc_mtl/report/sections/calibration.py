@@ -20,7 +20,6 @@ from nsclc_mtl.report.curves import BLUE, GREY, INK, ORANGE, RC, WIDTH, above, s
 from nsclc_mtl.report.evaluation import TaskResult
 from nsclc_mtl.report.fold import once, once_said
 from nsclc_mtl.report.measures import LEARNER
-from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.probabilities import (
     Target,
     draws_of,
@@ -35,6 +34,7 @@ from nsclc_mtl.report.probabilities import (
 )
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, slug
 
 NUMBERS = {
     "slope": "calibration_slope",

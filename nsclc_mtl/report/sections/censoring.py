@@ -19,10 +19,10 @@ from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, row
 from nsclc_mtl.report.fold import HORIZONS_DAYS, OWN, own_censoring
 from nsclc_mtl.report.measures import LEARNER, Fold, tried
-from nsclc_mtl.report.page import FILTERS, metric_word, model_word, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.survival_measures import ends, last_day, measures
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, model_word, slug
 
 _FREE = ("c_index", "antolini_c")  # no weights in them
 

@@ -15,9 +15,9 @@ from nsclc_mtl.metrics.follow_up import follow_up
 from nsclc_mtl.records import PARTS, Manifest, TaskSpec, event_column
 from nsclc_mtl.report.check_page import followed_figure, months
 from nsclc_mtl.report.flow import flow_figure
-from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, slug
 from nsclc_mtl.tables.read import MISSING
 
 _MOST_FOLDS = 6  # columns of folds on the page

@@ -11,16 +11,15 @@ import pandas as pd
 from markupsafe import Markup
 
 from nsclc_mtl.baselines import likelihood_ratio
-from nsclc_mtl.metrics import paired
-from nsclc_mtl.metrics.comparison import repeated
 from nsclc_mtl.metrics.score import Score
-from nsclc_mtl.report.against_floor import against_floor, both, compared, of_floor
-from nsclc_mtl.report.contrast import Contrast, over_splits, p_word, point
+from nsclc_mtl.report.against_floor import against_floor, compared, of_floor
+from nsclc_mtl.report.contrast import Contrast, p_word, point
 from nsclc_mtl.report.evaluation import TaskResult, row, used
+from nsclc_mtl.report.fold import once, once_said
 from nsclc_mtl.report.measures import LEARNER, score_of
-from nsclc_mtl.report.page import FILTERS, metric_word, model_word, slug
 from nsclc_mtl.report.section import Evidence, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, model_word, slug
 
 STAGE = "floor:stage"
 
@@ -31,15 +30,15 @@ class _Line:
 
     model: str
     at: Contrast
-    splits: paired.Compared | None  # over repeated splits
-    adjusted: float = math.nan  # by Holm, of the primary floor
+    named: bool = False  # the primary floor
+    adjusted: float = math.nan  # P by Holm, of the primary floor
     bold: bool = False
 
 
 def comparison(evidence: Evidence) -> list[Section]:
     """A part of every task's chapter that has a floor, and one over all tasks for the primary floor."""
     primary = f"floor:{evidence.settings.get('primary_floor') or 'all tables'}"
-    tested = against_floor(evidence.results, primary)
+    tested = against_floor(evidence.results, primary, evidence.splits)
     lines = {name: _lines(result, evidence.splits) for name, result in evidence.results.items()}
     lines = {name: found for name, found in lines.items() if found}
     if not lines:
@@ -48,7 +47,9 @@ def comparison(evidence: Evidence) -> list[Section]:
     for name, found in lines.items():
         result = evidence.results[name]
         own = [
-            replace(line, adjusted=tested[name].adjusted, bold=tested[name].bold) if line.model == primary else line
+            replace(line, named=True, adjusted=tested[name].adjusted, bold=tested[name].bold)
+            if line.model == primary
+            else line
             for line in found
         ]
         remark = tested[name].remark if name in tested else ""
@@ -62,7 +63,8 @@ def comparison(evidence: Evidence) -> list[Section]:
 def stage_ratio(result: TaskResult) -> likelihood_ratio.LikelihoodRatio:
     """What the learner's out-of-fold score adds to that of the stage floor, both standardised within their fold.
 
-    The folds are strata of the Cox model, a factor of the others.
+    The folds are strata of the Cox model, a factor of the others. The test takes every row for a patient of its own, so
+    who is tested in several repeats stands in it once, with the first.
     """
     task, missing = result.task, likelihood_ratio.LikelihoodRatio(Score.missing(""), 0, Score.missing(""))
 
@@ -71,10 +73,8 @@ def stage_ratio(result: TaskResult) -> likelihood_ratio.LikelihoodRatio:
 
     if task.kind == "multiclass":
         return none("classes without an order have no single score")
-    if repeated([f.patients for f in result.folds]):
-        return none("patients are tested in several folds, and the test takes every row for a patient of its own")
     columns: dict[str, list[np.ndarray]] = {"ours": [], "stage": [], "label": [], "event": [], "fold": []}
-    for k, fold in enumerate(result.folds):
+    for k, fold in enumerate(once(result.folds)):
         said = fold.said.get(STAGE)
         if said is None or said.shape[1] == 0 or not fold.patients:
             continue
@@ -98,9 +98,7 @@ def stage_ratio(result: TaskResult) -> likelihood_ratio.LikelihoodRatio:
 def _lines(result: TaskResult, splits: pd.DataFrame | None) -> list[_Line]:
     """The learner against every floor that has a value."""
     return [
-        _Line(model, of_floor(result, model), over_splits(*both(result, model), splits))
-        for model in result.models("floor:")
-        if compared(result, model)
+        _Line(model, of_floor(result, model, splits)) for model in result.models("floor:") if compared(result, model)
     ]
 
 
@@ -120,7 +118,8 @@ def _of_task(result: TaskResult, lines: list[_Line], primary: str, tasks: int, r
         stage=any(STAGE in f.said and f.said[STAGE].shape[1] for f in result.folds),
         ratio_p=p_word(ratio.p),
         folds=len(result.folds),
-        repeats=any(line.splits for line in lines),
+        first=once_said(result.folds),
+        repeats=any(line.at.splits for line in lines),
         named=next((cell for cell in told if cell["named"]), None),
         smallest=any(line.at.smallest.known for line in lines),
     )
@@ -142,8 +141,8 @@ def _cells(line: _Line, primary: str) -> dict[str, Any]:
         "p": p_word(line.at.p),
         "adjusted": p_word(line.adjusted) if line.model == primary else "",
         "bold": line.bold,
-        "splits": line.splits,
-        "splits_p": p_word(line.splits.p) if line.splits else "",
+        "splits": line.at.splits,
+        "splits_p": p_word(line.at.splits.p) if line.at.splits else "",
     }
 
 
@@ -159,7 +158,9 @@ def _over_tasks(summary: list[tuple[TaskResult, _Line, str]], primary: str) -> S
         }
         for result, line, remark in summary
     ]
-    html = template("sections/comparison_tasks.html.j2", FILTERS).render(rows=rows, floor=model_word(primary))
+    html = template("sections/comparison_tasks.html.j2", FILTERS).render(
+        rows=rows, floor=model_word(primary), repeats=any(line.at.splits for _, line, _ in summary)
+    )
     return Section("comparison", "All tasks against the primary floor", Markup(html))
 
 
@@ -180,7 +181,7 @@ def _table(result: TaskResult, lines: list[_Line], ratio: likelihood_ratio.Likel
                 "test": line.at.test,
                 "p_holm": line.adjusted,
                 "smallest_difference": float(line.at.smallest),
-                "p_nadeau_bengio": float(line.splits.p) if line.splits else math.nan,
+                "p_nadeau_bengio": float(line.at.splits.p) if line.at.splits else math.nan,
                 "likelihood_ratio": float(ratio.statistic) if line.model == STAGE else math.nan,
                 "p_likelihood_ratio": float(ratio.p) if line.model == STAGE else math.nan,
                 "patients": result.n,
@@ -198,14 +199,14 @@ def _rows(result: TaskResult, lines: list[_Line], ratio: likelihood_ratio.Likeli
         metric = result.primary
         both = used(result.folds, result.metrics[metric][LEARNER], result.metrics[metric][line.model])
         numbers = {f"p_{line.at.test.lower()}:{metric}": line.at.p, f"smallest_difference:{metric}": line.at.smallest}
-        if not math.isnan(line.adjusted):
-            numbers[f"p_holm:{metric}"] = Score(line.adjusted)
+        if line.named:
+            numbers[f"p_holm:{metric}"] = Score(line.adjusted, line.at.ruling.reason)
         for word, value in numbers.items():
             out.append(row(result.task, word, "all", line.model, point(value), both))
-        if line.splits:
+        if line.at.splits:
             word = f"nadeau_bengio:{metric}"
-            out.append(row(result.task, word, "all", line.model, line.splits.difference, both))
-            out.append(row(result.task, f"p_{word}", "all", line.model, point(line.splits.p), both))
+            out.append(row(result.task, word, "all", line.model, line.at.splits.difference, both))
+            out.append(row(result.task, f"p_{word}", "all", line.model, point(line.at.splits.p), both))
         if line.model == STAGE:
             for word, value in (("likelihood_ratio", ratio.statistic), ("p_likelihood_ratio", ratio.p)):
                 out.append(row(result.task, f"{word}:stage", "all", LEARNER, point(value), result.folds))

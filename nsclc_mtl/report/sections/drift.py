@@ -14,9 +14,9 @@ from matplotlib.figure import Figure as Canvas
 from nsclc_mtl.metrics.drift import LEAST
 from nsclc_mtl.report.curves import BLUE, GREY, ORANGE, RC, WIDTH, svg
 from nsclc_mtl.report.measures import LEARNER
-from nsclc_mtl.report.page import FILTERS
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS
 
 LEVEL = 0.01  # of Bonferroni's test over the features of a modality
 SMALL = 0.2  # SD; a smaller difference is told of no modality, however sure (Cohen, 1988)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from nsclc_mtl.report.facts import KINDS, counted, facts, limits, listed, said
-from nsclc_mtl.report.page import FILTERS
 from nsclc_mtl.report.section import Evidence, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS
 
 
 def intended(evidence: Evidence) -> list[Section]:

@@ -22,9 +22,9 @@ from nsclc_mtl.records import UsageFault
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.held_out import FEWEST, enough
 from nsclc_mtl.report.measures import LEARNER
-from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, slug
 
 FOLDER = "explanations"
 NUMBERS = ("entropy", "effective_tiles", "moran_i", "moran_p")  # empty where there is none; ids may be spelt NA

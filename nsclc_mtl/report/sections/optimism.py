@@ -16,9 +16,10 @@ from nsclc_mtl.metrics.score import Score
 from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, folds_of, row, used
 from nsclc_mtl.report.measures import LEARNER, Fold, metrics_of, tried
-from nsclc_mtl.report.page import FILTERS, metric_word
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word
+from nsclc_mtl.report.words import told as value_told
 
 PARTS = ("train", "validation", "test")
 
@@ -105,7 +106,7 @@ def _figure(lines: list[dict[str, Any]]) -> Figure:
         axes.spines["left"].set_visible(False)
         axes.set_ylim(-0.5, len(lines) - 0.5)
         axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False, handletextpad=0.2)
-        told = "; ".join(f"{x['task']}: " + ", ".join(f"{p} {x[p].value:.3f}" for p in PARTS) for x in lines)
+        told = "; ".join(f"{x['task']}: " + ", ".join(f"{p} {value_told(x[p])}" for p in PARTS) for x in lines)
         shown = curves.svg(drawn, "Training, validation and test patients", told + ".")
     data = pd.DataFrame(
         [(x["task"], x["metric"], p, x[p].value, x[p].lo, x[p].hi) for x in lines for p in PARTS],

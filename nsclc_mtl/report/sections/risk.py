@@ -19,9 +19,9 @@ from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult, row
 from nsclc_mtl.report.fold import once, once_said
 from nsclc_mtl.report.measures import HORIZONS_DAYS, LEARNER
-from nsclc_mtl.report.page import FILTERS, slug
 from nsclc_mtl.report.section import Evidence, Section
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, slug
 
 WAYS = {"median": "the median", "tertiles": "the tertiles", "maxstat": "the maximally selected log-rank cut-off"}
 NAMES = {2: ("low risk", "high risk"), 3: ("low risk", "medium risk", "high risk")}
@@ -38,7 +38,6 @@ class Groups:
     cuts: pd.DataFrame  # a row a fold: fold, the cut-offs, patients and part that they were fixed on
     independent: bool  # one model judges all of them, and trained on none
     fold: np.ndarray = field(default_factory=lambda: np.zeros(0))  # number of the fold that judged them [n]
-    again: int = 0  # predictions of further repeats, left out
     why: str = ""  # there are no groups
     members: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # name -> (time, event)
 
@@ -58,11 +57,10 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
     found = _cuts(evidence, result, way)
     used = [f for f in result.folds if f.fold in found and "risk" in f.said[LEARNER]]
     parts: list[np.ndarray] = []
-    for where, fold in enumerate(folds := once(used)):
+    for where, fold in enumerate(once(used)):
         said = fold.said[LEARNER]["risk"]
         at = rg.groups_of(said, found[fold.fold]["cuts"])
         parts.append(np.stack([at, fold.label, fold.event, np.full(len(at), where)])[:, said.notna().to_numpy()])
-    again = sum(len(f.patients) for f in used) - sum(len(f.patients) for f in folds)
     names = NAMES[3 if way == "tertiles" else 2]
     table = pd.DataFrame(
         [{"fold": k, **{f"cut_{i + 1}": c for i, c in enumerate(v["cuts"])}, **v["told"]} for k, v in found.items()]
@@ -75,7 +73,7 @@ def grouped(evidence: Evidence, result: TaskResult) -> Groups:
         nobody = np.zeros(0)
         return Groups(names, nobody, nobody, nobody, table, alone, why=why)
     group, time, event, where = np.concatenate(parts, axis=1)
-    made = Groups(names, group.astype(int), time, event, table, alone, where, again)
+    made = Groups(names, group.astype(int), time, event, table, alone, where)
     for k, name in enumerate(names):
         if (group == k).any():
             made.members[name] = (time[group == k], event[group == k])
@@ -255,6 +253,8 @@ def _months(at: Interval) -> str:
     def word(days: float) -> str:
         return f"{days / curves.DAYS_PER_MONTH:.1f}".replace("-", "−") if days == days else "not reached"
 
+    if at.lo != at.lo and at.reason:
+        return Markup('{} <span class="soft">({})</span>').format(word(at.value), at.reason)
     return _banded(word(at.value), word(at.lo), word(at.hi))
 
 

@@ -22,11 +22,11 @@ from nsclc_mtl.report.contrast import p_word, point
 from nsclc_mtl.report.evaluation import TaskResult, row, used
 from nsclc_mtl.report.fold import among
 from nsclc_mtl.report.measures import LEARNER, Fold, metrics_of, tried
-from nsclc_mtl.report.page import FILTERS, metric_word, slug
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.subgroup import Subgroups
 from nsclc_mtl.report.subgroup import subgroups as parted
 from nsclc_mtl.report.templates import template
+from nsclc_mtl.report.words import FILTERS, metric_word, slug, told
 
 LEAST_PATIENTS, LEAST_EVENTS = 10, 5
 
@@ -97,12 +97,19 @@ def _level(result: TaskResult, word: str, who: set[str], weights: Sequence[np.nd
     people, events, rare = _count(result.task, folds)
     reason = _too_few(result.task, people, rare)
     if reason:
-        nan = math.nan
-        return Level(word, people, events, Interval(nan, nan, nan, reason), nan, folds)
+        return _without(word, people, events, reason, folds)
     of = metrics_of(result.task, result.folds)[result.primary]
     # of small subgroups some fold lacks a pair in nearly every draw: a draw averages over those that have a value
     values = bootstrap([tried(of, f, f.said[LEARNER]) for f in folds], drawn, repeats=True)
-    return Level(word, people, events, values.interval(), float(standard_error(values.draws)), used(folds, values))
+    kept = used(folds, values)
+    held, _, rare = _count(result.task, kept)
+    if values.value.known and (reason := _too_few(result.task, held, rare)):  # some folds are left out
+        return _without(word, people, events, f"{reason} in the folds that have a value", folds)
+    return Level(word, people, events, values.interval(), float(standard_error(values.draws)), kept)
+
+
+def _without(word: str, people: int, events: int | None, reason: str, folds: Sequence[Fold]) -> Level:
+    return Level(word, people, events, Interval(math.nan, math.nan, math.nan, reason), math.nan, folds)
 
 
 def _count(task: TaskSpec, folds: Sequence[Fold]) -> tuple[int, int | None, int]:
@@ -191,8 +198,8 @@ def forest(name: str, task: TaskSpec, metric: str, factors: Sequence[Factor], wh
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(metric)
-        told = "; ".join(f"{f.by.column} {x.word}: {_said(x.at)}" for f in factors for x in f.levels)
-        shown = curves.svg(drawn, f"{task.name}: subgroups", f"{metric} with 95 % intervals. {told}.")
+        said = "; ".join(f"{f.by.column} {x.word}: {told(x.at)}" for f in factors for x in f.levels)
+        shown = curves.svg(drawn, f"{task.name}: subgroups", f"{metric} with 95 % intervals. {said}.")
     data = pd.DataFrame(
         [
             (f.by.column, x.word, x.patients, x.events, x.at.value, x.at.lo, x.at.hi, float(f.p), x.at.reason)
@@ -205,10 +212,6 @@ def forest(name: str, task: TaskSpec, metric: str, factors: Sequence[Factor], wh
         f"Dashed: all patients, {whole.value:.3f}. Grey line: 0.5, chance. P: that all levels of a column are equal."
     )
     return Figure(name, shown, data, caption)
-
-
-def _said(at: Interval) -> str:
-    return f"{at.value:.3f} ({at.lo:.3f} to {at.hi:.3f})" if math.isfinite(at.value) else at.reason
 
 
 def _short(word: str, most: int) -> str:

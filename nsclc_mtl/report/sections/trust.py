@@ -19,10 +19,10 @@ from nsclc_mtl.report import curves
 from nsclc_mtl.report.evaluation import TaskResult
 from nsclc_mtl.report.fold import OWN, once_rows, once_said, own_censoring
 from nsclc_mtl.report.measures import LEARNER, Fold
-from nsclc_mtl.report.page import FILTERS
 from nsclc_mtl.report.section import Evidence, Figure, Section
 from nsclc_mtl.report.templates import template
 from nsclc_mtl.report.trust_table import fact, numbers, words
+from nsclc_mtl.report.words import FILTERS
 from nsclc_mtl.trust.conformal import coverage_band, fewest, promised
 from nsclc_mtl.trust.survival_bounds import covered
 
