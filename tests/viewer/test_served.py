@@ -18,6 +18,7 @@ from nsclc_mtl.records import DataFault, Fault, UsageFault
 from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board
 from nsclc_mtl.viewer.guard import Guard
+from nsclc_mtl.viewer.patient import Details
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +67,18 @@ def test_a_run_of_predict(way: Way) -> None:
     detail = shown(board)
     assert [task["name"] for task in detail["tasks"]] == list(board.tasks)
     assert board.slides == []  # files of features are no pictures
+
+
+def test_beside_a_probability_stands_what_the_page_of_predict_says_of_the_model(way: Way) -> None:
+    assert way.predict("paged", "explain.patients=1") == 0
+    page = next((way.folder("predict", "paged") / "patients").glob("*/page.html"))
+    board = served.board(settings(way, way.folder("predict", "paged")))
+    details = Details(board).of(page.parent.name)
+    words = page.read_text(encoding="utf-8")
+    for task in details["tasks"]:
+        assert any(sentence.startswith("Probabilities are ") for sentence in task["of_model"])
+        assert any("held-out patients of the training cohort" in sentence for sentence in task["of_model"])
+        assert all(f"<li>{sentence}</li>" in words for sentence in task["of_model"])
 
 
 def test_runs_of_train_and_of_evaluate_show_the_test_patients(way: Way) -> None:
