@@ -227,9 +227,9 @@ def _share(ours: Bootstrapped, top: Bootstrapped, base: Bootstrapped, what: str,
             return Interval(nan, nan, nan, missing.value.reason or "the ceiling has no value")
     gap = float(top.value) - float(base.value)
     if not gap > _GAP:
-        shown = round(gap, 3) + 0.0  # no minus before 0
-        much = "next to nothing" if shown else "nothing"
-        return Interval(nan, nan, nan, f"{much} {what} (attainable minus {word} {shown:.3f})")
+        shown = f"{round(gap, 3) + 0.0:.3f}".replace("-", "−")  # no minus before 0
+        much = "next to nothing" if float(f"{gap:.3f}") else "nothing"
+        return Interval(nan, nan, nan, f"{much} {what} (attainable minus {word} {shown})")
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (ours.draws - base.draws) / (top.draws - base.draws)
     good = draws[np.isfinite(draws)]

@@ -154,7 +154,8 @@ def sentences(spec: TaskSpec, facts: Mapping[str, str], value: Mapping[str, floa
                 f"Judged likelier: {word}{' at' if said == 'event-free' else ''}{at} (probability {chance(sure)})."
             )
         if "risk" in value:
-            told.append(f"Risk score {value['risk']:.3f}: higher is worse; it has no unit and compares within a fold.")
+            risk = f"{value['risk']:.3f}".replace("-", "−")
+            told.append(f"Risk score {risk}: higher is worse; it has no unit and compares within a fold.")
     elif said:
         told.append(f"Predicted: {said}, with probability {chance(sure)}.")
     told.append(_set(spec, facts))
