@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -19,6 +19,9 @@ from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board
 from nsclc_mtl.viewer.guard import Guard
 from nsclc_mtl.viewer.patient import Details
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +93,16 @@ def test_runs_of_train_and_of_evaluate_show_the_test_patients(way: Way) -> None:
     assert not trained.models[0].predictions.duplicated(["patient_id", "task", "output"]).any()
     assert judged.report == way.folder("evaluate", "judged")
     shown(trained)
+
+
+@pytest.mark.browser
+def test_tables_of_the_report_fit_a_wide_page(way: Way, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page.goto((way.folder("evaluate", "judged") / "report.html").as_uri())
+    cut = "all => all.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.innerText.slice(0, 60))"
+    assert page.locator("#calibration-grade").count() == 1
+    assert page.locator(".scroll").evaluate_all(cut) == []
+    page.close()
 
 
 def test_two_runs_side_by_side(way: Way) -> None:
