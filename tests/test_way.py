@@ -319,6 +319,10 @@ def test_evaluate_reads_the_run(way: Way) -> None:
     assert {"grade", "stage", "response", "survival"} == {task for task, *_ in told.again}
     assert not strangers(way.folder("evaluate", "e"), way.folder())
     assert (way.folder("evaluate", "e") / "report.html").is_file()
+    assert way.run("evaluate", "one", f"ckpt={way.folder() / 'fold1'}", *words) == 0
+    whole, one = (pd.read_csv(way.folder("evaluate", name) / "tables" / "audit.csv") for name in ("e", "one"))
+    tested = way.table().query("part == 'test' and fold == 1")["patient_id"].nunique()
+    assert 0 < one["of"].max() <= tested < whole["of"].max()  # the audit is of whom the fold tests
 
 
 class Bomb:

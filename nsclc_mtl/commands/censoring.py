@@ -7,7 +7,6 @@ table gives what a published Kaplan-Meier curve gives that shows all its steps.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,18 +103,11 @@ def of_training(
 
 def _of_fold(fold: Path) -> Mapping[str, Any]:
     """What a fold keeps, task -> life table; {} of a fold of before, which keeps none."""
-    from nsclc_mtl.commands import bundled, sealed
+    from nsclc_mtl.commands import bundled, fold_files, sealed
 
-    if bundled.at(fold.parent):
-        state = bundled.fitted(fold)
-    else:
+    if not bundled.at(fold.parent):
         sealed.unbroken(fold)
-        try:
-            state = json.loads((fold / "fitted.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise IntegrityFault(f"'{fold.name}/fitted.json' is missing or damaged; train again") from error
-    fitted = state.get("fitted") if isinstance(state, dict) else None
-    told = fitted.get("follow_up") if isinstance(fitted, dict) else None
+    told = fold_files.fitted_state(fold).get("follow_up")
     return told if isinstance(told, dict) else {}
 
 

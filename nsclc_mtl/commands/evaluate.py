@@ -23,6 +23,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.floors import fit_floors
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
+    from nsclc_mtl.commands.train import audited
     from nsclc_mtl.commands.trained import NEEDED, as_written, named_fold, predictors, read_table, run_folder, tasks_of
     from nsclc_mtl.config import plain
     from nsclc_mtl.report.subgroup import asked_for
@@ -51,7 +52,7 @@ def body(cfg: DictConfig, run: Run) -> None:
     splits = read_table(folder / "splits.csv") if (folder / "splits.csv").is_file() else None
     asked_for(manifest, settings["subgroups"])
     predictions = read_table(folder / "predictions.csv")
-    told, judged = list[str](), ""
+    told, judged, audit = list[str](), "", None
     if (fold := named_fold(settings["ckpt"])) is not None:
         predictions, splits = of_fold(predictions, fold), None if splits is None else of_fold(splits, fold)
         if predictions.empty:
@@ -59,8 +60,11 @@ def body(cfg: DictConfig, run: Run) -> None:
         members = len(list((folder / f"fold{fold}").glob("model*.ckpt")))
         judged = predictors(settings["ckpt"], {fold: members})
         told = [f"ckpt names one fold, so only the patients whom fold {fold} tests are judged ({judged})"]
-        if (folder / "audit.json").is_file():
-            told.append("the audit of the modalities is over all folds of the run")
+        if (folder / f"fold{fold}" / "audit.parquet").is_file():
+            _, audit = audited(manifest, folder, [f"fold{fold}"], trained)
+        elif (folder / "audit.json").is_file():
+            audit = []  # that of all folds is not what this fold's patients show
+            told.append(f"the audit of the modalities is left out: fold {fold} keeps none of its own")
         for sentence in told:
             run.say(f"note: {sentence}")
     tasks = tasks_of(folder / "cohort.json", manifest)
@@ -77,7 +81,9 @@ def body(cfg: DictConfig, run: Run) -> None:
         draws=int(settings["bootstrap"]),
         seed=int(settings["seed"]),
     )
-    run.done += write(results, predictions, manifest, splits, settings, trained, folder, run, told=told, judged=judged)
+    run.done += write(
+        results, predictions, manifest, splits, settings, trained, folder, run, told=told, judged=judged, audit=audit
+    )
 
 
 def of_fold(table: pd.DataFrame, fold: int) -> pd.DataFrame:

@@ -47,6 +47,24 @@ def settings_of(cfg: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise IntegrityFault(f"'{folder.name}/{OWN}' is not the file that the training wrote; train again") from error
 
 
+def fitted_state(folder: Path) -> Mapping[str, Any]:
+    """What was fitted for a fold of a run or bundle, in plain types, as `Fitted.state` has it; needs no model.
+
+    Raises IntegrityFault where the file is missing, damaged, or not that of the bundle.
+    """
+    from nsclc_mtl.commands import bundled
+
+    if bundled.at(folder.parent):
+        state = bundled.fitted(folder)
+    else:
+        try:
+            state = json.loads((folder / "fitted.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise IntegrityFault(f"'{folder.name}/fitted.json' is missing or damaged; train again") from error
+    fitted = state.get("fitted") if isinstance(state, dict) else None
+    return fitted if isinstance(fitted, dict) else {}
+
+
 def load_fold(
     cfg: Mapping[str, Any], folder: Path
 ) -> tuple[list[Learner], Fitted, dict[str, TaskSpec], dict[str, dict[str, Any]]]:

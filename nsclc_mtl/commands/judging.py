@@ -95,6 +95,7 @@ def write(
     outside: Mapping[str, Any] | None = None,
     told: Sequence[str] = (),
     judged: str = "",
+    audit: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[str]:
     """`metrics.json`, `report.html` with its figures and tables, `card.md`; the main table onto the terminal.
 
@@ -103,7 +104,8 @@ def write(
 
     outside: what `Evidence` holds of another cohort (drift, cut-offs, the training cohort, the lock); None of the own
     one. told: what the page has to say of who is judged. judged: which folds predicted, where these are not all of the
-    run's, each its test part. The evaluation is counted with the model (`evaluations.jsonl`).
+    run's, each its test part. audit: in that case, rows as of audit.json of the test patients of these folds. The
+    evaluation is counted with the model (`evaluations.jsonl`).
     """
     from nsclc_mtl import __version__
     from nsclc_mtl.commands import evaluations, floors, reasons
@@ -125,7 +127,7 @@ def write(
     primary = f"floor:{settings['primary_floor']}"
     evidence = section.Evidence(
         results, predictions, manifest, splits, settings, trained, folder,
-        trust=trust, told=told, **(outside or {}),
+        trust=trust, told=told, audit=audit, **(outside or {}),
     )  # fmt: skip
     patients = predictions.loc[predictions["part"] == "test", "patient_id"].nunique()
     counted = evaluations.count(evaluations.place(folder, settings), manifest, patients, list(results), run)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from nsclc_mtl.records import DataFault, Fault, Manifest, UsageFault
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nsclc_mtl.records import TaskSpec
     from nsclc_mtl.viewer.board import Board, Said, ScanFile, SlideFile
 
 FEATURES = {".h5", ".hdf5", ".npz", ".pt", ".pth"}  # slides.csv may name features of tiles, which nobody can look at
@@ -34,9 +36,10 @@ def board(settings: Mapping[str, Any]) -> Board:
     # pages need no features: a run can be looked at after they were deleted, or made anew by other code
     every = {name: {**spec, "optional": True} for name, spec in read["cohort"]["modalities"].items()}
     manifest = open_cohort({**read, "cohort": {**read["cohort"], "modalities": every}})
-    models = [said(run, training)]
+    tasks = tasks_of(run / "cohort.json", manifest)
+    models = [said(run, training, tasks)]
     if settings["against"]:
-        models.append(said(*folders(settings["against"])))
+        models.append(said(*folders(settings["against"]), tasks))
     shown = [p for p in dict.fromkeys(models[0].predictions["patient_id"]) if p in manifest.patients.index]
     strange = models[0].predictions["patient_id"].nunique() - len(shown)
     if not shown:
@@ -46,7 +49,7 @@ def board(settings: Mapping[str, Any]) -> Board:
         manifest.notes.append(f"{strange} patients of the run are not in the cohort, and are not shown")
     return Board(
         cohort=manifest.name,
-        tasks=tasks_of(run / "cohort.json", manifest),
+        tasks=tasks,
         modalities=list(json.loads((run / "cohort.json").read_text("utf-8"))["modalities"]),
         covariates=manifest.patients.loc[shown].drop(columns=outcomes, errors="ignore"),
         models=models,
@@ -84,8 +87,8 @@ def _training(run: Path) -> Path:
     return trained_run({"ckpt": named})[1]
 
 
-def said(run: Path, training: Path) -> Said:
-    """What a run says, and the tables beside it."""
+def said(run: Path, training: Path, tasks: Mapping[str, TaskSpec]) -> Said:
+    """What a run says of these tasks, and the tables beside it."""
     import pandas as pd
 
     from nsclc_mtl.commands import cutoffs
@@ -109,8 +112,36 @@ def said(run: Path, training: Path) -> Said:
         features=_numbers(_table(run / "features.csv"), "mean_abs", "mean", "n"),
         reference=None if before is None else before[before["part"] == "test"],
         cutoffs={} if before is None else cutoffs.of_training(before),
+        of_model=of_model(run, training, tasks),
         provenance=provenance(run, training),
     )
+
+
+def of_model(run: Path, training: Path, tasks: Mapping[str, TaskSpec]) -> Callable[[str, str], list[str]]:
+    """What holds of a task for every patient whom a fold predicted, in the sentences of the pages of `mtl predict`.
+
+    The fold is that of predictions.csv: -1 is the mean of those that predict, of one where `ckpt` names it.
+    """
+    from nsclc_mtl.commands import fold_files
+    from nsclc_mtl.commands.patient_pages import calibrated, of_held_out
+    from nsclc_mtl.commands.trained import named_fold
+    from nsclc_mtl.report import held_out
+
+    trust = {
+        int(at.name[4:]): fold_files.fitted_state(at).get("trust") or {}
+        for at in sorted(training.glob("fold*"), key=lambda at: int(at.name[4:]))
+    }
+    alone = named_fold(_config(run).get("ckpt") or training)
+    seen = of_held_out(training, tasks)
+
+    @cache
+    def told(task: str, fold: str) -> list[str]:
+        several = list(trust) if alone is None else [alone]
+        folds = several if int(fold) < 0 else [int(fold)]
+        how = calibrated(tasks[task], [trust[k].get(task, {}) for k in folds])
+        return held_out.of_model(how, seen.get(task))
+
+    return told
 
 
 def provenance(run: Path, training: Path) -> list[tuple[str, str]]:

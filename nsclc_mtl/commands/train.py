@@ -273,6 +273,19 @@ def measure(manifest: Manifest, run: Run) -> None:
     run.say("test: " + ", ".join(f"{r['task']} {r['metric']} {t}" for r, t in zip(whole, told, strict=True)))
 
 
+def audited(
+    manifest: Manifest, folder: Path, folds: Sequence[str], settings: Mapping[str, Any], draws: int = 500
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """The spoiled scores of the test patients of these folds, and what each task loses without each modality there."""
+    import pandas as pd
+
+    from nsclc_mtl.explain.audit import summarise
+
+    spoiled = pd.concat([pd.read_parquet(folder / fold / "audit.parquet") for fold in folds])
+    seed, most = int(settings["seed"]), int(settings["shapley"])
+    return spoiled, summarise(spoiled, manifest.tasks, manifest.labels, draws, seed, most)
+
+
 def audit(
     manifest: Manifest, folder: Path, folds: Sequence[str], settings: Mapping[str, Any], draws: int = 500
 ) -> None:
@@ -280,12 +293,9 @@ def audit(
 
     `shapley.csv`: what each modality adds to the scores of the test patients, where that was taken.
     """
-    import pandas as pd
+    from nsclc_mtl.explain.audit import by_patient
 
-    from nsclc_mtl.explain.audit import by_patient, summarise
-
-    spoiled = pd.concat([pd.read_parquet(folder / fold / "audit.parquet") for fold in folds])
-    rows = summarise(spoiled, manifest.tasks, manifest.labels, draws, int(settings["seed"]), int(settings["shapley"]))
+    spoiled, rows = audited(manifest, folder, folds, settings, draws)
     with written(folder / "audit.json") as aside:
         aside.write_text(json.dumps(rows, indent=1) + "\n")
     table = by_patient(spoiled, manifest.tasks)

@@ -237,7 +237,8 @@ def _share(ours: Bootstrapped, top: Bootstrapped, base: Bootstrapped, what: str,
     if not gap > _GAP:
         shown = round(gap, 3) + 0.0  # no minus before 0
         much = "next to nothing" if shown > 0 else "nothing"
-        return Interval(nan, nan, nan, f"{much} {what} (attainable minus {word} {shown:.3f})")
+        said = f"{shown:.3f}".replace("-", "−")
+        return Interval(nan, nan, nan, f"{much} {what} (attainable minus {word} {said})")
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (ours.draws - base.draws) / (top.draws - base.draws)
     value = Score((float(ours.value) - float(base.value)) / gap, ours.value.reason)

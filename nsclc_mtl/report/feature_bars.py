@@ -64,6 +64,6 @@ def _value(text: object, most: int = 9) -> str:
     """A number with four digits, a short word as it is."""
     word = str(text)
     try:
-        return f"{float(word):.4g}"
+        return f"{float(word):.4g}".replace("-", "−")
     except ValueError:
         return word if len(word) <= most else word[: most - 1] + "…"

@@ -20,6 +20,7 @@ from nsclc_mtl.report.measures import CHANCE, LEARNER, PRIMARY, metrics_of, trie
 from nsclc_mtl.report.words import metric_word
 
 FEWEST = 10  # patients for an interval: resamples of fewer give back little more than the least and the greatest value
+UNCALIBRATED = "Probabilities are not calibrated on patients whom the model had not seen: they may be far too sure."
 UNKNOWN = "How the model does on patients whom it had not seen is not known: neither run nor bundle has it on record."
 
 
@@ -94,6 +95,20 @@ def held_out(
         at = enough(bootstrap(measures, weights, repeated(people)).interval(), result.n)
         made[name] = HeldOut(PRIMARY[task.kind], at.value, at.lo, at.hi, result.n, result.events, at.reason, at.agree)
     return made
+
+
+def of_model(calibrated: str | None, found: HeldOut | None) -> list[str]:
+    """What holds of a task for every patient, a sentence each: calibration, and the held-out patients.
+
+    calibrated: by what its probabilities are, "" where they are not; None where it has none, and nothing is said.
+
+    >>> of_model("a temperature", None)[0]
+    'Probabilities are calibrated: a temperature.'
+    """
+    told = []
+    if calibrated is not None:
+        told.append(f"Probabilities are calibrated: {calibrated}." if calibrated else UNCALIBRATED)
+    return [*told, found.sentence if found else UNKNOWN]
 
 
 def enough(at: Interval, patients: int) -> Interval:

@@ -16,14 +16,13 @@ from matplotlib.figure import Figure as Canvas
 
 from nsclc_mtl.records import TaskSpec
 from nsclc_mtl.report.curves import BLUE, DAYS_PER_MONTH, GREY, ORANGE, RC, WIDTH, svg
-from nsclc_mtl.report.held_out import UNKNOWN, HeldOut
+from nsclc_mtl.report.held_out import HeldOut, of_model
 from nsclc_mtl.report.patient_pictures import embedded
 from nsclc_mtl.report.section import Figure
 from nsclc_mtl.report.templates import template
 from nsclc_mtl.report.words import slug
 from nsclc_mtl.trust import conformal
 
-UNCALIBRATED = "Probabilities are not calibrated on patients whom the model had not seen: they may be far too sure."
 _SPREAD_WORDS = {"survival": "probability of being event-free", "regression": "number"}
 
 
@@ -87,7 +86,7 @@ def _task(patient: Patient, spec: TaskSpec) -> dict[str, Any]:
         "kind": spec.kind,
         "endpoint": spec.endpoint,
         "rows": rows,
-        "sentences": [first, *of_model(patient, spec.name), *others],
+        "sentences": [first, *of_model(patient.calibrated.get(spec.name), patient.held_out.get(spec.name)), *others],
         "reasons": list(own[own["what"] == "reason"]["value"]),
         "known": _known(spec, mine),
         "figure": curve_figure(spec, days, curve, horizon, _float(facts.get("lower_bound_days"))).drawn
@@ -97,15 +96,6 @@ def _task(patient: Patient, spec: TaskSpec) -> dict[str, Any]:
         # written by `feature_bars.figure`, which escapes its texts
         "bars": Markup(patient.bars[spec.name].read_text(encoding="utf-8")) if spec.name in patient.bars else None,
     }
-
-
-def of_model(patient: Patient, task: str) -> list[str]:
-    """What holds of a task for every patient, a sentence each: calibration, and the held-out patients."""
-    told = []
-    if (how := patient.calibrated.get(task)) is not None:
-        told.append(f"Probabilities are calibrated: {how}." if how else UNCALIBRATED)
-    found = patient.held_out.get(task)
-    return [*told, found.sentence if found else UNKNOWN]
 
 
 def cautions(patient: Patient) -> list[str]:

@@ -37,6 +37,7 @@ class Evidence:
     cutoffs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of training risks, for fold -1 (task ->
     # median, lower_tertile, upper_tertile), where predictions of the training patients are not at hand (a bundle)
     mean_of: tuple[int, ...] = ()  # folds that predict external patients (fold -1) together; () where unknown
+    audit: Sequence[Mapping[str, Any]] | None = None  # rows as of audit.json, of the folds in `predictions` alone
     trust: pd.DataFrame | None = None  # rows of trust.csv: how far to rely on each prediction
     drift: pd.DataFrame | None = None  # rows of drift.csv; external patients only
     outside: pd.DataFrame | None = None  # rows of outside.csv; external patients only

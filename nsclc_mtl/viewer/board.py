@@ -43,6 +43,8 @@ class Said:
     predictions: rows of predictions.csv of the patients shown, ids as text. patients: patients.csv by patient_id, or
     None. trust: rows of trust.csv, all text. shapley, audit, weights, features: the tables of that name, or None where
     the run has none. reference: rows of the training run's predictions.csv for its test patients.
+    of_model: task and fold of a prediction -> what holds of it for every patient, a sentence each: calibration, and how
+    the model does on held-out patients.
     """
 
     name: str  # of the run folder
@@ -55,6 +57,7 @@ class Said:
     features: pd.DataFrame | None = None
     reference: pd.DataFrame | None = None
     cutoffs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # fold -> what training fixed
+    of_model: Callable[[str, str], Sequence[str]] = lambda task, fold: ()
     provenance: Sequence[tuple[str, str]] = ()  # label, value: model, hashes, versions
 
 

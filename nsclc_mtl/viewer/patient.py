@@ -63,6 +63,7 @@ class Details:
             if task is None:
                 continue
             task |= {
+                "of_model": list(said.of_model(name, task["fold"])),
                 "years": at_years(task["curve"]),
                 "position": reference.position(task, patient),
                 "groups": reference.groups(name),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from asyncio import shield, wrap_future
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,10 @@ def routes(board: Board, limits: Limits) -> APIRouter:
     open_ones = OpenSlides(board.slides, limits.open_slides, limits.readers, limits.decoded_mb * 1_000_000)
     tiles = Cache(limits.cache_mb * 1_000_000 // 2)
     coming: dict[tuple[int, ...], Future[dict[tuple[int, int], bytes]]] = {}  # only the event loop touches it
+
+    @cache  # the tables of all slides of a patient are read for it, and do not change while the run is shown
+    def highest_of(patient: str) -> dict[str, float]:
+        return highest(s.scores for s in board.slides_of(patient).values() if s.scores is not None)
 
     async def jpeg(key: tuple[Any, ...], see: Callable[[Opened], bytes]) -> Response:
         picture = tiles.kept(key)
@@ -83,10 +88,11 @@ def routes(board: Board, limits: Limits) -> APIRouter:
 
     @router.get("/scores")
     def scores(n: int) -> Response:
-        file = open_ones.file(n).scores
-        if file is None:
+        slide = open_ones.file(n)
+        if slide.scores is None:
             raise DataFault("this slide was not explained: run mtl predict with explain.patients=all")
-        return Response(json.dumps(maps(pd.read_csv(file)), allow_nan=False), media_type="application/json")
+        told = maps(pd.read_csv(slide.scores), highest_of(slide.patient_id))
+        return Response(json.dumps(told, allow_nan=False), media_type="application/json")
 
     @router.get("/contour")
     def contour(n: int) -> Response:
@@ -108,22 +114,31 @@ def levels(width: int, height: int) -> int:
     return int(max(width, height) - 1).bit_length() + 1
 
 
-def maps(table: pd.DataFrame) -> dict[str, Any]:
-    """Tiles and their scores by map: {size, x, y, maps: {name: {raw, percentile}}}, in the order of the table.
+def maps(table: pd.DataFrame, most: Mapping[str, float]) -> dict[str, Any]:
+    """Tiles and their scores by map: {size, x, y, maps: {name: {raw, percentile, highest}}}, in the order of the table.
 
-    >>> maps(pd.DataFrame({"x": [0], "y": [256], "size_level0": [256], "attention": [0.5]}))["maps"]
-    {'attention': {'raw': [0.5], 'percentile': None}}
+    most: map -> the `highest` score of the patient's slides, where the colours of raw scores end, as those of
+    `mtl predict` do (`tile_scores.span`).
+
+    >>> maps(pd.DataFrame({"x": [0], "y": [256], "size_level0": [256], "attention": [0.5]}), {"attention": 2.0})["maps"]
+    {'attention': {'raw': [0.5], 'percentile': None, 'highest': 2.0}}
     """
-    names = [c for c in table if str(c).startswith(POINTS) and not str(c).endswith("_percentile")]
     found = {}
-    for name in names:
+    for name in filter(_is_map, map(str, table)):
         rank = f"{name}_percentile"
-        found[str(name)] = {
-            "raw": _plain(table[name]),
-            "percentile": _plain(table[rank]) if rank in table else None,
-        }
+        raw, ranks = _plain(table[name]), _plain(table[rank]) if rank in table else None
+        found[name] = {"raw": raw, "percentile": ranks, "highest": most.get(name)}
     size = int(table["size_level0"].iloc[0]) if len(table) else 0
     return {"size": size, "x": table["x"].tolist(), "y": table["y"].tolist(), "maps": found}
+
+
+def highest(tables: Iterable[Path]) -> dict[str, float]:
+    """Map -> the highest score of all slides in these tables; a map without a score is left out."""
+    found: dict[str, float] = {}
+    for table in tables:
+        for name, score in pd.read_csv(table, usecols=_is_map).max().dropna().items():
+            found[str(name)] = max(float(score), found.get(str(name), float(score)))
+    return found
 
 
 def encoded(pixels: np.ndarray) -> bytes:
@@ -183,6 +198,10 @@ def _crop(opened: Opened, x: int, y: int, size: int, px: int) -> bytes:
     if not (16 <= px <= MOST_PX and 1 <= size <= min(max(opened.slide.dimensions), px * CROP_SHRINK)):
         raise DataFault(f"a crop is 16 to {MOST_PX} px of a square that is at most {CROP_SHRINK} times as wide")
     return encoded(opened.slide.read(x, y, size, px))
+
+
+def _is_map(column: str) -> bool:
+    return column.startswith(POINTS) and not column.endswith("_percentile")
 
 
 def _geojson(path: Path | None, fault: str) -> Response:

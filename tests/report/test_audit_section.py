@@ -82,6 +82,22 @@ def test_on_a_page_about_other_patients_it_says_whose_it_is(toy: dict[str, Any],
     assert not any("training cohort" in section.title + section.html for section in audit(here))
 
 
+def test_an_audit_of_one_fold_leaves_out_the_patients_of_the_others(toy: dict[str, Any], run: Path) -> None:
+    rows = [row("grade", "wsi", mode, (0.05, -0.1, 0.2, "unclear")) for mode in ("permute", "shapley")]
+    other = pd.read_csv(run / "shapley.csv").assign(fold=1, patient_id="c")
+    pd.concat([pd.read_csv(run / "shapley.csv"), other]).to_csv(run / "shapley.csv", index=False)
+    here = evidence(toy, run)
+    one = toy["predictions"][toy["predictions"]["fold"].astype(str) == "0"]
+    own, whole = audit(replace(here, predictions=one, audit=rows))
+    assert "Not told: wsi" in own.html
+    assert "Needed" not in own.html
+    assert len(whole.tables["audit"]) == 2
+    patients = next(figure for figure in own.figures if figure.name.endswith("-patients"))
+    everybody = next(figure for figure in audit(here)[0].figures if figure.name.endswith("-patients"))
+    assert (patients.data["patients"].max(), everybody.data["patients"].max()) == (2, 3)
+    assert audit(replace(here, audit=[])) == []
+
+
 def test_figures_bring_their_numbers(toy: dict[str, Any], run: Path) -> None:
     own, _ = audit(evidence(toy, run))
     losses, added, patients = (figure.data for figure in own.figures)

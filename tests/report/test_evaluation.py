@@ -206,6 +206,17 @@ def test_shares_are_what_they_say(toy: dict[str, Any]) -> None:
     assert none["reason"] == told
 
 
+def test_a_margin_below_zero_has_a_minus_and_no_hyphen(toy: dict[str, Any]) -> None:
+    predictions = toy["predictions"]
+    ours = predictions[predictions["part"] == "test"].drop_duplicates(["task", "fold", "patient_id"])
+    ours = ours[ours["task"] == "response"].assign(output="score")
+    truth = (ours["target"] == "yes").astype(float)
+    top, low = (ours.assign(model=f"oracle:{w}", value=v) for w, v in (("attainable", -truth), ("additive", truth)))
+    both = with_others(predictions, top, low)
+    found = shares(evaluate_predictions(both, {"response": TASKS["response"]}, None, None, 20)["response"])
+    assert found["fusion_share"].reason.endswith("(attainable minus additive −1.000)")
+
+
 def test_no_share_of_a_ceiling_that_has_no_value_or_hardly_a_margin(toy: dict[str, Any]) -> None:
     predictions = toy["predictions"]
     ours = predictions[predictions["part"] == "test"].drop_duplicates(["task", "fold", "patient_id"])

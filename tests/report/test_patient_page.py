@@ -13,7 +13,7 @@ from PIL import Image
 
 from nsclc_mtl.explain import attention
 from nsclc_mtl.records import TaskSpec
-from nsclc_mtl.report import evaluation, held_out, patient_page, patient_pictures
+from nsclc_mtl.report import evaluation, feature_bars, held_out, patient_page, patient_pictures
 from nsclc_mtl.report.held_out import HeldOut
 
 from .conftest import TASKS
@@ -66,6 +66,13 @@ def test_the_page_is_escaped_and_says_reasons_and_sets_in_words() -> None:
     assert "Known: event on day 400." in words
     assert "day 365: 0.90, day 730: 0.60" in words
     assert not re.search(r"""(?:src|href|url\()=?["']?(?:https?:)?//""", re.sub(r'xmlns(:\w+)?="[^"]*"', "", page))
+
+
+def test_a_number_below_zero_has_a_minus_and_no_hyphen() -> None:
+    one = patient()
+    one.said.loc[one.said["output"] == "risk", "value"] = -1.5
+    assert "Risk score −1.500: higher is worse" in patient_page.render(one)
+    assert feature_bars._label("GENE1", "-1.527") == "GENE1 = −1.527"
 
 
 def test_the_page_says_how_the_model_does_and_that_it_is_not_calibrated() -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from nsclc_mtl.records import TaskSpec
+from nsclc_mtl.report.held_out import HeldOut, of_model
 from nsclc_mtl.viewer.board import Board, Said, ScanFile, SlideFile
 from tests.slides.conftest import picture, save
 
 EVIL = '<img src=x onerror="document.title=1">'
 PATIENTS = ["P0001", "P0002", "P/3 ü", EVIL, "P0005"]
+HELD_OUT = HeldOut("auc", 0.435, 0.152, 0.703, 21, 12)
 DAYS = (365, 730, 1095, 1825)
 MODALITIES = ("wsi", "ct_volume", "rna", "clinical")
 TASKS = {
@@ -108,6 +110,7 @@ def said(name: str, ids: list[str], rng: np.random.Generator) -> Said:
         pd.DataFrame(audit, columns=columns),
         reference=predictions,
         cutoffs={"survival": {"0": {"median": 0.8}, "1": {"median": 0.8}}},
+        of_model=lambda task, fold: of_model(None if task == "grade" else "", HELD_OUT),
         provenance=[("trained run", "toy"), ("program", "nsclc-mtl 0")],
     )
 

@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 
 import pytest
 
+from nsclc_mtl.report.held_out import UNCALIBRATED
 from nsclc_mtl.viewer.board import Board
-from tests.viewer.board import EVIL, TASKS
+from tests.viewer.board import EVIL, HELD_OUT, TASKS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -38,6 +39,18 @@ def test_the_essentials_need_no_scrolling(page: Page) -> None:
         assert box is not None
         assert box["y"] + box["height"] <= 768, place
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_phone_scrolls_downwards_only(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_patient(page, "P0002")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_beside_the_probabilities_stands_how_far_the_model_can_be_believed(page: Page) -> None:
+    open_patient(page, "P0001")
+    assert page.locator(".task[data-task=grade] .of-model").inner_text() == HELD_OUT.sentence
+    assert page.locator(".task[data-task=response] .of-model").inner_text() == f"{UNCALIBRATED} {HELD_OUT.sentence}"
 
 
 def test_choosing_a_card_chooses_the_task_for_all_and_stands_in_the_address(page: Page) -> None:

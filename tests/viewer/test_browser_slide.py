@@ -82,10 +82,13 @@ def test_tiles_appear_with_a_scale_bar_and_a_legend_in_words(page: Page) -> None
     until(page, f"{SLIDE} > 50")
     assert page.locator(".slide-scale").inner_text().strip().split()[1] in ("µm", "mm")
     told = page.locator(".slide-side").inner_text()
-    assert "percentile of influence within this slide" in told
+    assert "percentile of influence within this slide (100 = highest), not to be compared between slides" in told
     assert "How much a tile can move the grade score, not in which direction" in told
     page.get_by_role("button", name="Raw score").click()
-    assert "raw influence, no unit" in page.locator(".slide-unit").inner_text()
+    assert (
+        "raw influence, no unit, from 0 to the highest of this patient's slides"
+        in page.locator(".slide-unit").inner_text()
+    )
     page.select_option("select[aria-label='map over the slide']", "attention")
     assert "Not its influence" in page.locator(".slide-words").first.inner_text()
     page.get_by_role("button", name="10×", exact=True).click()
@@ -226,7 +229,7 @@ def test_ten_thousand_tiles_are_drawn_between_two_frames(page: Page, on_grid: bo
           const raw = tiles.map((k) => (k * 7919) % 10007);
           const x = tiles.map((k) => (k % 100) * 256 + (onGrid ? 0 : k % 3));
           const y = tiles.map((k) => Math.floor(k / 100) * 256);
-          const heat = new Heatmap({ size: 256, x, y, maps: { attention: { raw, percentile: null } } });
+          const heat = new Heatmap({ size: 256, x, y, maps: { attention: { raw, percentile: null, highest: 10006 } } });
           heat.choose("attention", "raw", 0);
           const canvas = Object.assign(document.createElement("canvas"), { width: 1300, height: 700 });
           const context = canvas.getContext("2d", { willReadFrequently: true });

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -18,6 +18,10 @@ from nsclc_mtl.records import DataFault, Fault, UsageFault
 from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board
 from nsclc_mtl.viewer.guard import Guard
+from nsclc_mtl.viewer.patient import Details
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +72,18 @@ def test_a_run_of_predict(way: Way) -> None:
     assert board.slides == []  # files of features are no pictures
 
 
+def test_beside_a_probability_stands_what_the_page_of_predict_says_of_the_model(way: Way) -> None:
+    assert way.predict("paged", "explain.patients=1") == 0
+    page = next((way.folder("predict", "paged") / "patients").glob("*/page.html"))
+    board = served.board(settings(way, way.folder("predict", "paged")))
+    details = Details(board).of(page.parent.name)
+    words = page.read_text(encoding="utf-8")
+    for task in details["tasks"]:
+        assert any(sentence.startswith("Probabilities are ") for sentence in task["of_model"])
+        assert any("held-out patients of the training cohort" in sentence for sentence in task["of_model"])
+        assert all(f"<li>{sentence}</li>" in words for sentence in task["of_model"])
+
+
 def test_runs_of_train_and_of_evaluate_show_the_test_patients(way: Way) -> None:
     trained = served.board(settings(way, way.folder()))
     judged = served.board(settings(way, way.folder("evaluate", "judged")))
@@ -77,6 +93,16 @@ def test_runs_of_train_and_of_evaluate_show_the_test_patients(way: Way) -> None:
     assert not trained.models[0].predictions.duplicated(["patient_id", "task", "output"]).any()
     assert judged.report == way.folder("evaluate", "judged")
     shown(trained)
+
+
+@pytest.mark.browser
+def test_tables_of_the_report_fit_a_wide_page(way: Way, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page.goto((way.folder("evaluate", "judged") / "report.html").as_uri())
+    cut = "all => all.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.innerText.slice(0, 60))"
+    assert page.locator("#calibration-grade").count() == 1
+    assert page.locator(".scroll").evaluate_all(cut) == []
+    page.close()
 
 
 def test_two_runs_side_by_side(way: Way) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
 from nsclc_mtl.slides.reader import open_slide
+from nsclc_mtl.viewer.app import build
 from nsclc_mtl.viewer.board import Board
+from nsclc_mtl.viewer.guard import Guard
 from nsclc_mtl.viewer.open_slides import Cache, Opened, OpenSlides
 from nsclc_mtl.viewer.slides import TILE_PX
 
@@ -66,6 +70,19 @@ def test_scores_are_those_of_the_table(client: TestClient) -> None:
     assert max(told["maps"]["attention"]["percentile"]) == 100
     assert client.get("/api/slides/0/contour").json()["features"][0]["geometry"]["type"] == "Polygon"
     assert client.get("/api/slides/0/tiles.geojson").status_code == 404
+
+
+def test_raw_scores_of_one_patient_share_a_range(fresh: Board, tmp_path: Path) -> None:
+    weak, strong = pd.read_csv(fresh.slides[0].scores), pd.read_csv(fresh.slides[1].scores)
+    weak["attention"] = strong["attention"] / 10
+    fresh.slides[0] = replace(fresh.slides[0], scores=tmp_path / "weak-tiles.csv")
+    weak.to_csv(fresh.slides[0].scores, index=False)
+    guard = Guard.local(1)
+    with TestClient(build(fresh, guard), base_url="http://127.0.0.1:1", cookies={guard.cookie: guard.token}) as asked:
+        first, second, other = (asked.get(f"/api/slides/{n}/scores").json()["maps"]["attention"] for n in range(3))
+    assert first["highest"] == second["highest"] == pytest.approx(strong["attention"].max())
+    assert max(first["raw"]) == pytest.approx(first["highest"] / 10)
+    assert other["highest"] == max(other["raw"])  # of another patient
 
 
 def test_crops_show_the_place_that_was_asked_for(client: TestClient, shown: Board) -> None:

@@ -26,10 +26,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def audit(evidence: Evidence) -> list[Section]:
     """A section in the chapter of every task that was audited, and one that says how to read them."""
-    file = evidence.folder / "audit.json" if evidence.folder is not None else None
-    if file is None or not file.is_file():
-        return []
-    every = [row for row in json.loads(file.read_text(encoding="utf-8")) if row["task"] in evidence.results]
+    every = [row for row in _rows(evidence) if row["task"] in evidence.results]
     if not every:
         return []
     weights, shapley = (_table(evidence, name) for name in ("fusion_weights.csv", "shapley.csv"))
@@ -55,13 +52,22 @@ def audit(evidence: Evidence) -> list[Section]:
     return [*sections, Section("audit", title, Markup(whole), tables=tables)]
 
 
+def _rows(evidence: Evidence) -> Rows:
+    """The audit of the folds that are judged; none where the run has none."""
+    if evidence.audit is not None:
+        return evidence.audit
+    file = evidence.folder / "audit.json" if evidence.folder is not None else None
+    return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else []
+
+
 def _table(evidence: Evidence, name: str) -> pd.DataFrame:
+    """A table of the run by fold; of some folds alone where the audit is."""
     path = evidence.folder / name if evidence.folder is not None else None
     if path is None or not path.is_file():
         return pd.DataFrame()
-    return pd.read_csv(
-        path, dtype={"patient_id": str, "task": str, "part": str, "modality": str}, keep_default_na=False
-    )
+    words = ("patient_id", "task", "part", "modality", "fold")
+    table = pd.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False)
+    return table if evidence.audit is None else table[table["fold"].isin(set(evidence.predictions["fold"].astype(str)))]
 
 
 def _own(table: pd.DataFrame, task: str) -> pd.DataFrame:

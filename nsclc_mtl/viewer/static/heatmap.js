@@ -4,7 +4,7 @@ import { colour } from "./colours.js";
 
 const MOST_CELLS = 16e6; // of the picture that holds a pixel a tile
 
-/** The maps of one slide: {size, x, y, maps: {name: {raw, percentile}}} of `/scores`, drawn and looked up. */
+/** The maps of one slide: {size, x, y, maps: {name: {raw, percentile, highest}}} of `/scores`, drawn and looked up. */
 export class Heatmap {
   constructor(scores) {
     Object.assign(this, { size: scores.size, x: scores.x, y: scores.y, maps: scores.maps, count: scores.x.length });
@@ -20,12 +20,14 @@ export class Heatmap {
     this.shares = null;
   }
 
-  /** {least, most, values} of a map in its scale: percentile (0 to 100) or raw (least to greatest of the slide). */
+  /**
+   * {least, most, values} of a map in its scale: percentile (0 to 100, of this slide) or raw, from 0 to the highest of the
+   * patient's slides, so that a slide whose scores are weak looks weak.
+   */
   scaled(name, scale) {
-    const { raw, percentile } = this.maps[name];
+    const { raw, percentile, highest } = this.maps[name];
     if (scale === "percentile" && percentile) return { least: 0, most: 100, values: percentile };
-    const known = raw.filter((value) => value !== null);
-    return { least: known.reduce((a, b) => Math.min(a, b), Infinity), most: known.reduce((a, b) => Math.max(a, b), -Infinity), values: raw };
+    return { least: 0, most: highest > 0 ? highest : 1, values: raw };
   }
 
   /** Chooses the map that is drawn; tiles whose share of the scale is below `threshold` are not. Null: none is. */
@@ -33,7 +35,7 @@ export class Heatmap {
     this.shares = null;
     if (!name || !this.maps[name] || !this.count) return;
     const { least, most, values } = this.scaled(name, scale);
-    this.shares = values.map((value) => (value === null ? NaN : most > least ? (value - least) / (most - least) : 0.5));
+    this.shares = values.map((value) => (value === null ? NaN : (value - least) / (most - least)));
     this.threshold = threshold;
     if (this.cells) this.picture = this.painted();
   }

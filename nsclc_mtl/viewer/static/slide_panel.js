@@ -88,7 +88,7 @@ function slider(label, steps, changed) {
 
 function key({ heat, scale, threshold }, name, value) {
   const what = name === "attention" ? "attention" : "influence";
-  const unit = scale === "raw" ? `raw ${what}, no unit, least to greatest of this slide` : `percentile of ${what} within this slide (100 = highest)`;
+  const unit = scale === "raw" ? `raw ${what}, no unit, from 0 to the highest of this patient's slides` : `percentile of ${what} within this slide (100 = highest), not to be compared between slides`;
   const hidden = h("span", { class: "slide-hidden", style: `width: ${100 * threshold}%` });
   const shares = scale === "raw" ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1];
   return [

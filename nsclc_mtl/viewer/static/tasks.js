@@ -36,6 +36,7 @@ function card(task, detail, state) {
       outcome(task)),
     greyed && h("p", { class: "abstains" }, abstention(task, detail)),
     h("div", { class: "two" }, task.kind === "survival" ? years(task) : probabilities(task), position(task)),
+    task.of_model.length > 0 && h("p", { class: "note of-model" }, task.of_model.join(" ")),
     h("p", { class: "set", title: level(task) }, remaining(task)),
     reasons.length > 0 && h("ul", { class: "reasons" }, reasons.map((reason) => h("li", {}, spoken(plain(reason, task), [...detail.present, ...detail.missing])))),
     task.kind === "survival" && figure(task));
@@ -96,9 +97,7 @@ function probabilities(task) {
   }
   return h("div", { class: "bars" },
     task.probabilities.map((one) => bar(one.class, one.p, null, null, one.class === task.said)),
-    task.n_calibration === null
-      ? h("p", { class: "note", title: "No patients were kept aside to calibrate them (folds.calibration)" }, task.set ? "not calibrated" : "not calibrated, no prediction set")
-      : h("p", { class: "note" }, `calibrated on ${Math.round(task.n_calibration)} patients`));
+    !task.set && h("p", { class: "note", title: "No patients were kept aside for one (folds.calibration)" }, "no prediction set"));
 }
 
 function years(task) {
