@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -85,8 +86,20 @@ def strangers(_: Frames, others: Frames) -> Frames:
     return others
 
 
+def without_genes(_: Frames, others: Frames) -> Frames:
+    """Other people, of whom nobody's genes were measured."""
+    return {**others, "rna.csv": others["rna.csv"].iloc[:0]}
+
+
+def of_training_parts(frames: Frames, others: Frames) -> Frames:
+    """Who is in no test part of the run `one`, under other ids."""
+    ids = frames["patients.csv"]["patient_id"][20:]
+    return renamed({file: frame[frame["patient_id"].isin(ids)] for file, frame in frames.items()}, others)
+
+
 EDITS: dict[str, Callable[[Frames, Frames], Frames]] = {
-    f.__name__: f for f in (followed_longer, shuffled, half, renamed, corrected, mixed, strangers)
+    f.__name__: f
+    for f in (followed_longer, shuffled, half, renamed, corrected, mixed, strangers, without_genes, of_training_parts)
 }
 
 
@@ -227,16 +240,56 @@ def test_predictions_of_patients_of_the_training_say_so(way: Way, capsys: pytest
     table = pd.read_csv(way.folder("predict", "run") / "patients.csv", keep_default_na=False).set_index("patient_id")
     unsure = table["caution"].str.contains("perhaps of the patients that were trained on")
     assert set(table.index[unsure]) == set(table.index) - measured(way, "mixed")
+    assert (table.loc[unsure, "training"] == "perhaps trained on").all()
+    assert set(table.index[table["training"] == "held out"]) == of_training
+    assert (table["training"] == "").sum() == len(measured(way, "mixed") - of_training)
     assert set(made.loc[known, "fold"]) <= {0, 1}
     assert set(made.loc[~known, "fold"]) == {-1}
     assert way.predict("packed", *there(way, "mixed"), ckpt=way.root / "whole") == 0
     assert told in capsys.readouterr().out
     table = pd.read_csv(way.folder("predict", "packed") / "patients.csv", keep_default_na=False).set_index("patient_id")
     told = table["caution"].str.contains("of the patients that the bundle was trained on")
-    assert set(table.index[told]) == of_training
+    assert set(table.index[told]) == set(table.index[table["training"] == "trained on"]) == of_training
     words = (*there(way, "mixed"), f"patients=[{min(of_training)}]")
     assert way.predict("one", *words, ckpt=way.root / "whole") == 0
     assert "1 of 1 patients are of the training" in capsys.readouterr().out
+
+
+def test_who_was_trained_on_is_not_judged_by_predictions_that_were_locked(
+    way: Way, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the column `training`; of a lock of before, which has none, by the inputs of today."""
+    early = Path(shutil.copytree(way.root / "mixed", way.root / "mixed-early"))
+    table = pd.read_csv(early / "patients.csv", dtype=str, keep_default_na=False)
+    table.assign(os_days="", os_status="", response="").to_csv(early / "patients.csv", index=False)
+    assert way.predict("locked", *there(way, "mixed-early"), "lock=true", ckpt=way.root / "whole") == 0
+    place = way.folder("predict", "locked")
+    before = Path(shutil.copytree(place, way.root / "locked-before"))
+    for name in ("patients.csv", "lock.json"):
+        (before / name).chmod(0o644)
+    table = pd.read_csv(before / "patients.csv", dtype=str, keep_default_na=False).drop(columns="training")
+    table.to_csv(before / "patients.csv", index=False)
+    lock = json.loads((before / "lock.json").read_text())
+    lock["files"]["patients.csv"] = hashlib.sha256((before / "patients.csv").read_bytes()).hexdigest()
+    (before / "lock.json").write_text(json.dumps(lock))
+    of_training = {p for p in measured(way, "mixed") if p.startswith("X")}
+    capsys.readouterr()
+    for name, run in (("column", place), ("inputs", before)):
+        words = (
+            f"ckpt={way.root / 'whole'}",
+            f"predictions={run}",
+            f"cohort.root={way.root / 'mixed'}",
+            "bootstrap=10",
+        )
+        assert way.run("evaluate", f"locked-{name}", *words) == 0
+        assert ("The lock does not say who was trained on" in capsys.readouterr().out) == (name == "inputs")
+        found = pd.read_csv(way.folder("evaluate", f"locked-{name}") / "outcomes.csv", dtype=str)
+        assert set(found.loc[found["outcome"] == "trained on", "patient_id"]) == of_training
+        rest = set(found.loc[found["outcome"] == "perhaps trained on", "patient_id"])
+        assert rest == set(found["patient_id"]) - measured(way, "mixed")
+        judged = set(found.loc[found["outcome"] == "joined", "patient_id"])
+        assert judged
+        assert not judged & (of_training | rest)
 
 
 def test_a_run_of_before_is_compared_with_what_is_left(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,6 +310,24 @@ def test_a_run_of_before_is_compared_with_what_is_left(way: Way, capsys: pytest.
             assert set(way.table("evaluate", f"gone-{cohort}")["fold"]) == folds
     finally:
         gone.rename(way.data)
+
+
+def test_a_cohort_without_a_modality_of_the_model_is_judged_all_the_same(
+    way: Way, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judge(way, "without", way.folder(), "without_genes", "floors=[clinical]") == 0
+    assert "60 patients that the model never saw" in capsys.readouterr().out
+
+
+def test_where_everybody_was_trained_on_nobody_is_judged(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = pd.read_csv(way.data / "patients.csv", dtype=str)["patient_id"]
+    parts = ["test"] * 20 + ["validation"] * 10 + ["train"] * 30
+    pd.DataFrame({"patient_id": ids, "fold": 0, "part": parts}).to_csv(way.root / "one.csv", index=False)
+    assert way.train("one", *WORDS, f"folds.file={way.root / 'one.csv'}") == 0
+    assert judge(way, "nobody", way.folder(name="one"), "of_training_parts") == 3
+    told = capsys.readouterr()
+    assert "nobody is left to be judged: every patient was trained on" in told.err
+    assert "that the model never saw" not in told.out
 
 
 def test_a_bundle_without_marks_says_so(way: Way, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
