@@ -126,7 +126,14 @@ AGAIN = [(cohort, run) for run in ("whole", "narrow") for cohort in ("followed_l
 AGAIN += [("renamed", "whole")]  # age, sex and smoking alone (`narrow`) under another id tell nobody
 
 
-@pytest.mark.parametrize(("cohort", "run"), [*AGAIN, ("corrected", "whole"), ("corrected", "narrow")])
+QUICK = (("followed_longer", "whole"), ("renamed", "whole"), ("corrected", "narrow"))
+JUDGED = [
+    pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)  # a bundle refuses those of all, quickly
+    for pair in (*AGAIN, ("corrected", "whole"), ("corrected", "narrow"))
+]
+
+
+@pytest.mark.parametrize(("cohort", "run"), JUDGED)
 def test_patients_of_the_training_are_judged_by_the_fold_that_held_them_out(
     way: Way, cohort: str, run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,14 +219,24 @@ def test_some_patients_of_the_training_among_others_are_left_out(way: Way, capsy
         assert set(made["fold"]) == {-1}
 
 
-def test_patients_who_are_only_counted_alike_are_others(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
-    for run in ("whole", "narrow"):
-        for name, ckpt in ((run, way.folder(name=run)), (f"{run}-packed", way.root / run)):
-            assert judge(way, f"strange-{name}", ckpt, "strangers", "floors=[]") == 0
-            said = capsys.readouterr().out
-            assert "60 patients that the model never saw" in said
-            assert "trained on" not in said
-            assert set(way.table("evaluate", f"strange-{name}")["fold"]) == {-1}
+@pytest.mark.parametrize(
+    ("run", "packed"),
+    [
+        ("narrow", False),
+        ("whole", True),
+        pytest.param("whole", False, marks=pytest.mark.slow),
+        pytest.param("narrow", True, marks=pytest.mark.slow),
+    ],
+)
+def test_patients_who_are_only_counted_alike_are_others(
+    way: Way, run: str, packed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"strange-{run}" + "-packed" * packed
+    assert judge(way, name, way.root / run if packed else way.folder(name=run), "strangers", "floors=[]") == 0
+    said = capsys.readouterr().out
+    assert "60 patients that the model never saw" in said
+    assert "trained on" not in said
+    assert set(way.table("evaluate", name)["fold"]) == {-1}
 
 
 @pytest.mark.parametrize(("cohort", "run"), AGAIN)

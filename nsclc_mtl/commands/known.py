@@ -98,7 +98,7 @@ def among(
         return Known({p: p if run else "" for p in ids if p in before or not run}, own=True, plain=True)
     kept = of_run(folder) if run else _of_bundle(trained)
     if kept is not None:
-        return _compared(kept, manifest, ids, before)
+        return compared(kept, manifest, ids, before)
     if not run:
         return Known(how=(NO_MARKS,))
     return _of_before(trained, manifest, ids, folder, before)
@@ -154,13 +154,13 @@ def _of_before(
 
     try:
         ours = open_cohort(trained)
-        found = _compared(marks.taken(ours, [p for p in ours.ids if p in before]), manifest, ids, before)
+        found = compared(marks.taken(ours, [p for p in ours.ids if p in before]), manifest, ids, before)
         how = "so these patients are compared with the training cohort as it is today"
     except (Fault, OSError):
         then, now = _outcomes(folder), _outcomes_now(folder, manifest)
         bare = replace(manifest, tables={}, bags={}, volumes={}, series={})
         kept = marks.taken(replace(bare, tables={"outcomes": then}), list(map(str, then.index)))
-        found = _compared(kept, replace(bare, tables={"outcomes": now}), ids, before)
+        found = compared(kept, replace(bare, tables={"outcomes": now}), ids, before)
         alike = sum(p in before for p in ids)
         how = (
             f"and its training cohort is not at hand, so ids and outcomes alone are compared: {alike} of {len(ids)} "
@@ -200,7 +200,7 @@ def _settled(rows: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _compared(kept: Marks, manifest: Manifest, ids: Sequence[str], before: set[str]) -> Known:
+def compared(kept: Marks, manifest: Manifest, ids: Sequence[str], before: set[str]) -> Known:
     """Whom the marks `kept` know. before: ids of the training, where they are told."""
     from nsclc_mtl.bags import marks
 
