@@ -83,6 +83,9 @@ def test_evaluating_the_own_cohort_by_name_leaves_the_trained_out(way: Way) -> N
     )
     assert way.run("evaluate", "same", f"ckpt={way.folder()}", *words, "bootstrap=20") == 0
     assert always not in set(way.table("evaluate", "same")["patient_id"])
+    page = (way.folder("evaluate", "same") / "report.html").read_text()
+    assert "held the patient out, 2 of no test part by the folds that were not trained on them" in page
+    assert "external patients" not in page
     rows = json.loads((way.folder("evaluate", "same") / "metrics.json").read_text())
     assert max(r["n"] for r in rows) <= 39
 

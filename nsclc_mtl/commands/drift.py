@@ -102,7 +102,7 @@ def _features(name: str, before: Mapping[str, Any], now: Any, codes: Mapping[str
             "distance": drift.distance(values, at, below),
             "stability": stable,
             "stability_chance": usual,
-            "missing": 1 - np.isfinite(values).mean(0),
+            "missing": 1 - np.isfinite(values).mean(0) if len(values) else np.nan,
             "missing_trained": 1 - count / before["read"],
         }
     ).reindex(columns=list(COLUMNS))

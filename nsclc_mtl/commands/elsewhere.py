@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.records import Fault, Manifest
+from nsclc_mtl.records import DataFault, Fault, Manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     """
     from threadpoolctl import threadpool_limits
 
-    from nsclc_mtl.commands import censoring, cutoffs, drift, late_entry, locked
+    from nsclc_mtl.commands import censoring, cutoffs, drift, late_entry, locked, training_parts
     from nsclc_mtl.commands.floors import carry, fit_floors, held_out
     from nsclc_mtl.commands.judging import evaluate_predictions, oracle_rows, with_others, write
     from nsclc_mtl.commands.known import Known
@@ -50,6 +50,8 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
             )
             made.ids = [p for p in made.ids if p not in set(made.trained_on)]
             made.table = made.table[made.table["patient_id"].isin(made.ids)]
+            if not made.ids:
+                raise DataFault(training_parts.NOBODY)
         save(made, run.path)
         manifest, read, tested, folds = made.manifest, made.read, made.tested, [f"fold{k}" for k in made.models]
         predictions = read_table(run.path / "predictions.csv")
@@ -60,7 +62,11 @@ def evaluate(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     count = predictions["patient_id"].nunique()
     numbers = [int(name.removeprefix("fold")) for name in folds]
     members = {k: len(list((folder / f"fold{k}").glob("model*.*"))) for k in numbers}
-    by = "each by the fold that held the patient out" if tested else predictors(settings["ckpt"], members)
+    by = predictors(settings["ckpt"], members)
+    if tested:
+        free = count - len(tested.keys() & set(predictions["patient_id"]))
+        by = "each by the fold that held the patient out"
+        by += f", {free} of no test part by the folds that were not trained on them" * bool(free)
     whose = f"judged {by}" if tested else f"that the model never saw, predicted by {'the ' * (len(numbers) > 1)}{by}"
     run.say(f"{manifest.name}: {count} patients {whose}, tasks {', '.join(tasks)}")
     floors, splits, ours = None, None, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from nsclc_mtl.bags.marks import Marks
 
 FILE = "marks.json"
-NEARLY = 0.9  # share of the patients from which on they are the training cohort
+MOST = 0.5  # share of those who can be told from which on the patients are the training cohort
 SAME = 0.5  # share of the common ids that must be known again, so that ids name the same people in both cohorts
-CHANCE, STRANGER = 1e-3, 5.0  # most that chance may explain; how much commoner than in the training a row may be
+CHANCE, STRANGER = 1e-3, 5.0  # most that chance may explain; how much commoner rows of the training may be elsewhere
+AMONG = 0.2  # most of those with a short row of the training who may be strangers
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Known:
     """Whom the training knew among some patients."""
 
     whom: dict[str, str] = field(default_factory=dict)  # patient -> his id in the training; '' where it is not told
-    own: bool = False  # this is the training cohort, or nearly nobody else
+    own: bool = False  # this is the training cohort, or most of them are of it
     plain: bool = False  # its declaration or its table of patients is that of the training
-    unsure: tuple[str, ...] = ()  # who has no input that tells, where one of them may be expected to be known
+    unsure: tuple[str, ...] = ()  # of whom it cannot be told, where one of them may be expected to be known
     how: tuple[str, ...] = ()  # how that was found out, where it is not plain
 
 
@@ -85,7 +86,8 @@ def among(
     Everybody with an id of the training where the declaration or the table of patients is that of the training. Else
     inputs are compared (`bags.marks`). Where they say of at least half of the ids in common that they name the same
     people, all of them do, and the others are strangers. Else nothing is known of who has no input that tells: of
-    these as many are expected to be of the training as of the others. A run of before is compared with its training
+    these as many are expected to be of the training as of the others. Where most are of the training, nobody of them
+    is believed to be a stranger. A run of before is compared with its training
     cohort as that is now, or, where it is gone, by the outcomes in its predictions.
     """
     from nsclc_mtl.commands.trained import same_patients
@@ -96,7 +98,7 @@ def among(
         return Known({p: p if run else "" for p in ids if p in before or not run}, own=True, plain=True)
     kept = of_run(folder) if run else _of_bundle(trained)
     if kept is not None:
-        return _compared(kept, manifest, ids, before)
+        return compared(kept, manifest, ids, before)
     if not run:
         return Known(how=(NO_MARKS,))
     return _of_before(trained, manifest, ids, folder, before)
@@ -105,8 +107,8 @@ def among(
 def told(found: Known, ids: Sequence[str], packed: bool, strangers_only: bool) -> tuple[list[str], list[str]]:
     """Who of the patients `ids` stays, and what is to be said of them. packed: the model is a bundle.
 
-    With `strangers_only` patients of the training are left out, unless nearly all are and it is known which fold held
-    them out; so are those of whom it cannot be told.
+    With `strangers_only` patients of the training are left out, unless most are and it is known which fold held them
+    out; so are those of whom it cannot be told.
     """
     of_training = [p for p in ids if p in found.whom]
     unsure = [p for p in ids if p in found.unsure]
@@ -122,9 +124,7 @@ def told(found: Known, ids: Sequence[str], packed: bool, strangers_only: bool) -
             said.append(f"{who}; each is predicted by the fold that held the patient out, where there is one")
     if unsure:
         kept = "they are left out too" if strangers_only else "see patients.csv"
-        said.append(
-            f"{len(unsure)} more of {len(ids)} have too few inputs to tell whether they were trained on: {kept}"
-        )
+        said.append(f"of {len(unsure)} more it cannot be told by their inputs whether they were trained on: {kept}")
     return [p for p in ids if p not in out], said
 
 
@@ -132,6 +132,7 @@ NO_MARKS = (
     "the bundle holds no marks of its training patients: who of these is one of them cannot be told, but where the "
     "table of patients is the same file"
 )
+NO_COLUMNS = "columns that patients are known again by are not there, so this table tells of nobody who was trained on"
 
 
 def _ids(folder: Path) -> set[str]:
@@ -153,19 +154,19 @@ def _of_before(
 
     try:
         ours = open_cohort(trained)
-        found = _compared(marks.taken(ours, [p for p in ours.ids if p in before]), manifest, ids, before)
+        found = compared(marks.taken(ours, [p for p in ours.ids if p in before]), manifest, ids, before)
         how = "so these patients are compared with the training cohort as it is today"
     except (Fault, OSError):
         then, now = _outcomes(folder), _outcomes_now(folder, manifest)
         bare = replace(manifest, tables={}, bags={}, volumes={}, series={})
         kept = marks.taken(replace(bare, tables={"outcomes": then}), list(map(str, then.index)))
-        found = _compared(kept, replace(bare, tables={"outcomes": now}), ids, before)
+        found = compared(kept, replace(bare, tables={"outcomes": now}), ids, before)
         alike = sum(p in before for p in ids)
         how = (
             f"and its training cohort is not at hand, so ids and outcomes alone are compared: {alike} of {len(ids)} "
             f"patients have an id of the training, {len(found.whom)} are taken for the same people"
         )
-    return replace(found, how=(f"the run keeps no marks of its patients, {how}",))
+    return replace(found, how=(f"the run keeps no marks of its patients, {how}", *found.how))
 
 
 def _outcomes(folder: Path) -> pd.DataFrame:
@@ -199,7 +200,7 @@ def _settled(rows: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _compared(kept: Marks, manifest: Manifest, ids: Sequence[str], before: set[str]) -> Known:
+def compared(kept: Marks, manifest: Manifest, ids: Sequence[str], before: set[str]) -> Known:
     """Whom the marks `kept` know. before: ids of the training, where they are told."""
     from nsclc_mtl.bags import marks
 
@@ -210,29 +211,74 @@ def _compared(kept: Marks, manifest: Manifest, ids: Sequence[str], before: set[s
         votes = Counter(owner[mark] for mark in here.content[patient] if mark in owner)
         if votes:
             whom[patient] = votes.most_common(1)[0][0]
-    with_id = {mark for own in kept.named.values() for mark in own.values()}
+    again = {marks.composed(p): p for p in before}
+    with_id = {mark: patient for patient, own in kept.named.items() for mark in own.values()}
     for key, chance in kept.chance.items():
-        have = [p for p in ids if key in here.named.get(p, {}) and (p in before or not before)]
+        have = [p for p in ids if key in here.named.get(p, {}) and (marks.composed(p) in again or not before)]
         same = [p for p in have if here.named[p][key] in with_id]
         if same and _by_chance(len(same), len(have), chance) <= CHANCE:
             tell |= {p for p in ids if key in here.named.get(p, {})}
             for patient in same:
-                whom.setdefault(patient, patient if before else "")
-    common = [p for p in ids if p in before]
-    agreed = sum(whom.get(p) == p for p in common)
+                whom.setdefault(patient, with_id[here.named[patient][key]])
+    common = {p: again[marks.composed(p)] for p in ids if marks.composed(p) in again}
+    agreed = sum(whom.get(p) == before for p, before in common.items())
     if agreed and agreed >= SAME * len(common):
-        for patient in common:
-            whom.setdefault(patient, patient)
+        whom = {**common, **whom}
         tell |= set(ids)
     tell |= set(whom)
+    either = _of_all(kept, here, [p for p in ids if p not in tell], whom, tell)
     share = len(whom) / max(1, len(tell))
     rest = tuple(p for p in ids if p not in tell)
-    return Known(whom, own=share >= NEARLY, unsure=rest if share * len(rest) >= 1 else ())
+    if share >= MOST:  # then a stranger among them is less likely than a row that was changed
+        rest = tuple(p for p in ids if p not in whom)
+    elif share * len(rest) < 1:
+        rest = tuple(p for p in rest if p in either)
+    lacking = [name for name in kept.blocks if len(_rows(manifest, name)) and not _made(here, name)]
+    how = [f"{name}: {NO_COLUMNS}" for name in lacking]
+    return Known(whom, own=share >= MOST, unsure=rest, how=tuple(how))
+
+
+def _rows(manifest: Manifest, name: str) -> Sized:
+    return manifest.tables.get(name, manifest.series.get(name, ()))
+
+
+def _made(here: Marks, name: str) -> bool:
+    return any(key.startswith(f"{name}/") for own in here.named.values() for key in own)
+
+
+def _of_all(kept: Marks, here: Marks, ids: Sequence[str], whom: dict[str, str], tell: set[str]) -> set[str]:
+    """Adds to `whom` who has the short row of one training patient, and to `tell` whose row is no training patient's,
+    where more of the patients `ids` have such rows than strangers would. Returns who has the row of several.
+
+    Of strangers as many may have the row of a training patient as of the training patients have one another's, times
+    `STRANGER`; where these would be more than `AMONG` of those who have one, nothing is said.
+    """
+    either = set[str]()
+    for key, twins in kept.twins.items():
+        owners: dict[str, list[str]] = {}
+        for patient, own in kept.short.items():
+            owners.setdefault(own.get(key, ""), []).append(patient)
+        have = [p for p in ids if key in here.short.get(p, {})]
+        same = Counter(here.short[p][key] for p in have if here.short[p][key] in owners)
+        strangers = STRANGER * twins
+        few = strangers * len(have) <= AMONG * same.total()
+        if few and same and _by_chance(same.total(), len(have), strangers) <= CHANCE:
+            for patient in have:
+                row = here.short[patient][key]
+                if row not in owners:
+                    tell.add(patient)
+                elif len(owners[row]) == same[row] == 1:
+                    whom.setdefault(patient, owners[row][0])
+                else:
+                    either.add(patient)
+    either -= set(whom)
+    tell |= set(whom)
+    tell -= either
+    return either
 
 
 def _by_chance(same: int, of: int, chance: float) -> float:
-    """P that strangers who are counted alike have so many equal rows, were these commoner among them than in training
-    (`STRANGER` times)."""
+    """P that so many of some strangers have a row that each has with this chance."""
     from scipy.stats import binom
 
-    return float(binom.sf(same - 1, of, min(1.0, STRANGER * chance)))
+    return float(binom.sf(same - 1, of, min(1.0, chance)))

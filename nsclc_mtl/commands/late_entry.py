@@ -9,9 +9,11 @@ predicted at diagnosis, nothing changes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from nsclc_mtl.commands.training_parts import PERHAPS, TRAINED_ON
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
 
 JOINED, STILL, NONE, BEFORE = "joined", "no later follow-up", "none yet", "known when locked"
 EARLIER, LONG, GONE = "event before that follow-up", "followed too long when locked", "not in the tables"
-TRAINED = "trained on"
-STATES = (JOINED, STILL, NONE, BEFORE, EARLIER, LONG, GONE, TRAINED)
+STATES = (JOINED, STILL, NONE, BEFORE, EARLIER, LONG, GONE, TRAINED_ON, PERHAPS)
 """What `outcomes.csv` says of a patient's outcome; the first two are judged."""
 UNWEIGHED = "survival counts from the follow-up known when locked, G of the training from day 0: see own censoring"
 LEAST_DAYS = 365.0  # of a curve that must be left behind the follow-up known when locked
@@ -67,13 +68,13 @@ def sentence(of: Met) -> str:
     )
 
 
-def met(rows: pd.DataFrame, truth: pd.DataFrame, there: pd.Index, trained: Collection[str] = ()) -> Met:
+def met(rows: pd.DataFrame, truth: pd.DataFrame, there: pd.Index, training: Mapping[str, str] | None = None) -> Met:
     """Who of the locked rows of one task has which outcome today.
 
     rows: of predictions.csv (`read_table` types). truth: target, event and time_days of today by patient_id, text as
-    `outputs.truth_of` gives it. there: the patients of today's tables. trained: those whom the model was trained on,
-    who are never judged. Who was free of the event when locked is judged whatever came of it: without later follow-up
-    as censored where the follow-up ended.
+    `outputs.truth_of` gives it. there: the patients of today's tables. training: patient -> word of `training_parts`:
+    who was trained on, perhaps or surely, is never judged. Who was free of the event when locked is judged whatever
+    came of it: without later follow-up as censored where the follow-up ended.
     """
     import pandas as pd
 
@@ -90,7 +91,8 @@ def met(rows: pd.DataFrame, truth: pd.DataFrame, there: pd.Index, trained: Colle
     if last:
         state = state.mask((entry > max(0.0, last - LEAST_DAYS)) & state.isin((JOINED, STILL)), LONG)
     state = state.mask(before, BEFORE).mask(~truth.index.isin(there), GONE)
-    state = state.mask(truth.index.isin(list(trained)), TRAINED)
+    words = pd.Series(truth.index.map(dict(training or {})), truth.index)
+    state = state.mask(words.isin((TRAINED_ON, PERHAPS)), words)
     still = state == STILL
     truth = truth.where(state == JOINED, "")
     truth.loc[still, "event"] = "0"

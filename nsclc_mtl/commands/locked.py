@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsclc_mtl.commands import late_entry
+from nsclc_mtl.commands import known, late_entry, training_parts
 from nsclc_mtl.records import DataFault, IntegrityFault, Manifest, TaskSpec, UsageFault
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path
 
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.outputs import truth_of
-    from nsclc_mtl.commands.predict import SEEN, cohort_settings, narrowed
     from nsclc_mtl.commands.trained import read_table, tasks_of
+    from nsclc_mtl.commands.wanted import cohort_settings, narrowed
 
     place, content = unlocked(settings, run)
     own = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
@@ -119,16 +119,21 @@ def joined(settings: Mapping[str, Any], trained: Mapping[str, Any], folder: Path
     specs = tasks_of(folder / "cohort.json", manifest)
     manifest = narrowed(manifest, specs, cohort["modalities"])
     table = read_table(place / "predictions.csv")
-    said = pd.read_csv(place / "patients.csv", dtype=str, keep_default_na=False)
-    trained_on = said.loc[said["caution"].str.contains(SEEN, regex=False), "patient_id"]
-    frames, states, each = [], [], dict[str, late_entry.Met]()
+    said = training_parts.told(pd.read_csv(place / "patients.csv", dtype=str, keep_default_na=False))
     told = [f"Predictions locked on {content['time']}."]
+    if said is None:
+        ids = [p for p in manifest.ids if p in set(table["patient_id"])]
+        whose = known.among(read, trained, manifest, ids, folder)
+        folds = sorted({int(name.split("/")[0].removeprefix("fold")) for name in content["weights"]})
+        said = training_parts.of(whose, ids, folder, folds).word
+        told += ["The lock does not say who was trained on: that is told by the inputs of today.", *whose.how]
+    frames, states, each = [], [], dict[str, late_entry.Met]()
     for name, spec in specs.items():
         rows = table[table["task"] == name]
         if rows.empty:
             continue
         truth = truth_of(manifest, spec, pd.Index(rows["patient_id"].unique(), name="patient_id"))
-        each[name] = found = late_entry.met(rows, truth, manifest.patients.index, set(trained_on))
+        each[name] = found = late_entry.met(rows, truth, manifest.patients.index, said)
         states.append(pd.DataFrame({"task": name, "outcome": found.state, "entry_days": found.entry}).reset_index())
         told.append(_counted(spec, found))
         frames.append(rows.drop(columns=["target", "event", "time_days"]).join(found.truth, on="patient_id"))

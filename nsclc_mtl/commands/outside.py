@@ -57,7 +57,8 @@ def rows_of(member: Learner, manifest: Manifest, ids: Sequence[str], data: Any) 
                 parts.setdefault(name, []).append(pd.DataFrame(rows, batch.patients)[here])
     found = {name: pd.concat(tables) for name, tables in parts.items()}
     for name in data.fitted.tables:
-        if have := [p for p in ids if p in manifest.tables[name].index]:
+        there = set(manifest.who(name))
+        if have := [p for p in ids if p in there]:
             found[name] = pd.DataFrame(data.fitted.rows(manifest, name, have, columns=True), have)
     return found
 

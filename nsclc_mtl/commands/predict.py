@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from nsclc_mtl.config import Run
     from nsclc_mtl.learner import Learner
 
-SEEN = "no prediction of a patient unseen"
-TRAINED_ON = f"trained on by every fold: {SEEN}"
-PERHAPS_ON = "perhaps of the patients that were trained on: too few inputs to tell"
-PACKED_ON = f"of the patients that the bundle was trained on: {SEEN}"
-
 
 @dataclass
 class Predicted:
@@ -110,11 +105,12 @@ def predict_cohort(settings: Mapping[str, Any], run: Run, strangers_only: bool =
     import pandas as pd
 
     from nsclc_mtl.bags.cache import BagCache
-    from nsclc_mtl.commands import device, fold_files, known, reasons
+    from nsclc_mtl.commands import device, fold_files, known, reasons, training_parts
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.outputs import long_table
     from nsclc_mtl.commands.sites import strangers
-    from nsclc_mtl.commands.trained import named_fold, parts_of, predictors, trained_run
+    from nsclc_mtl.commands.trained import named_fold, predictors, trained_run
+    from nsclc_mtl.commands.wanted import cohort_settings, narrowed, wanted_patients
 
     place, _ = device.lightning(settings["device"])
     trained, folder, folds = trained_run(settings)
@@ -140,28 +136,24 @@ def predict_cohort(settings: Mapping[str, Any], run: Run, strangers_only: bool =
     found = known.among(read, trained, manifest, everybody, folder)
     if found.own and packed:
         raise UsageFault(
-            "these are the patients that the bundle was trained on, and it does not know which fold held out whom: "
-            "give the run folder of the training as ckpt="
+            "these are the patients that the bundle was trained on, or most of them are, and it does not know which "
+            "fold held out whom: give the run folder of the training as ckpt="
         )
     ids, told = known.told(found, ids, packed, strangers_only)
     for sentence in told:
         run.say(f"note: {sentence}")
-    tested, seen = parts_of(folder, {p: found.whom[p] for p in ids if p in found.whom}, models)
-    ids = held_out(ids, tested, models, bool(settings.get("patients")), run)
+    if not ids:
+        raise DataFault(training_parts.NOBODY)
+    parts = training_parts.of(found, ids, folder, list(models))
+    ids, tested, by = parts.left(ids, bool(settings.get("patients")), run), parts.tested, parts.by
     for name, count, how in strangers(manifest, ids, models):
         run.say(f"note: {name}: {count} patients are of a site that training does not know: combat.unseen={how}")
-    by = {p: [tested[p]] if p in tested else [f for f in models if f not in seen.get(p, ())] for p in ids}
-    trained_on = [p for p in ids if not by[p]]
-    by.update({p: list(models) for p in trained_on})
+    by = {p: by[p] for p in ids}
+    trained_on = [p for p in ids if parts.word[p] == training_parts.TRAINED_ON]
+    if trained_on and not packed:
+        run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
     cautions = looked_at(manifest, by, models, bool(settings["allow_unseen_modalities"]))
-    if trained_on:
-        if not packed:
-            run.say(f"note: {len(trained_on)} patients were trained on by every fold: see patients.csv")
-        words, why = cautions.loc[trained_on, "caution"], PACKED_ON if packed else TRAINED_ON
-        cautions.loc[trained_on, "caution"] = [f"{w}; {why}" if w else why for w in words]
-    if unsure := [p for p in ids if p in found.unsure]:
-        words = cautions.loc[unsure, "caution"]
-        cautions.loc[unsure, "caution"] = [f"{w}; {PERHAPS_ON}" if w else PERHAPS_ON for w in words]
+    cautions = training_parts.noted(cautions, parts, packed)
     asked = {**trained, "trust": {**(trained.get("trust") or {}), **_said(settings.get("trust"))}}
     outputs, trust, far = combine(models, manifest, by, tested, asked)
     cautions = reasons.joined(cautions, trust, manifest)
@@ -174,85 +166,6 @@ def predict_cohort(settings: Mapping[str, Any], run: Run, strangers_only: bool =
 def _said(words: Mapping[str, Any] | None) -> dict[str, Any]:
     """The words that are not null."""
     return {key: value for key, value in (words or {}).items() if value is not None}
-
-
-def cohort_settings(settings: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
-    """What to read: the training cohort, or another one with the features that this model was trained on."""
-    given = settings.get("cohort") or {}
-    if "derived" in trained and not ("modalities" in given or given.get("root")):
-        raise UsageFault(
-            "a bundle holds no patients: name them with cohort=NAME, or cohort.root=FOLDER of tables alike"
-        )
-    if "modalities" in given:  # another cohort, declared by name
-        cohort = dict(given)
-    else:
-        cohort = {**trained["cohort"], **({"root": given["root"]} if given.get("root") else {})}
-    return {**trained, "paths": settings["paths"], "cohort": cohort, "tasks": None, "modalities": None}
-
-
-def narrowed(manifest: Manifest, specs: Mapping[str, Any], modalities: Mapping[str, Any]) -> Manifest:
-    """The manifest with the tasks and modalities of the model alone. Raises DataFault where none of them is there."""
-    import numpy as np
-    import pandas as pd
-
-    blank = {"survival": ["event", "time_days"]}
-    for name, spec in specs.items():
-        if name not in manifest.labels:  # a cohort without this outcome: unknown for everybody
-            columns = blank.get(spec.kind, ["value"])
-            manifest.labels[name] = pd.DataFrame(np.nan, index=manifest.patients.index, columns=columns)
-        elif manifest.tasks[name].causes != spec.causes:
-            raise DataFault(
-                f"cohort={manifest.name}: task '{name}' has the causes {list(manifest.tasks[name].causes)} here, the "
-                f"model's has {list(spec.causes)}; declare it alike, or under another name"
-            )
-        elif (manifest.tasks[name].kind, manifest.tasks[name].classes) != (spec.kind, spec.classes):
-            raise DataFault(
-                f"cohort={manifest.name}: task '{name}' is {manifest.tasks[name].kind} "
-                f"{list(manifest.tasks[name].classes)} here, the model's is {spec.kind} {list(spec.classes)}; "
-                "declare it alike, or under another name"
-            )
-    manifest.labels = {name: manifest.labels[name] for name in specs}
-    manifest.tasks = dict(specs)
-    for sources in (manifest.tables, manifest.bags, manifest.volumes, manifest.series):
-        for name in [n for n in sources if n not in modalities]:
-            del sources[name]
-    manifest.modalities = {n: m for n, m in manifest.modalities.items() if n in modalities}
-    if not manifest.modalities:
-        raise DataFault(f"cohort={manifest.name} has none of the model's modalities: {', '.join(modalities)}")
-    return manifest
-
-
-def wanted_patients(settings: Mapping[str, Any], manifest: Manifest) -> list[str]:
-    """Patients to predict: those asked for, or everybody with at least one modality of the model."""
-    have = {patient for patients in manifest.holders().values() for patient in patients}
-    asked = settings.get("patients")
-    ids = [str(p) for p in asked] if asked else [p for p in manifest.ids if p in have]
-    strange = [p for p in ids if p not in manifest.patients.index]
-    if strange:
-        raise UsageFault(f"patients: no patient '{strange[0]}' in cohort={manifest.name}")
-    bare = [p for p in ids if p not in have]
-    if bare:
-        raise DataFault(f"patient {bare[0]} has none of the model's modalities ({', '.join(manifest.modalities)})")
-    return ids
-
-
-def held_out(
-    ids: Sequence[str], tested: Mapping[str, int], models: Mapping[int, Any], asked: bool, run: Run
-) -> list[str]:
-    """The patients without those whom all the given folds trained on (where `ckpt` has not every fold).
-
-    Raises DataFault where they were asked for by name, or nobody is left.
-    """
-    seen = [p for p in ids if p in tested and tested[p] not in models]
-    left = [p for p in ids if p not in set(seen)]
-    if seen and (asked or not left):
-        raise DataFault(
-            f"patient {seen[0]} was held out by fold {tested[seen[0]]}, which ckpt does not have; the folds that it "
-            "has were trained on this patient: give the run folder with all folds"
-        )
-    if seen:
-        run.say(f"note: {len(seen)} patients left out: the folds that ckpt has were trained on them")
-    return left
 
 
 def looked_at(

@@ -23,8 +23,8 @@ def board(settings: Mapping[str, Any]) -> Board:
     """The board of the run that `settings["run"]` names. Raises UsageFault where it is no run with predictions."""
     from nsclc_mtl.commands.cohort import open_cohort
     from nsclc_mtl.commands.outputs import patient_folder
-    from nsclc_mtl.commands.predict import cohort_settings
     from nsclc_mtl.commands.trained import tasks_of, trained_run
+    from nsclc_mtl.commands.wanted import cohort_settings
     from nsclc_mtl.viewer.board import Board
 
     run, training = folders(settings["run"])

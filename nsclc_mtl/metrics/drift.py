@@ -114,7 +114,8 @@ def chance(
     difference: np.ndarray, n: Sequence[float] | np.ndarray, trained: Sequence[float] | np.ndarray
 ) -> np.ndarray:
     """Two-sided P of a standardised difference, were there none: normal, of means of n and of `trained` patients."""
-    z = np.abs(difference) / np.sqrt(1 / np.asarray(n, float) + 1 / np.asarray(trained, float))
+    with np.errstate(divide="ignore"):  # of nobody there is no difference
+        z = np.abs(difference) / np.sqrt(1 / np.asarray(n, float) + 1 / np.asarray(trained, float))
     return 2 * ndtr(-z)
 
 

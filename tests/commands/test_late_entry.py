@@ -8,6 +8,7 @@ import pytest
 
 from nsclc_mtl.commands import late_entry
 from nsclc_mtl.commands.judging import evaluate_predictions
+from nsclc_mtl.commands.training_parts import TRAINED_ON
 from nsclc_mtl.metrics.survival import kaplan_meier
 from nsclc_mtl.metrics.survival_calibration import assess_at
 from nsclc_mtl.records import TaskSpec
@@ -134,8 +135,8 @@ def test_of_patients_without_follow_up_nothing_is_changed(simulated: pd.DataFram
 
 def test_every_patient_has_a_word() -> None:
     of = pd.DataFrame(
-        {"then": ["", "", "0", "100", "100", "100", "100", "100", "1500", "50", ""], "event": list("00000000010")},
-        index=pd.Index(list("abcdefghijk"), name="patient_id"),
+        {"then": ["", "", "0", "100", "100", "100", "100", "100", "1500", "50", "", ""], "event": list("000000000100")},
+        index=pd.Index(list("abcdefghijkl"), name="patient_id"),
     )
     event = of["event"].where(of["then"] != "", "")
     rows = pd.concat(
@@ -146,25 +147,28 @@ def test_every_patient_has_a_word() -> None:
         for output in ("risk", "surv:365", "surv:1825")
     )  # fmt: skip
     truth = pd.DataFrame(
-        {"target": "", "event": ["", "1", "0", "0", "", "1", "1", "0", "0", "1", "1"],
-         "time_days": ["", "30", "0", "80", "", "90", "101", "400", "1700", "50", "20"]}, index=of.index,
+        {"target": "", "event": ["", "1", "0", "0", "", "1", "1", "0", "0", "1", "1", "1"],
+         "time_days": ["", "30", "0", "80", "", "90", "101", "400", "1700", "50", "20", "20"]}, index=of.index,
     )  # fmt: skip
-    told = late_entry.met(rows, truth, of.index.drop("h"), ["k"])
+    told = late_entry.met(
+        rows, truth, of.index.drop("h"), {"a": "held out", "k": "trained on", "l": "perhaps trained on"}
+    )
     assert told.state.to_dict() == {
         "a": "none yet", "b": "joined", "c": "no later follow-up", "d": "no later follow-up", "e": "no later follow-up",
         "f": "event before that follow-up", "g": "joined", "h": "not in the tables",
         "i": "followed too long when locked", "j": "known when locked", "k": "trained on",
+        "l": "perhaps trained on",
     }  # fmt: skip
     assert set(told.state) == set(late_entry.STATES)
     assert told.truth.loc[["d", "g"], "time_days"].tolist() == ["100", "101"]
-    assert (told.truth.loc[["a", "f", "h", "i", "j", "k"]] == "").all(axis=None)
+    assert (told.truth.loc[["a", "f", "h", "i", "j", "k", "l"]] == "").all(axis=None)
 
 
 def test_who_was_trained_on_is_never_judged(simulated: pd.DataFrame) -> None:
     some = simulated.head(20)
     trained = list(some.index[:5])
-    found = late_entry.met(locked(some), today(some), some.index, trained)
-    assert (found.state[trained] == late_entry.TRAINED).all()
+    found = late_entry.met(locked(some), today(some), some.index, dict.fromkeys(trained, TRAINED_ON))
+    assert (found.state[trained] == TRAINED_ON).all()
     assert not found.judged[trained].any()
     assert (found.truth.loc[trained] == "").all().all()
     assert found.state.drop(trained).equals(late_entry.met(locked(some), today(some), some.index).state.drop(trained))
