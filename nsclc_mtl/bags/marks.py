@@ -9,20 +9,17 @@ rows say something of a cohort as a whole, where few of the training patients sh
 
 from __future__ import annotations
 
-import hashlib
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nsclc_mtl.bags.cache import BagCache, read_volume
-from nsclc_mtl.features import layouts
+from nsclc_mtl.bags.image_marks import composed, digest, images
+from nsclc_mtl.cohort import twins
 from nsclc_mtl.records import Manifest
 
 BLOCKS, WIDTH = 12, 8  # marks of a table's row and columns of each, so that one changed cell changes one mark
@@ -32,8 +29,6 @@ LEVELS = 5  # most kinds of values of a column when it is asked whether another 
 LOOKED = 512  # columns of a table, evenly spread, among which the most telling are chosen
 RARE = math.log(1e-9)  # natural log of the chance, were columns independent, below which a row is one person's
 COMMON = 0.5  # a value that so many have says nothing: empty mutation profiles, flat copy numbers
-TILES = 8  # of a slide that are looked at, the first in canonical order
-DISTINCT = 16  # different numbers that tiles must show, and hundredfold a volume's voxels
 
 
 @dataclass
@@ -42,9 +37,9 @@ class Marks:
 
     `blocks`: table -> its columns that each mark is made of. By `table/block`: `chance`, the share of the training
     patients who have the commonest row, so that a stranger has that of his namesake no more often; `telling`, the share
-    of them whose rows are nobody else's; `twins`, the share of them whose row another one has too. `content`: patient
-    -> marks. `named` and `short`: patient -> `table/block` -> mark of a row that is not one person's, with the id and
-    without. A bundle holds no `short`: who tries would read the rows from them.
+    of them whose rows are nobody else's; `twins`, the share of the persons whose row another one has too. `content`:
+    patient -> marks. `named` and `short`: patient -> `table/block` -> mark of a row that is not one person's, with the
+    id, and without it once a person. A bundle holds no `short`: who tries would read the rows from them.
     """
 
     blocks: dict[str, list[list[str]]] = field(default_factory=dict)
@@ -77,23 +72,30 @@ def taken(manifest: Manifest, ids: Sequence[str]) -> Marks:
     """The marks of training patients, to be kept with the model.
 
     A row goes by its content where its unusual values alone make it one person's, else by its content and the id.
-    Marks of the content that several of the patients share are left out: values that somebody filled in, an empty
-    slide.
+    Marks of the content that several persons share are left out: values that somebody filled in, an empty slide. Who is
+    entered several times, by his rows and outcomes, is one person.
     """
-    made = Marks(content={p: [] for p in ids})
+    made, person = Marks(content={p: [] for p in ids}), _persons(manifest, ids)
     for name, table in manifest.tables.items():
         rows = table.loc[[p for p in ids if p in table.index]]
         made.blocks[name] = _blocks(rows)
-        _keep(made, name, rows)
+        _keep(made, name, rows, person)
     for name, visits in manifest.series.items():
         rows, each = _visits(visits, ids), visits.shape[1] + 1
         made.blocks[name] = [list(rows.columns[: each * k]) for k in range(1, rows.shape[1] // each + 1)]
-        _keep(made, name, rows)
-    for patient, found in _images(manifest, ids).items():
+        _keep(made, name, rows, person)
+    for patient, found in images(manifest, ids).items():
         made.content[patient] += found
-    several = Counter(mark for marks in made.content.values() for mark in set(marks))
+    several = Counter(mark for mark, _ in {(mark, person[p]) for p, marks in made.content.items() for mark in marks})
     made.content = {p: [m for m in dict.fromkeys(marks) if several[m] == 1] for p, marks in made.content.items()}
     return made
+
+
+def _persons(manifest: Manifest, ids: Sequence[str]) -> dict[str, str]:
+    """Patient -> the first of the patients who are the same person, mostly himself."""
+    first: dict[int, str] = {}
+    number = twins.components(ids, [same.patients for same in twins.same_in_outcomes(manifest)]).tolist()
+    return {patient: first.setdefault(k, patient) for patient, k in zip(ids, number, strict=True)}
 
 
 def like(manifest: Manifest, ids: Sequence[str], of: Marks) -> tuple[Marks, set[str]]:
@@ -115,18 +117,13 @@ def like(manifest: Manifest, ids: Sequence[str], of: Marks) -> tuple[Marks, set[
             said = _said(rows.index, cells)
             told |= set(said) if of.telling.get(key, 0.0) >= COMMON else set()
             for patient, text in said.items():
-                made.content[patient].append(_digest(key, text))
-                made.named.setdefault(patient, {})[key] = _digest(key, text, patient)
-                made.short.setdefault(patient, {})[key] = _digest(key, text)
-    for patient, found in _images(manifest, ids).items():
+                made.content[patient].append(digest(key, text))
+                made.named.setdefault(patient, {})[key] = digest(key, text, patient)
+                made.short.setdefault(patient, {})[key] = digest(key, text)
+    for patient, found in images(manifest, ids).items():
         made.content[patient] += found
         told |= {patient} if found else set()
     return made, told
-
-
-def composed(text: str) -> str:
-    """Letters with their accents as one sign, however the file was written."""
-    return unicodedata.normalize("NFC", text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -143,19 +140,21 @@ def _each(
             yield f"{name}/{of.index(columns)}{end}", _cells(rows, columns, digits)
 
 
-def _keep(made: Marks, name: str, rows: pd.DataFrame) -> None:
+def _keep(made: Marks, name: str, rows: pd.DataFrame, person: Mapping[str, str]) -> None:
     for key, cells in _each(name, rows, made.blocks[name], made.blocks[name]):
         said, told = _said(rows.index, cells), _unusual(rows.index, cells)
         for patient, text in said.items():
             if told[patient] <= RARE:
-                made.content[patient].append(_digest(key, text))
+                made.content[patient].append(digest(key, text))
             else:
-                made.named.setdefault(patient, {})[key] = _digest(key, text, patient)
-                made.short.setdefault(patient, {})[key] = _digest(key, text)
+                made.named.setdefault(patient, {})[key] = digest(key, text, patient)
+                if person[patient] == patient:
+                    made.short.setdefault(patient, {})[key] = digest(key, text)
         counts = Counter(said.values())
         made.chance[key] = max(counts.values(), default=0) / max(1, len(said))
         made.telling[key] = sum(told[patient] <= RARE for patient in said) / max(1, len(said))
-        made.twins[key] = max(1, sum(n for n in counts.values() if n > 1)) / max(1, len(said))
+        persons = Counter(text for patient, text in said.items() if person[patient] == patient)
+        made.twins[key] = max(1, sum(n for n in persons.values() if n > 1)) / max(1, persons.total())
 
 
 def _blocks(rows: pd.DataFrame) -> list[list[str]]:
@@ -251,47 +250,3 @@ def _visits(visits: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     number = rows.groupby(level=0).cumcount()
     parts = [rows[(number == k).to_numpy()].add_suffix(f" (visit {k + 1})") for k in range(VISITS)]
     return pd.concat([part for part in parts if len(part)], axis=1) if len(rows) else rows.iloc[:, :0]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Slides and scans
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _images(manifest: Manifest, ids: Sequence[str]) -> dict[str, list[str]]:
-    """Patient -> marks of his slides, sections and crops of scans."""
-    out: dict[str, list[str]] = {}
-    wanted = set(ids)
-    for bags in manifest.bags.values():
-        for patient, paths in bags.items():
-            if patient in wanted:
-                out.setdefault(patient, []).extend(mark for path in paths for mark in _slide(Path(path)))
-    for volumes in manifest.volumes.values():
-        for patient, path in volumes.items():
-            voxels = read_volume(path) if patient in wanted else np.zeros(0)
-            if len(np.unique(voxels)) >= 100 * DISTINCT:
-                out.setdefault(patient, []).append(_digest("volume", str(voxels.shape), voxels))
-    return out
-
-
-def _slide(path: Path) -> list[str]:
-    """Marks of a slide: what its features were made of, where the file says it, and its first tiles."""
-    marks = []
-    if path.suffix.lower() in layouts.HDF5:
-        with layouts.opened(path) as file:
-            origin = layouts.attributes(file).get("slide_hash")
-        marks += [_digest("slide", str(origin))] if origin else []
-    tiles, _ = BagCache(0)([str(path)], draw=lambda n: np.arange(min(n, TILES)))
-    if len(np.unique(tiles)) >= DISTINCT:
-        marks.append(_digest("tiles", str(tiles.shape), tiles))
-    return marks
-
-
-def _digest(*parts: str | np.ndarray) -> str:
-    """80 bits, hexadecimal: two that are equal by chance are not to be expected."""
-    made = hashlib.sha256()
-    for part in parts:
-        made.update(
-            b"\x1d" + (composed(part).encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
-        )
-    return made.hexdigest()[:20]

@@ -203,6 +203,7 @@ def _settled(rows: pd.DataFrame) -> pd.DataFrame:
 def compared(kept: Marks, manifest: Manifest, ids: Sequence[str], before: set[str]) -> Known:
     """Whom the marks `kept` know. before: ids of the training, where they are told."""
     from nsclc_mtl.bags import marks
+    from nsclc_mtl.bags.image_marks import composed
 
     here, tell = marks.like(manifest, ids, kept)
     owner = {mark: patient for patient, own in kept.content.items() for mark in own}
@@ -211,16 +212,16 @@ def compared(kept: Marks, manifest: Manifest, ids: Sequence[str], before: set[st
         votes = Counter(owner[mark] for mark in here.content[patient] if mark in owner)
         if votes:
             whom[patient] = votes.most_common(1)[0][0]
-    again = {marks.composed(p): p for p in before}
+    again = {composed(p): p for p in before}
     with_id = {mark: patient for patient, own in kept.named.items() for mark in own.values()}
     for key, chance in kept.chance.items():
-        have = [p for p in ids if key in here.named.get(p, {}) and (marks.composed(p) in again or not before)]
+        have = [p for p in ids if key in here.named.get(p, {}) and (composed(p) in again or not before)]
         same = [p for p in have if here.named[p][key] in with_id]
         if same and _by_chance(len(same), len(have), chance) <= CHANCE:
             tell |= {p for p in ids if key in here.named.get(p, {})}
             for patient in same:
                 whom.setdefault(patient, with_id[here.named[patient][key]])
-    common = {p: again[marks.composed(p)] for p in ids if marks.composed(p) in again}
+    common = {p: again[composed(p)] for p in ids if composed(p) in again}
     agreed = sum(whom.get(p) == before for p, before in common.items())
     if agreed and agreed >= SAME * len(common):
         whom = {**common, **whom}

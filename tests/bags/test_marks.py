@@ -73,6 +73,21 @@ def test_columns_that_say_the_same_in_other_words_count_once() -> None:
     assert kept.named.keys() == kept.short.keys() == set(table.index)
 
 
+def test_who_is_entered_several_times_is_one_person() -> None:
+    """In a telling table his rows still make marks; in a narrow one he shares his row with nobody else."""
+    outcomes = pd.DataFrame({"event": 1.0, "time_days": 100.0 + np.arange(40)}, IDS)
+    genes, short = wide(), pd.DataFrame({"age": rng.integers(50, 70, 40) * 1.0, "size": np.arange(40) % 20 * 1.0}, IDS)
+    for table in (outcomes, genes, short):
+        table.iloc[20:30] = table.iloc[:10].to_numpy()
+    both = replace(manifest(tables={"rna": genes}), labels={"os": outcomes})
+    assert all(marks.taken(both, IDS).content.values())
+    once = marks.taken(replace(both, tables={"clinical": short}), IDS)
+    assert set(once.short) == set(IDS[:20] + IDS[30:])
+    alone = marks.taken(replace(both, tables={"clinical": short}, labels={}), IDS)
+    assert set(alone.short) == set(IDS)
+    assert once.twins["clinical/0"] < 0.2 < 0.5 <= alone.twins["clinical/0"]
+
+
 def test_a_short_row_tells_only_with_the_id() -> None:
     table = pd.DataFrame({"age": rng.integers(50, 70, 40).astype(float), "sex": ["m", "f"] * 20}, IDS)
     kept = marks.taken(manifest(tables={"clinical": table}), IDS)
