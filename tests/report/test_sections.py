@@ -176,9 +176,11 @@ def test_only_the_studied_count(evidence: Evidence, toy: dict[str, Any]) -> None
 def test_external_patients_stand_beside_the_training_cohort(outside: Evidence) -> None:
     [section] = cohort(outside)
     assert list(section.tables["cohort"].columns[3:]) == ["training cohort", "evaluated"]
-    [alone] = cohort(dataclasses.replace(outside, training=None))
+    [alone] = cohort(dataclasses.replace(outside, training=None, mean_of=(0, 1)))
     assert list(alone.tables["cohort"].columns[3:]) == ["evaluated"]
     assert "not at hand" in alone.html
+    [held_out] = cohort(dataclasses.replace(outside, training=None, mean_of=()))  # the training's patients, elsewhere
+    assert "not at hand" not in held_out.html
 
 
 def test_a_page_about_other_patients_speaks_of_no_fold_of_theirs(evidence: Evidence, outside: Evidence) -> None:

@@ -56,7 +56,7 @@ def cohort(evidence: Evidence) -> list[Section]:
             columns=shown,
             hidden=len(columns) - len(shown),
             blocks=_blocks(rows, len(shown)),
-            external=evidence.splits is None,
+            external=bool(evidence.mean_of),
             training=evidence.training is not None,
             parts=_parts(evidence.splits),
             told=evidence.told,
