@@ -165,6 +165,7 @@ def test_patients_of_the_training_are_judged_by_the_fold_that_held_them_out(
     assert {r["fold"]: r["n"] for r in floors} == {r["fold"]: r["n"] for r in learner}
 
 
+@pytest.mark.slow
 def test_short_rows_under_other_ids_tell_where_hardly_two_patients_share_theirs(
     way: Way, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +189,7 @@ def test_short_rows_under_other_ids_tell_where_hardly_two_patients_share_theirs(
     assert "60 patients that the model never saw" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_floors_of_patients_that_come_again_are_those_of_the_run(way: Way) -> None:
     assert way.run("evaluate", "own", f"ckpt={way.folder()}", "bootstrap=10", "floors=[clinical]") == 0
     assert judge(way, "again", way.folder(), "renamed", "floors=[clinical]") == 0
@@ -309,6 +311,7 @@ def test_who_was_trained_on_is_not_judged_by_predictions_that_were_locked(
         assert not judged & (of_training | rest)
 
 
+@pytest.mark.slow
 def test_a_run_of_before_is_compared_with_what_is_left(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
     old = Path(shutil.copytree(way.folder(), way.root / "old"))
     (old / "marks.json").unlink()

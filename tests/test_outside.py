@@ -449,6 +449,7 @@ def test_weights_of_another_model_are_refused(way: Way, bundle: Path) -> None:
 # -- elsewhere --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluations_are_counted_with_the_model(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
     run = shutil.copytree(way.folder(), way.root / "counted", ignore=lambda *_: ["evaluations.jsonl"])
     for name, words, told in (

@@ -139,6 +139,7 @@ def test_a_named_fold_judges_whom_it_tests(way: Way, place: str, capsys: pytest.
     assert "<dd>fold 1 alone</dd>" in (way.folder("evaluate", name) / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_says_how_many_folds_predicted(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
     for name, ckpt, told in (
         ("three", way.folder(), "mean of 3 folds"),
@@ -163,6 +164,7 @@ def test_the_page_says_how_many_folds_predicted(way: Way, capsys: pytest.Capture
     assert of_one["cut_1"][0] == pytest.approx(before[before["fold"] == 2]["value"].median(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_single_member_stands_for_its_fold(way: Way, capsys: pytest.CaptureFixture[str]) -> None:
     assert way.train("pair", *CHEAP, "members=2", "fold=0") == 0
     ckpt = way.folder(name="pair") / "fold0/model1.ckpt"
